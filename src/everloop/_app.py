@@ -1,0 +1,380 @@
+"""The app: declares functions and resources, and wires them to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+
+from typing_extensions import Unpack
+
+from everloop._client import Client
+from everloop._core.calls import Event
+from everloop._core.clock import SystemClock
+from everloop._core.codec import Codec, Payloads
+from everloop._core.errors import FunctionError, LeaseLost, OptionError
+from everloop._core.policy import Delay, check_delay
+from everloop._core.records import Lane, Outcome
+from everloop._functions import TaskFunction, check_function
+from everloop._notices import notice
+from everloop._options import Options, check_name, read_options
+from everloop._runner import run_main
+from everloop._sessions import Sessions
+from everloop.engine.attempt import Attempt
+from everloop.engine.executor import Runnable
+from everloop.engine.session import LEASE, Session
+from everloop.resources.database import Database
+from everloop.resources.http import http_resource
+from everloop.resources.injection import Scopes
+from everloop.resources.resource import Resource, ResourcePool
+from everloop.store.protocol import Store
+from everloop.store.url import store_from_url
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class TaskDecorator(Protocol):
+    """What `@app.task(...)` with options is."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> TaskFunction[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> TaskFunction[P, R]: ...
+
+
+class App(Client):
+    """A named set of task functions and resources, on one store.
+
+    Args:
+        name: Apps of one name share their calls, also from different processes.
+        store: The store's URL. Without one it is `EVERLOOP_STORE`, or an SQLite file below the current
+            folder, whose path is printed.
+        imports: Modules that declare further functions of this app; a worker imports them.
+        raises: Exception classes that cross processes as themselves, beside the builtins.
+        codecs: How payloads are changed before they are stored: compressed, encrypted, kept elsewhere.
+        lease: Seconds after which the calls of a dead process are taken over.
+        cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
+        embed: Whether the first use without a worker may run one in this process.
+
+    Example:
+        ```python
+        import asyncio
+        from everloop import App
+
+        app = App("sums", "memory://")
+
+        @app.task(retries=3)
+        async def add(x: int, y: int) -> int:
+            return x + y
+
+        async def main() -> None:
+            print(await asyncio.gather(add(1, 2), add(3, 4)))
+
+        app.run(main())
+        ```
+    """
+
+    __module__ = "everloop"
+
+    def __init__(
+        self,
+        name: str,
+        store: str | None = None,
+        *,
+        imports: Sequence[str] = (),
+        raises: Sequence[type[BaseException]] = (),
+        codecs: Sequence[Codec] = (),
+        lease: Delay = LEASE,
+        cancel_wait: Delay | None = None,
+        embed: bool = True,
+    ) -> None:
+        super().__init__()
+        self.name = check_name("App(name)", name)
+        self.payloads = Payloads(codecs)
+        self.imports = tuple(imports)
+        self.lease = check_delay("App(lease=)", lease, least=0.5) / 1e6
+        self.cancel_wait = self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
+        self._url = store
+        self._functions = {}
+        self._aliases: dict[str, TaskFunction[..., Any]] = {}
+        self._raises = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in raises}
+        self._resources = ResourcePool()
+        self._interrupt_cancels = False
+        self._module = sys._getframe(1).f_globals.get("__name__", "__main__")
+        self._sessions = Sessions(
+            self._make_session, self.serves, self._resources.aclose, self.worker_command, embed=embed
+        )
+
+    def __repr__(self) -> str:
+        return f"<everloop.App {self.name} on {self._url or 'the default store'}>"
+
+    # -- declaring ------------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> TaskFunction[P, R]: ...
+    @overload
+    def task(self, fn: Callable[P, R], /) -> TaskFunction[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str = ...,
+        aliases: Sequence[str] = ...,
+        raises: Sequence[type[BaseException]] = ...,
+        run: Literal["loop", "thread"] = ...,
+        **options: Unpack[Options],
+    ) -> TaskDecorator: ...
+    def task(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        raises: Sequence[type[BaseException]] = (),
+        run: Literal["loop", "thread"] | None = None,
+        **options: Unpack[Options],
+    ) -> Any:
+        """Make a function a task function: calling it gives a durable `Call`.
+
+        Args:
+            fn: An `async def`, which runs on the worker's loop, or a `def`, which runs in a thread.
+            name: The name under which calls are stored; the function's own by default.
+            aliases: Old names whose stored calls this function runs, too.
+            raises: Exception classes that cross as themselves.
+            run: "loop" or "thread".
+            **options: Defaults of each call (see `everloop.Options`).
+
+        Raises:
+            FunctionError: It cannot be one, and what to do instead; or the name is taken.
+            OptionError: An option is unknown, or its value is out of range.
+        """
+
+        def decorate(fn: Callable[..., Any]) -> TaskFunction[..., Any]:
+            check_function(fn)
+            function: TaskFunction[..., Any] = TaskFunction(
+                self,
+                fn,
+                name=check_name("name", name or fn.__name__),
+                run=_where(fn, run),
+                settings=read_options(options, f"@app.task on {fn.__name__}()"),
+                aliases=aliases,
+                raises=raises,
+            )
+            self._declare(function)
+            return function
+
+        return decorate if fn is None else decorate(fn)
+
+    def _declare(self, function: TaskFunction[..., Any]) -> None:
+        for name in (function.name, *function.aliases):
+            other = self._functions.get(name)
+            if other is not None and not _redefined(other, function):
+                raise FunctionError(
+                    f"the app {self.name!r} has a task function {name!r} already ({_where_is(other)}); "
+                    f"give this one ({_where_is(function)}) another with @app.task(name=...)"
+                )
+            self._functions[name] = function
+
+    def resource(self, fn: Callable[[], AsyncIterator[T]], /) -> Resource[T]:
+        """Declare something that this process shares: opened at first use, closed with the app.
+
+        The function is an asynchronous generator of no parameters that yields once. The resource stands
+        as a default value, `session: ClientSession = Use(http)`, and works as `async with http() as
+        session` anywhere.
+        """
+        return self._resources.declare(fn)
+
+    @cached_property
+    def http(self) -> Resource[Any]:
+        """The shared `aiohttp.ClientSession` of this process; it keeps no cookies between tasks.
+
+        Example:
+            ```python
+            import aiohttp
+            from everloop import App, Use
+
+            app = App("pages", "memory://")
+
+            @app.task
+            async def fetch(url: str, session: aiohttp.ClientSession = Use(app.http)) -> int:
+                async with session.get(url) as response:
+                    return response.status
+            ```
+        """
+        return self._resources.declare(http_resource, name="http")
+
+    def database(self, url: str | None = None, /, **engine_options: Any) -> Database:
+        """Return the global pool for a database: one SQLAlchemy `AsyncEngine` per process and loop.
+
+        Args:
+            url: A SQLAlchemy URL such as `sqlite+aiosqlite:///shop.db`; None is the store's own
+                database, where a task's effect and its outcome are committed together.
+            **engine_options: Passed to `sqlalchemy.ext.asyncio.create_async_engine`.
+        """
+        return Database(self._resources, url, store_url=lambda: self.store_url, **engine_options)
+
+    @property
+    def functions(self) -> Mapping[str, TaskFunction[..., Any]]:
+        """The task functions of this app by name."""
+        for module in self.imports:
+            import_module(module)
+        return self._functions
+
+    # -- opening --------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open a client on the running loop: it submits and observes, and runs nothing. Re-entrant."""
+        await self._sessions.acquire()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._sessions.release()
+
+    @asynccontextmanager
+    async def worker(
+        self, *, concurrency: int = 100, queues: Sequence[str] | None = None, grace: Delay = 0.0
+    ) -> AsyncIterator[Self]:
+        """Run a worker inside the running loop.
+
+        Args:
+            concurrency: How many bodies run at once; those that wait for their children do not count.
+            queues: Which queues it serves; by default those that the functions name, and "default".
+            grace: Seconds that running bodies get to finish on leaving; what runs longer is released.
+        """
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise OptionError(f"`concurrency` is a whole number from 1, not {concurrency!r}")
+        names = None if queues is None else tuple(check_name("queues", queue) for queue in queues)
+        self._concurrency = concurrency
+        async with self._sessions.worker(names, concurrency, check_delay("grace", grace) / 1e6):
+            yield self
+
+    def run(
+        self,
+        main: Coroutine[Any, Any, T],
+        *,
+        concurrency: int = 100,
+        queues: Sequence[str] | None = None,
+        on_interrupt: Literal["detach", "cancel"] = "detach",
+    ) -> T:
+        """Run `main` on a new loop with an embedded worker, and return what it returns.
+
+        On Ctrl-C the waiting ends and the calls go on: run the program again, or a worker. With
+        `on_interrupt="cancel"` what `main` awaits is cancelled.
+
+        Raises:
+            UsageError: A loop runs in this thread already.
+        """
+        if on_interrupt not in ("detach", "cancel"):
+            raise OptionError(f"`on_interrupt` is 'detach' or 'cancel', not {on_interrupt!r}")
+        self._interrupt_cancels = on_interrupt == "cancel"
+
+        def inside() -> AbstractAsyncContextManager[object]:
+            return self.worker(concurrency=concurrency, queues=queues)
+
+        return run_main(main, inside)
+
+    def serves(self, queues: Sequence[str] | None) -> dict[Lane, Runnable]:
+        """Return what a worker of these queues serves: each function in each queue."""
+        functions = self.functions
+        if queues is None:
+            named = {f.settings.queue for f in functions.values() if f.settings.queue}
+            queues = sorted({"default", *named})
+        return {Lane(self.name, q, name): f for q in queues for name, f in functions.items()}
+
+    # -- the store ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def store_url(self) -> str:
+        """The URL of the store: given, from `EVERLOOP_STORE`, or a file below the current folder."""
+        url = self._url or os.environ.get("EVERLOOP_STORE")
+        if url:
+            return url
+        folder = Path.cwd() / ".everloop"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{''.join(c if c.isalnum() else '-' for c in self.name)}.db"
+        notice(f"the calls of {self.name!r} are stored in {path}")
+        return f"sqlite:///{path}"
+
+    def open_store(self) -> Store:
+        """Return an unopened store on this app's URL.
+
+        Raises:
+            StoreURLError: The URL names no store.
+        """
+        return store_from_url(self.store_url)
+
+    def _make_session(self) -> Session:
+        return Session(self.open_store(), self.name, SystemClock().now, lease=self.lease)
+
+    @cached_property
+    def threads(self) -> ThreadPoolExecutor:
+        """Where `def` functions run."""
+        return ThreadPoolExecutor(max(1, self._concurrency), thread_name_prefix="everloop-body")
+
+    _concurrency = 100
+
+    async def settle_inside(self, attempt: Attempt, scopes: Scopes, value: bytes) -> None:
+        """Commit the outcome with the task's own transaction, when that is on the store's database."""
+        transaction = scopes.own_transaction()
+        if transaction is None:
+            return
+        session = await self._sessions.opened()
+        outcome = Outcome(attempt.leased.id, attempt.leased.fence, Event.SUCCEED, value)
+
+        async def settle(connection: Any) -> None:
+            if not await session.store.settle_on(connection, session.number, outcome):
+                raise LeaseLost("another worker owns this call now; its transaction was rolled back")
+            attempt.settled_inside = True
+
+        transaction.before_commit = settle
+        transaction.after_commit = session.store.ring_after(session.number)
+
+    def worker_command(self) -> str:
+        """Return the command that starts a worker for this app."""
+        module = sys.modules.get(self._module)
+        place = self._module
+        if place == "__main__":
+            place = Path(getattr(module, "__file__", None) or "module").stem
+        found = [key for key, value in vars(module).items() if value is self] if module else []
+        return f"`everloop worker {place}:{found[0] if found else 'app'}`"
+
+
+def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread"]:
+    """Say where a function runs.
+
+    Raises:
+        OptionError: `run` is unknown, or does not fit the function.
+    """
+    is_async = asyncio.iscoroutinefunction(fn)
+    if run is None:
+        return "loop" if is_async else "thread"
+    if run not in ("loop", "thread"):
+        raise OptionError(f"`run` is 'loop' (for `async def`) or 'thread' (for `def`), not {run!r}")
+    if (run == "loop") != is_async:
+        raise OptionError(
+            f"run={run!r} does not fit {fn.__name__}(): an `async def` runs on the loop, a `def` in a thread"
+        )
+    return "loop" if run == "loop" else "thread"
+
+
+def _redefined(old: TaskFunction[..., Any], new: TaskFunction[..., Any]) -> bool:
+    """Whether this is the same definition again: a module imported twice, a cell run anew."""
+    return (old.fn.__module__, old.fn.__qualname__) == (new.fn.__module__, new.fn.__qualname__) and (
+        old.fn.__code__.co_filename == new.fn.__code__.co_filename
+        and old.fn.__code__.co_firstlineno == new.fn.__code__.co_firstlineno
+    )
+
+
+def _where_is(function: TaskFunction[..., Any]) -> str:
+    code = function.fn.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"

@@ -1,0 +1,442 @@
+"""The client side of an app: submitting calls, observing tasks, cancelling, listing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+from typing_extensions import Unpack
+
+from everloop._call import Call
+from everloop._core.calls import State
+from everloop._core.codec import Payloads, Shape, load_error
+from everloop._core.errors import NotRetryable, OptionError, TaskNotFound, UsageError, WouldDeadlock
+from everloop._core.ids import is_id, new_id
+from everloop._core.records import Added, CallFilter, NewCall, Snapshot
+from everloop._core.text import near_miss
+from everloop._functions import TaskFunction
+from everloop._options import Options, read_options
+from everloop._sessions import OpenSession, Sessions
+from everloop._task import Task
+from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.batcher import Batcher
+from everloop.engine.closing import loop_is_closing
+from everloop.engine.session import Session
+from everloop.resources.held import held
+
+R = TypeVar("R")
+
+#: Calls that `submit_many` hands over before it lets the loop breathe.
+CHUNK = 1_000
+_UNTYPED = Shape()
+
+
+class Client:
+    """What an app can do with calls; `App` adds the declarations."""
+
+    name: str
+    payloads: Payloads
+    #: Seconds that a cancelled task waits for the remote end.
+    cancel_wait: float
+    _sessions: Sessions
+    _functions: dict[str, TaskFunction[..., Any]]
+    _raises: dict[str, type[BaseException]]
+    _interrupt_cancels: bool
+
+    def __init__(self) -> None:
+        self._keyed: WeakKeyDictionary[Session, Batcher[NewCall, Added]] = WeakKeyDictionary()
+        self._cancels: WeakKeyDictionary[Session, Batcher[tuple[str, str], None]] = WeakKeyDictionary()
+        self._background: set[asyncio.Future[Any]] = set()
+
+    # -- scheduling -----------------------------------------------------------------------------------------
+
+    def begin(self, call: Call[R], *, owned: bool = True) -> Task[R]:
+        """Hand a call to the next group commit and return its task: what `await call` does first.
+
+        Raises:
+            AlreadyAwaited: It was scheduled before.
+            ClosedError: The app is closed.
+            WouldDeadlock: This code holds a connection that the call may need.
+        """
+        function = call.function
+        entry = self._sessions.current()
+        if owned and (what := held()) is not None:
+            raise WouldDeadlock(
+                f"waiting for {function.name}() while holding {what}: the call may need it, and would wait for ever. "
+                "Leave the `async with` block (or commit) first, or submit the call without waiting for it"
+            )
+        call.take()
+        attempt = CURRENT.get()
+        new = function.new_call(call, attempt, owned=owned)
+        state = State.SCHEDULED if new.due or new.delay else State.READY
+        task: Task[R] = Task(self, entry.session, call.id, function.name, owned=owned, state=state)
+        entry.session.watch(task, hold=owned)
+        self._sessions.asked_for(entry, new.lane)
+        if new.key is None:
+            entry.session.turns.add(new, task)
+        else:
+            self._add_keyed(entry, new, task)
+        return task
+
+    def create_task(self, call: Call[R], **options: Unpack[Options]) -> Task[R]:
+        """Schedule a call and return its `Task` at once; it is written by the next group commit.
+
+        The task is owned, like asyncio's: cancelling whoever awaits it cancels the call. `await
+        task.stored()` waits until it is durable.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("sums", "memory://")
+
+            @app.task
+            async def square(x: int) -> int:
+                return x * x
+
+            async def main() -> None:
+                tasks = [app.create_task(square(x)) for x in range(3)]
+                print([await task for task in tasks])
+
+            app.run(main())
+            ```
+        """
+        return self.begin(self._with(call, options))
+
+    async def submit(self, call: Call[R], **options: Unpack[Options]) -> Task[R]:
+        """Store a call durably and return its detached `Task`.
+
+        When this returns, the call survives any crash. Awaiting the task only observes; `task.cancel()`
+        alone cancels it. Waits while 10,000 calls are unflushed.
+
+        Raises:
+            IdConflict, KeyConflict: It was refused.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("mail", "memory://")
+
+            @app.task
+            async def send(to: str) -> str:
+                return f"sent to {to}"
+
+            async def main() -> None:
+                task = await app.submit(send("ada@example.org"), delay=0.01)
+                print(task.id, await task)
+
+            app.run(main())
+            ```
+        """
+        call = self._with(call, options)
+        await self._sessions.current().session.turns.room()
+        task = self.begin(call, owned=False)
+        await task.stored()
+        return task
+
+    async def submit_many(self, calls: Iterable[Call[R]], **options: Unpack[Options]) -> list[Task[R]]:
+        """Store many calls durably and return their detached tasks, in order.
+
+        One refused call (`IdConflict`, `KeyConflict`) fails none of its neighbours: its task is done,
+        with that exception.
+        """
+        turns = self._sessions.current().session.turns
+        tasks: list[Task[R]] = []
+        for n, call in enumerate(calls, 1):
+            tasks.append(self.begin(self._with(call, options), owned=False))
+            if n % CHUNK == 0:
+                await turns.room()
+                await asyncio.sleep(0)
+        for task in tasks:
+            try:
+                await task.stored()
+            except UsageError:
+                raise
+            except Exception:
+                if not task.done():
+                    raise
+        return tasks
+
+    async def as_completed(
+        self, calls: Iterable[Call[R]] | AsyncIterable[Call[R]], *, window: int = 10_000
+    ) -> AsyncIterator[Task[R]]:
+        """Submit calls lazily and yield their tasks as they finish.
+
+        At most `window` of them are unfinished at a time, so a million calls need no million tasks in
+        memory. Leaving the loop early leaves the submitted ones running.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("sums", "memory://")
+
+            @app.task
+            async def square(x: int) -> int:
+                return x * x
+
+            async def main() -> None:
+                total = 0
+                async for task in app.as_completed((square(x) for x in range(100)), window=10):
+                    total += task.result()
+                print(total)
+
+            app.run(main())
+            ```
+        """
+        if window < 1:
+            raise OptionError(f"`window` is at least 1, not {window!r}")
+        finished: asyncio.Queue[Task[R]] = asyncio.Queue()
+        source = _as_async(calls)
+        unfinished = 0
+        exhausted = False
+        owned = CURRENT.get() is not None
+        turns = self._sessions.current().session.turns
+        while not (exhausted and unfinished == 0):
+            while not exhausted and unfinished < window and (finished.empty() or unfinished < window // 2):
+                call = await anext(source, None)
+                if call is None:
+                    exhausted = True
+                    break
+                await turns.room()
+                task = self.begin(call, owned=owned)
+                task.add_done_callback(finished.put_nowait)  # type: ignore[arg-type]  # it is that task
+                unfinished += 1
+            if unfinished:
+                task = await finished.get()
+                unfinished -= 1
+                yield task
+
+    # -- one task ---------------------------------------------------------------------------------------------
+
+    @overload
+    async def get_task(self, id: str, of: TaskFunction[..., R], /) -> Task[R]: ...
+    @overload
+    async def get_task(self, id: str, /) -> Task[Any]: ...
+    async def get_task(self, id: str, of: TaskFunction[..., Any] | None = None, /) -> Task[Any]:
+        """Return the task of a call submitted by any process, as it is now; awaiting it waits for its end.
+
+        Args:
+            id: The call's id.
+            of: Its task function, for the type checker; another function's call is refused.
+
+        Raises:
+            TaskNotFound: No call has this id.
+        """
+        session = await self._sessions.opened()
+        (snapshot,) = await session.store.get([str(id)])
+        if snapshot is None:
+            raise _not_found(id)
+        if of is not None and snapshot.lane.fn not in (of.name, *of.aliases):
+            raise TaskNotFound(f"the call {id} is one of {snapshot.lane.fn!r}, not of {of.name!r}")
+        task = self._task_of(session, snapshot)
+        if not task.done():
+            session.watch(task, hold=False)
+            await session.store.wait(session.number, [task.id])
+            session.turns.look()
+        return task
+
+    def _task_of(self, session: Session, snapshot: Snapshot) -> Task[Any]:
+        task: Task[Any] = Task(self, session, snapshot.id, snapshot.lane.fn, owned=False, state=snapshot.state)
+        task.added(Added(snapshot.id))
+        task.show(snapshot)
+        return task
+
+    async def finished_task(self, id_: str) -> Task[Any]:
+        """Return the finished task that a durable callback is about."""
+        session = await self._sessions.opened()
+        (snapshot,) = await session.store.get([id_])
+        if snapshot is None:
+            raise _not_found(id_)
+        return self._task_of(session, snapshot)
+
+    async def cancel(self, id: str, msg: str | None = None) -> bool:
+        """Cancel the call with this id; True when it was live.
+
+        A waiting call ends at once; a running one is asked to stop, and ends when its body has.
+
+        Raises:
+            TaskNotFound: No call has this id.
+        """
+        session = await self._sessions.opened()
+        before = await session.store.get([str(id)])
+        if before[0] is None:
+            raise _not_found(id)
+        if before[0].state.final:
+            return False
+        (answer,) = await session.store.cancel([str(id)], msg or "")
+        session.turns.look()
+        return answer.asked or answer.state is State.CANCELLED
+
+    async def retry(self, id: str) -> Task[Any]:
+        """Submit a finished call anew and return the new task; nothing final ever changes.
+
+        Raises:
+            TaskNotFound: No call has this id.
+            NotRetryable: It has not finished.
+        """
+        session = await self._sessions.opened()
+        (old,) = await session.store.get([str(id)])
+        if old is None:
+            raise _not_found(id)
+        if not old.state.final:
+            raise NotRetryable(f"the call {id} is {old.state.value}: only a finished call can be retried")
+        new = NewCall(
+            id=new_id(),
+            lane=old.lane,
+            args=old.args,
+            policy=old.policy,
+            priority=old.priority,
+            tags=old.tags,
+            retry_of=old.id,
+        )
+        task: Task[Any] = Task(self, session, new.id, old.lane.fn, owned=False, state=State.READY)
+        session.watch(task, hold=False)
+        session.turns.add(new, task)
+        await task.stored()
+        return task
+
+    # -- many ---------------------------------------------------------------------------------------------------
+
+    async def counts(self, queue: str | None = None) -> dict[str, int]:
+        """Count this app's calls by state; every state is a key."""
+        session = await self._sessions.opened()
+        return await session.store.counts(self.name, queue)
+
+    async def tasks(
+        self,
+        *,
+        state: str | Sequence[str] = (),
+        queue: str | None = None,
+        name: str | None = None,
+        tag: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Task[Any]]:
+        """List this app's tasks, newest first.
+
+        Args:
+            state: Only these states, such as "failed" or ("ready", "leased").
+            queue: Only this queue.
+            name: Only this task function.
+            tag: Only those with this tag.
+            limit: How many at most.
+            before: Continue after the task with this id.
+        """
+        wanted = (state,) if isinstance(state, str) else tuple(state)
+        for each in wanted:
+            if each not in list(State):
+                raise OptionError(
+                    f"unknown state {each!r}{near_miss(each, list(State))}; the states are {', '.join(State)}"
+                )
+        session = await self._sessions.opened()
+        found = await session.store.find(
+            CallFilter(
+                app=self.name,
+                states=tuple(map(State, wanted)),
+                queue=queue,
+                fn=name,
+                tag=tag,
+                limit=limit,
+                before=before,
+            )
+        )
+        return [self._task_of(session, snapshot) for snapshot in found]
+
+    # -- as tasks see it ----------------------------------------------------------------------------------------
+
+    def read_value(self, name: str, stored: bytes) -> Any:
+        """Decode a stored result by its function's annotation."""
+        function = self._functions.get(name)
+        shape = _UNTYPED if function is None else function.result
+        return shape.load(self.payloads.unwrap(stored))
+
+    def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException:
+        """Revive a stored exception; only builtins and declared classes come back as themselves."""
+        function = self._functions.get(name)
+        raises = self._raises if function is None else self._raises | {_key(c): c for c in function.raises}
+        return load_error(stored, raises.values(), task_id=task_id)
+
+    def ask_to_cancel(self, session: Session, task_id: str, message: str) -> None:
+        """Send a cancellation with the next batch."""
+        batcher = self._cancels.get(session)
+        if batcher is None:
+            batcher = Batcher(lambda items: _cancel_all(session, items), most=1_000, name="cancel")
+            self._cancels[session] = batcher
+        self._keep(batcher.ask((task_id, message)))
+
+    def is_closing(self, session: Session) -> bool:
+        """Whether the loop, the app or the terminal ends the waiting, and not a user's cancel."""
+        return session.closing or (loop_is_closing() and not self._interrupt_cancels)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _with(self, call: Call[R], options: Options) -> Call[R]:
+        if not isinstance(call, Call):
+            raise UsageError(
+                f"a call is wanted, not {call!r:.100}; decorate the function with @app.task and call it: "
+                "app.submit(fetch(url))"
+            )
+        return call.changed(read_options(options, call.function.name)) if options else call
+
+    def _add_keyed(self, entry: OpenSession, new: NewCall, task: Task[Any]) -> None:
+        session = entry.session
+        batcher = self._keyed.get(session)
+        if batcher is None:
+
+            async def flush(calls: Sequence[NewCall]) -> list[Added]:
+                await asyncio.shield(entry.ready)
+                return await session.add_apart(calls)
+
+            batcher = self._keyed[session] = Batcher(flush, most=1_000, name="keyed")
+        answer = batcher.ask(new)
+        answer.add_done_callback(lambda done: _hand_over(done, task))
+        self._keep(answer)
+
+    def _keep(self, future: asyncio.Future[Any]) -> None:
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
+
+
+def _hand_over(answer: asyncio.Future[Added], task: Task[Any]) -> None:
+    if answer.cancelled():
+        task.refused(UsageError("the loop ended before the call was stored"))
+    elif (error := answer.exception()) is not None:
+        task.refused(error if isinstance(error, Exception) else UsageError(str(error)))
+    else:
+        task.added(answer.result())
+
+
+async def _cancel_all(session: Session, items: Sequence[tuple[str, str]]) -> list[None]:
+    by_message: dict[str, list[str]] = {}
+    for id_, message in items:
+        by_message.setdefault(message, []).append(id_)
+    for message, ids in by_message.items():
+        await session.store.cancel(ids, message)
+    session.turns.look()
+    return [None] * len(items)
+
+
+async def _as_async(calls: Iterable[Call[R]] | AsyncIterable[Call[R]]) -> AsyncIterator[Call[R]]:
+    if isinstance(calls, AsyncIterable):
+        async for call in calls:
+            yield call
+    else:
+        for call in calls:
+            yield call
+
+
+def _key(cls: type[BaseException]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _not_found(id_: object) -> TaskNotFound:
+    text = str(id_)
+    hint = "" if is_id(text) else " (an id looks like 0198c0de-0000-7000-8000-000000000001)"
+    return TaskNotFound(f"no call has the id {text!r}{hint}")
+
+
+__all__ = ["Attempt", "Client", "Iterator"]

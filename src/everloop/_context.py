@@ -1,0 +1,88 @@
+"""What code inside a task can ask about its own run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from everloop._core.errors import NoCurrentCall
+from everloop.engine.attempt import CURRENT, Attempt
+
+
+class Current:
+    """The call in whose body this code runs (see `current`)."""
+
+    __module__ = "everloop"
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    @property
+    def id(self) -> str:
+        """The call's id: the same in every attempt, so it serves as an idempotency key."""
+        return self._attempt.leased.id
+
+    @property
+    def name(self) -> str:
+        """The task function's name."""
+        return self._attempt.leased.lane.fn
+
+    @property
+    def queue(self) -> str:
+        """The queue it came from."""
+        return self._attempt.leased.lane.queue
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is; the first is 1."""
+        return self._attempt.leased.attempt + 1
+
+    @property
+    def stopping(self) -> Literal["cancelled", "timeout", "shutdown"] | None:
+        """Why this run was asked to stop, or None.
+
+        A body gets `CancelledError` at its `await`; a `def` in a thread gets nothing and looks here.
+        """
+        reason = self._attempt.stopping
+        return "shutdown" if reason == "lost" else reason
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far this call is; shown by `Task.progress` and by the commands.
+
+        Cheap: reports gather, and the last one is stored with the worker's next turn.
+
+        Args:
+            done: Units done.
+            total: Units in all, when that is known.
+            note: A short text.
+        """
+        self._attempt.report(done, total, note)
+
+
+def current() -> Current:
+    """Return the call in whose body this code runs.
+
+    Raises:
+        NoCurrentCall: This is not inside a task.
+
+    Example:
+        ```python
+        import everloop
+
+        app = everloop.App("album", "memory://")
+
+        @app.task
+        async def resize(paths: list[str]) -> int:
+            for n, path in enumerate(paths):
+                everloop.current().progress(n, len(paths), path)
+            return len(paths)
+
+        print(app.run(resize(["a.png", "b.png"])))
+        ```
+    """
+    attempt = CURRENT.get()
+    if attempt is None:
+        raise NoCurrentCall(
+            "`everloop.current()` was called outside a task: it is known only in the body of a task function "
+            "that a worker runs (`fetch.plain(...)` runs it without a call)"
+        )
+    return Current(attempt)

@@ -1,0 +1,125 @@
+"""What users may ask of a call, as frozen values, and the arithmetic behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from everloop._core.clock import microseconds
+from everloop._core.errors import OptionError
+
+Delay = float | timedelta
+
+#: How often a call's workers may die with it before it is failed.
+CRASHES = 5
+#: Longest delay that is accepted: ten years, in seconds.
+LONGEST = 10 * 366 * 86_400
+
+
+def check_delay(name: str, value: object, *, least: float = 0) -> int:
+    """Return a delay in microseconds, or say which option is wrong.
+
+    Raises:
+        OptionError: It is no number of seconds or timedelta, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        raise OptionError(f"`{name}` is a number of seconds or a timedelta, not {value!r}")
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if not least <= seconds <= LONGEST:
+        raise OptionError(f"`{name}` is {seconds:g} s; it may be {least:g} s to {LONGEST} s (ten years)")
+    return microseconds(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Say how often, when, and after which exceptions a call is tried again.
+
+    The n-th repeat waits `delay * factor ** (n - 1)` seconds, at most `cap`; with `jitter` a uniformly
+    random part of it ("full jitter": https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/).
+
+    Args:
+        times: Repeats after the first attempt; 0 means one attempt.
+        delay: Seconds (or a timedelta) before the first repeat.
+        factor: Growth from repeat to repeat, at least 1.
+        cap: The longest wait, seconds or a timedelta.
+        jitter: Wait a random part of the time, so that a thousand failures do not return at once.
+        never: Exceptions that end the call at once.
+        only: When given, any other exception ends the call at once.
+
+    Example:
+        >>> Retry(4, delay=1, jitter=False).wait(3)
+        4.0
+    """
+
+    times: int = 3
+    delay: Delay = field(default=1.0, kw_only=True)
+    factor: float = field(default=2.0, kw_only=True)
+    cap: Delay = field(default=300.0, kw_only=True)
+    jitter: bool = field(default=True, kw_only=True)
+    never: Sequence[type[BaseException]] = field(default=(), kw_only=True)
+    only: Sequence[type[BaseException]] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 0:
+            raise OptionError(f"`Retry(times)` is a number of repeats, 0 or more, not {self.times!r}")
+        check_delay("Retry(delay=)", self.delay)
+        check_delay("Retry(cap=)", self.cap)
+        if not self.factor >= 1:
+            raise OptionError(f"`Retry(factor=)` is at least 1, not {self.factor!r}")
+        for name in ("never", "only"):
+            for cls in getattr(self, name):
+                if not (isinstance(cls, type) and issubclass(cls, BaseException)):
+                    raise OptionError(f"`Retry({name}=)` lists exception classes, not {cls!r}")
+
+    def wait(self, repeat: int, random: Callable[[], float] = lambda: 1.0) -> float:
+        """Return the seconds to wait before the `repeat`-th repeat (the first is 1).
+
+        `random` gives numbers in [0, 1) and is only asked when `jitter` is on.
+        """
+        cap = microseconds(self.cap) / 1e6
+        base = microseconds(self.delay) / 1e6
+        try:
+            longest = min(cap, base * self.factor ** (repeat - 1))
+        except OverflowError:
+            longest = cap
+        return longest * random() if self.jitter else longest
+
+    def allows(self, error: BaseException, attempt: int) -> bool:
+        """Tell whether attempt number `attempt` (the first is 1), ended by `error`, is repeated."""
+        if attempt > self.times or isinstance(error, tuple(self.never)):
+            return False
+        return not self.only or isinstance(error, tuple(self.only))
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Name a call, so that only one of that name exists among the live (or done, or all kept) calls.
+
+    A key is unique per app and task function.
+
+    Args:
+        value: The name, 1 to 255 characters.
+        among: "live" (unfinished calls), "done" (also succeeded ones), "ever" (all that are kept).
+        on_conflict: "join" gives the existing task, "raise" raises `KeyConflict`, "replace" cancels
+            the existing call and submits this one.
+
+    Example:
+        >>> Key("https://example.org/", among="done").value
+        'https://example.org/'
+    """
+
+    value: str
+    among: Literal["live", "done", "ever"] = field(default="live", kw_only=True)
+    on_conflict: Literal["join", "raise", "replace"] = field(default="join", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, str) or not 1 <= len(self.value) <= 255:
+            raise OptionError(f"`Key(value)` is a text of 1 to 255 characters, not {self.value!r:.80}")
+        if self.among not in ("live", "done", "ever"):
+            raise OptionError(f"`Key(among=)` is 'live', 'done' or 'ever', not {self.among!r}")
+        if self.on_conflict not in ("join", "raise", "replace"):
+            raise OptionError(
+                f"`Key(on_conflict=)` is 'join', 'raise' or 'replace', not {self.on_conflict!r}"
+            )

@@ -1,0 +1,18 @@
+"""Small helpers for messages that help: near misses and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def near_miss(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` when a known word is close to `word`, else an empty string."""
+    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def first_line(text: str, limit: int = 200) -> str:
+    """Return the first line of `text`, cut to `limit` characters."""
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,286 @@
+"""Task functions: what `@app.task` makes of a function."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
+
+import msgspec
+from typing_extensions import Unpack
+
+from everloop._call import Call
+from everloop._core.codec import Arguments, Payloads, Shape
+from everloop._core.errors import FunctionError, NotStorable, OptionError, ResultNotStorable
+from everloop._core.ids import new_id
+from everloop._core.policy import CRASHES
+from everloop._core.records import KeyRule, Lane, NewCall, Parent
+from everloop._options import NOTHING, Options, Settings, read_options
+from everloop.engine.attempt import Attempt
+from everloop.engine.executor import Policy
+from everloop.resources.injection import Scopes, injected
+
+if TYPE_CHECKING:
+    from everloop._task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_policy_json = msgspec.json.Encoder()
+_NO_POLICY = Policy()
+
+
+class Home(Protocol):
+    """What a task function needs of its app."""
+
+    name: str
+    payloads: Payloads
+    threads: Executor
+
+    def begin(self, call: Call[R]) -> Task[R]: ...
+    async def finished_task(self, id_: str) -> Task[Any]: ...
+    async def settle_inside(self, attempt: Attempt, scopes: Scopes, value: bytes) -> None: ...
+
+
+class TaskFunction(Generic[P, R]):
+    """A decorated function: calling it gives a `Call`.
+
+    Attributes:
+        name: The name under which calls are stored; workers find the function by it.
+        raises: Exception classes that cross as themselves.
+    """
+
+    __module__ = "everloop"
+
+    def __init__(
+        self,
+        app: Home,
+        fn: Callable[P, Any],
+        *,
+        name: str,
+        run: Literal["loop", "thread"],
+        settings: Settings,
+        aliases: Sequence[str] = (),
+        raises: Sequence[type[BaseException]] = (),
+    ) -> None:
+        self.app = app
+        self.fn = fn
+        self.name = name
+        self.run: Literal["loop", "thread"] = run
+        self.aliases = tuple(aliases)
+        self.raises = tuple(raises)
+        self.settings = settings
+        self.policy = settings.policy
+        self.injected = injected(fn)
+        self.arguments = Arguments(fn, injected=tuple(self.injected))
+        self.result = Shape(_result_annotation(fn))
+        self._overrides = NOTHING
+        self._lane = Lane(app.name, settings.queue or "default", name)
+        self.__doc__ = fn.__doc__
+        self.__wrapped__ = fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Bind the arguments and return an inert `Call`.
+
+        Raises:
+            ArgumentError: They do not fit the signature.
+            NotStorable: One would not come back equal, or they are larger than 1 MiB.
+        """
+        bound = self.app.payloads.wrap(self.arguments.bind(args, kwargs), f"the arguments of {self.name}()")
+        return Call(self, bound, self._overrides)
+
+    def __repr__(self) -> str:
+        return f"<everloop.TaskFunction {self.name}>"
+
+    def options(self, **options: Unpack[Options]) -> TaskFunction[P, R]:
+        """Return this function with other options for the calls made through it.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("mail", "memory://")
+
+            @app.task
+            async def send(to: str) -> str:
+                return f"sent to {to}"
+
+            async def main() -> None:
+                urgent = send.options(priority=10, retries=5)
+                print(await urgent("ada@example.org"))
+
+            app.run(main())
+            ```
+        """
+        copy: TaskFunction[P, R] = object.__new__(TaskFunction)
+        copy.__dict__.update(self.__dict__)
+        copy._overrides = self._overrides.then(read_options(options, self.name))  # noqa: SLF001 - of our own class
+        return copy
+
+    async def plain(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, without a call: nothing is stored, nothing is retried."""
+        async with Scopes.entered(self.injected, dict(kwargs)) as scopes:
+            return await self._body(args, {**kwargs, **scopes.values})
+
+    # -- what a call becomes ------------------------------------------------------------------------------
+
+    def new_call(self, call: Call[Any], parent: Attempt | None, *, owned: bool, told: bool = True) -> NewCall:
+        """Return the record that adds `call`."""
+        overrides = call.overrides
+        if overrides is NOTHING and parent is None and self._is_plain:
+            return NewCall(id=call.id, lane=self._lane, args=call.args, priority=self.settings.priority, told=told)
+        s = self.settings.then(overrides)
+        policy = b"" if overrides.policy == _NO_POLICY else _policy_json.encode(overrides.policy)
+        return NewCall(
+            id=call.id,
+            lane=Lane(self.app.name, s.queue or "default", self.name),
+            args=call.args,
+            policy=policy,
+            priority=s.priority,
+            due=s.due or 0,
+            delay=s.delay or 0,
+            expires=s.expires,
+            crash_limit=CRASHES if s.crashes is None else s.crashes,
+            parent=Parent(*parent.parent) if parent is not None else None,
+            owned=owned and parent is not None,
+            child_key=parent.child_key(self.name, call.args) if parent is not None and not s.fresh else None,
+            key=KeyRule(s.key.value, s.key.among, s.key.on_conflict) if s.key is not None else None,
+            tags=s.tags or (),
+            callbacks=tuple(callback_call(cb, call.id) for cb in s.on_done or ()),
+            told=told,
+        )
+
+    @property
+    def _is_plain(self) -> bool:
+        s = self.settings
+        return not (s.due or s.delay or s.expires or s.crashes is not None or s.key or s.tags or s.on_done)
+
+    # -- running ------------------------------------------------------------------------------------------
+
+    async def invoke(self, attempt: Attempt) -> bytes:
+        """Run the body for one attempt and return the stored form of its result."""
+        leased = attempt.leased
+        args, kwargs = self.arguments.load(self.app.payloads.unwrap(leased.args))
+        if leased.after is not None:
+            args = (*args, await self.app.finished_task(leased.after))
+        if not self.injected:
+            return self._store(await self._body(args, kwargs))
+        async with Scopes.entered(self.injected, kwargs) as scopes:
+            value = self._store(await self._body(args, {**kwargs, **scopes.values}))
+            await self.app.settle_inside(attempt, scopes, value)
+            return value
+
+    def _store(self, value: R) -> bytes:
+        try:
+            return self.app.payloads.wrap(self.result.dump(value), f"the result of {self.name}()")
+        except NotStorable as error:
+            raise ResultNotStorable(
+                f"{self.name}() ran, but its result cannot be stored: {error}"
+            ) from error
+
+    async def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        if self.run == "loop":
+            result: R = await self.fn(*args, **kwargs)
+            return result
+        return await _in_thread(self.app.threads, partial(self.fn, *args, **kwargs))
+
+
+async def _in_thread(threads: Executor, work: Callable[[], R]) -> R:
+    """Run `work` in a thread and wait for its end, also when this is cancelled: a thread cannot be."""
+    future = asyncio.get_running_loop().run_in_executor(threads, copy_context().run, _guarded, work)
+    while not future.done():
+        # Its slot stays taken until the thread has ended; `current().stopping` tells the body.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    value, error = future.result()
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # set when error is None
+
+
+def _guarded(work: Callable[[], R]) -> tuple[R | None, BaseException | None]:
+    """Carry an exception out of the thread as a value: a future refuses StopIteration, for one."""
+    try:
+        return work(), None
+    except BaseException as error:
+        return None, error
+
+
+def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
+    """Return the record of a durable callback: a task function, or partials of one.
+
+    Raises:
+        OptionError: It is neither.
+    """
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    while isinstance(callback, partial):
+        args = (*callback.args, *args)
+        kwargs = {**callback.keywords, **kwargs}
+        callback = callback.func
+    if not isinstance(callback, TaskFunction):
+        raise OptionError(
+            f"`on_done` takes task functions (or functools.partial of one), not {callback!r}: it runs on a worker, "
+            "after this process may have died. For a function of this process use task.add_done_callback(...)"
+        )
+    function: TaskFunction[..., Any] = callback
+    bound = function.app.payloads.wrap(
+        function.arguments.bind_before_last(args, kwargs), f"the arguments of {function.name}()"
+    )
+    s = function.settings
+    return NewCall(
+        id=new_id(),
+        lane=Lane(function.app.name, s.queue or "default", function.name),
+        args=bound,
+        priority=s.priority,
+        crash_limit=CRASHES if s.crashes is None else s.crashes,
+        tags=s.tags or (),
+        after=after,
+        told=False,
+    )
+
+
+def _result_annotation(fn: Callable[..., Any]) -> Any:
+    return inspect.signature(fn).return_annotation
+
+
+def check_function(fn: object) -> None:
+    """Refuse what cannot be a task function, and say what to do.
+
+    Raises:
+        FunctionError: It is a method, a lambda, a generator, a class, or no function at all.
+    """
+    if isinstance(fn, TaskFunction):
+        raise FunctionError(f"{fn!r} is a task function already; decorate the plain function once")
+    if not inspect.isfunction(fn):
+        raise FunctionError(f"@app.task decorates a function (`async def` or `def`), not {fn!r:.120}")
+    where = f"{fn.__qualname__}() at {fn.__code__.co_filename}:{fn.__code__.co_firstlineno}"
+    if fn.__name__ == "<lambda>":
+        raise FunctionError(f"a lambda has no name under which a worker could find it ({where}); write a `def`")
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise FunctionError(
+            f"{where} is a generator: a call has one result. Return a list, or submit a call per item"
+        )
+    outer = fn.__qualname__.rpartition(".")[0]
+    first = next(iter(inspect.signature(fn).parameters), "")
+    if first in ("self", "cls") or (outer and not outer.endswith("<locals>")):
+        raise FunctionError(
+            f"{where} is a method: a worker has no object to call it on. Move it to module level and pass what it "
+            "needs as arguments"
+        )
+
+
+__all__ = [
+    "AsyncIterator",
+    "Awaitable",
+    "Coroutine",
+    "Home",
+    "TaskFunction",
+    "callback_call",
+    "check_function",
+]

@@ -1,0 +1,217 @@
+"""The open sessions of an app: one per loop, opened when asked or at first use, closed with the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from weakref import WeakKeyDictionary
+
+from everloop._core.errors import ClosedError
+from everloop._core.records import Lane
+from everloop._notices import notice
+from everloop.engine.executor import Runnable
+from everloop.engine.session import Session
+from everloop.engine.worker import Worker
+
+#: Seconds after which a function that no worker serves is mentioned.
+PATIENCE = 3.0
+#: Concurrency of a worker that was embedded without being asked for.
+EMBEDDED = 100
+
+
+class OpenSession:
+    """A session on one loop.
+
+    Attributes:
+        automatic: Opened by first use; it lives as long as the loop. Otherwise `depth` blocks hold it.
+        ready: Done when the store is open; its exception says why it could not be opened.
+        asked: The lanes that calls were submitted to: looked up once whether a worker serves them.
+    """
+
+    def __init__(self, session: Session, *, automatic: bool) -> None:
+        self.session = session
+        self.automatic = automatic
+        self.depth = 0
+        self.workers = 0
+        self.closing = False
+        self.asked: set[Lane] = set()
+        self.checks: set[asyncio.Task[None]] = set()
+        self.ready: asyncio.Task[None] = asyncio.get_running_loop().create_task(
+            self._open(), name="everloop-open"
+        )
+        self.until_loop_ends: AsyncGenerator[None, None] | None = None
+
+    async def _open(self) -> None:
+        try:
+            await self.session.store.open()
+            await self.session.open()
+        except Exception as error:
+            self.session.turns.refuse_all(error)
+            raise
+
+
+class Sessions:
+    """Opens and closes the sessions of one app.
+
+    Args:
+        make: Makes an unopened session on an unopened store.
+        functions: What a worker of these queues serves; None stands for every queue.
+        close_resources: Closes what the app opened on the running loop.
+        hint: The command that starts a worker.
+        embed: Whether first use may run a worker in this process.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Session],
+        functions: Callable[[tuple[str, ...] | None], Mapping[Lane, Runnable]],
+        close_resources: Callable[[], Awaitable[None]],
+        hint: Callable[[], str],
+        *,
+        embed: bool,
+    ) -> None:
+        self._make = make
+        self._functions = functions
+        self._close_resources = close_resources
+        self._hint = hint
+        self._embed = embed
+        self._pid = os.getpid()
+        self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenSession] = WeakKeyDictionary()
+
+    # -- finding --------------------------------------------------------------------------------------------
+
+    def current(self, *, automatic: bool = True) -> OpenSession:
+        """Return the running loop's session; start opening one when there is none.
+
+        Raises:
+            ClosedError: It is being closed.
+        """
+        if os.getpid() != self._pid:
+            # A fork: the parent's threads and connections are not ours to use or to close.
+            self._pid = os.getpid()
+            self._open = WeakKeyDictionary()
+        loop = asyncio.get_running_loop()
+        entry = self._open.get(loop)
+        if entry is None or (entry.ready.done() and _failed(entry.ready)):
+            entry = OpenSession(self._make(), automatic=automatic)
+            self._open[loop] = entry
+            if automatic:
+                self._end_with_loop(entry, loop)
+        elif entry.closing:
+            raise ClosedError("the app is closed: its `async with` block, or its loop, has ended")
+        return entry
+
+    async def opened(self) -> Session:
+        """Return the running loop's session once it is open."""
+        entry = self.current()
+        await asyncio.shield(entry.ready)
+        return entry.session
+
+    # -- holding open ---------------------------------------------------------------------------------------
+
+    async def acquire(self) -> OpenSession:
+        """Hold the running loop's session open; re-entrant."""
+        entry = self.current(automatic=False)
+        entry.depth += 1
+        try:
+            await asyncio.shield(entry.ready)
+        except BaseException:
+            entry.depth -= 1
+            raise
+        return entry
+
+    async def release(self, grace: float = 0.0) -> None:
+        """Let it go; the last to do so closes it."""
+        entry = self._open[asyncio.get_running_loop()]
+        entry.depth -= 1
+        if entry.depth == 0 and not entry.automatic:
+            await self._close(entry, grace)
+
+    @asynccontextmanager
+    async def worker(
+        self, queues: tuple[str, ...] | None, concurrency: int, grace: float
+    ) -> AsyncIterator[Worker]:
+        """Hold the session open and serve from it; on leaving, drain for `grace` seconds."""
+        entry = await self.acquire()
+        entry.workers += 1
+        try:
+            yield await entry.session.start_worker(self._functions(queues), concurrency)
+        finally:
+            entry.workers -= 1
+            if not entry.closing and entry.workers == 0:
+                await entry.session.stop_worker(grace)
+            await self.release()
+
+    async def _close(self, entry: OpenSession, grace: float = 0.0) -> None:
+        if entry.closing:
+            return
+        entry.closing = True
+        for check in entry.checks:
+            check.cancel()
+        try:
+            if not _failed(entry.ready):
+                await entry.session.close(grace)
+            await self._close_resources()
+        finally:
+            await entry.session.store.close()
+            if self._open.get(asyncio.get_running_loop()) is entry:
+                del self._open[asyncio.get_running_loop()]
+
+    # -- ending with the loop -------------------------------------------------------------------------------
+
+    def _end_with_loop(self, entry: OpenSession, loop: asyncio.AbstractEventLoop) -> None:
+        """Close an automatic session when its loop ends, however the loop is run.
+
+        `asyncio.run` closes asynchronous generators at its end, so one of ours is the hook; a loop that
+        is only abandoned (`run_until_complete`) is finished at exit.
+        """
+        entry.until_loop_ends = self._until_loop_ends(entry)
+        entry.ready.add_done_callback(lambda _: entry.checks.add(loop.create_task(self._arm(entry))))
+        atexit.register(self._at_exit, loop, entry)
+
+    async def _arm(self, entry: OpenSession) -> None:
+        if entry.until_loop_ends is not None:
+            await anext(entry.until_loop_ends)
+
+    async def _until_loop_ends(self, entry: OpenSession) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self._close(entry)
+
+    def _at_exit(self, loop: asyncio.AbstractEventLoop, entry: OpenSession) -> None:
+        if os.getpid() == self._pid and not entry.closing and not loop.is_closed() and not loop.is_running():
+            loop.run_until_complete(self._close(entry))
+
+    # -- who serves -----------------------------------------------------------------------------------------
+
+    def asked_for(self, entry: OpenSession, lane: Lane) -> None:
+        """A call went to `lane`: make sure that somebody serves it, or say that nobody does."""
+        if lane not in entry.asked:
+            entry.asked.add(lane)
+            check = asyncio.get_running_loop().create_task(self._check(entry, lane), name="everloop-check")
+            entry.checks.add(check)
+            check.add_done_callback(entry.checks.discard)
+
+    async def _check(self, entry: OpenSession, lane: Lane) -> None:
+        await asyncio.shield(entry.ready)
+        session = entry.session
+        if not (entry.automatic and self._embed):
+            await asyncio.sleep(PATIENCE)
+        if session.worker is not None and lane in session.worker.lanes:
+            return
+        if (lane.queue, lane.fn) in await session.store.serving(lane.app):
+            return
+        functions = self._functions(None)
+        if entry.automatic and self._embed and (session.worker is not None or lane in functions):
+            await session.start_worker(functions, EMBEDDED)
+            notice(f"no worker was running, so this process runs its tasks itself; to run them apart: {self._hint()}")
+        else:
+            notice(f"no worker serves queue {lane.queue!r} of {lane.app!r} with {lane.fn!r}: run {self._hint()}")
+
+
+def _failed(ready: asyncio.Task[None]) -> bool:
+    return ready.done() and (ready.cancelled() or ready.exception() is not None)

@@ -1,0 +1,318 @@
+"""The task: the awaitable handle of a call, shaped like `asyncio.Task`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from everloop._core.calls import State
+from everloop._core.clock import moment
+from everloop._core.errors import IdConflict, KeyConflict, LeaseLost, TaskNotFound
+from everloop._core.records import Added, Ended, Snapshot
+from everloop.engine.attempt import CURRENT, Attempt
+
+if TYPE_CHECKING:
+    from everloop.engine.session import Session, Waiter
+
+R = TypeVar("R")
+
+
+class Progress:
+    """How far a running call said it is.
+
+    Attributes:
+        done: Units done.
+        total: Units in all, or None when that is not known.
+        note: A short text.
+    """
+
+    __module__ = "everloop"
+    __slots__ = ("done", "note", "total")
+
+    def __init__(self, done: float, total: float | None, note: str) -> None:
+        self.done, self.total, self.note = done, total, note
+
+    def __repr__(self) -> str:
+        return f"Progress({self.done:g}/{'?' if self.total is None else f'{self.total:g}'}, {self.note!r})"
+
+
+class Reader(Protocol):
+    """What turns stored outcomes into values and exceptions: the app."""
+
+    cancel_wait: float
+
+    def read_value(self, name: str, stored: bytes) -> Any: ...
+    def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException: ...
+    def ask_to_cancel(self, session: Session, task_id: str, message: str) -> None: ...
+    def is_closing(self, session: Session) -> bool: ...
+
+    """Whether the loop, the app or the terminal ends the waiting, and not a user's cancel."""
+
+
+class Task(asyncio.Future[R]):
+    """The handle of a submitted call: an `asyncio.Future` with an `id`.
+
+    An *owned* task (from `await call`, `app.create_task`) behaves like an asyncio task: cancelling
+    whoever awaits it cancels the call. A *detached* one (from `app.submit`, `app.get_task`) is only
+    observed by whoever awaits it; `cancel()` alone cancels it.
+
+    Example:
+        ```python
+        from everloop import App
+
+        app = App("sums", "memory://")
+
+        @app.task
+        async def add(x: int, y: int) -> int:
+            return x + y
+
+        async def main() -> None:
+            task = await app.submit(add(1, 2))
+            print(task.id, await task, task.state)
+
+        app.run(main())
+        ```
+    """
+
+    __module__ = "everloop"
+
+    def __init__(
+        self, reader: Reader, session: Session, id_: str, name: str, *, owned: bool, state: State
+    ) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self.id = id_
+        self.next_waiter: Waiter | None = None
+        self._reader = reader
+        self._session = session
+        self._name = name
+        self._owned = owned
+        self._seen = state
+        self._attempts = 0
+        self._snapshot: Snapshot | None = None
+        self._stored: asyncio.Future[None] | None = None
+        self._is_stored = False
+        self._cancelling = False
+        self._message: Any = None
+        self._bound: asyncio.TimerHandle | None = None
+        # The attempt that this task holds up, if one does: it has given its slot back meanwhile.
+        self._holds_up: Attempt | None = None
+        if owned:
+            self._hold_up(CURRENT.get())
+
+    # -- what is known ------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The task function's name."""
+        return self._name
+
+    @property
+    def owned(self) -> bool:
+        """Whether cancelling whoever awaits this cancels the call."""
+        return self._owned
+
+    @property
+    def state(self) -> str:
+        """The state as last seen: final ones are exact, others as of submission or `refresh()`."""
+        return self._seen.value
+
+    @property
+    def attempts(self) -> int:
+        """How many runs have ended in the task's code, as last seen."""
+        return self._attempts
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the call last reported, as of `refresh()`."""
+        snapshot = self._snapshot
+        return Progress(*snapshot.progress) if snapshot is not None and snapshot.progress else None
+
+    @property
+    def created(self) -> datetime | None:
+        """When it was submitted, as of `refresh()`."""
+        return None if self._snapshot is None else moment(self._snapshot.created)
+
+    def __repr__(self) -> str:
+        return f"<everloop.Task {self._name} {self.id} {self._seen.value}>"
+
+    async def stored(self) -> None:
+        """Wait until the call is durable.
+
+        Raises:
+            IdConflict, KeyConflict: It was refused, and why.
+        """
+        if self._is_stored:
+            return
+        if self._stored is None:
+            self._stored = self.get_loop().create_future()
+        await asyncio.shield(self._stored)
+
+    async def refresh(self) -> None:
+        """Read state, attempts and progress from the store.
+
+        Raises:
+            TaskNotFound: No call has this id.
+        """
+        await self.stored()
+        (snapshot,) = await self._session.store.get([self.id])
+        if snapshot is None:
+            raise TaskNotFound(f"no call has the id {self.id!r}")
+        self.show(snapshot)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Take over what a snapshot says, also an end."""
+        self._snapshot = snapshot
+        self._attempts = snapshot.attempt
+        self._seen = snapshot.state
+        if snapshot.state.final and not self.done():
+            self.ended(
+                Ended(snapshot.id, snapshot.state, snapshot.value, snapshot.error, snapshot.attempt)
+            )
+
+    # -- waiting --------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, R]:
+        if self._owned or self.done():
+            return super().__await__()
+        # Cancelling the awaiting side must not reach this future: it only observes.
+        return asyncio.shield(self).__await__()
+
+    __iter__ = __await__
+
+    def add_done_callback(
+        self, fn: Callable[[asyncio.Future[R]], object], /, *, context: Context | None = None
+    ) -> None:
+        """Call `fn(task)` soon after the end, on this loop, as asyncio does."""
+        if not self.done():
+            self._session.hold(self)
+            self._hold_up(CURRENT.get())
+        super().add_done_callback(fn, context=context)
+
+    def _hold_up(self, attempt: Attempt | None) -> None:
+        """Suspend the attempt that waits for this call, until this is done."""
+        if attempt is not None and self._holds_up is None:
+            self._holds_up = attempt
+            attempt.child_began()
+
+    def _let_go(self) -> None:
+        if self._holds_up is not None:
+            self._holds_up.child_ended()
+            self._holds_up = None
+        if self._bound is not None:
+            self._bound.cancel()
+            self._bound = None
+
+    # -- cancelling -----------------------------------------------------------------------------------------
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the call, wherever it runs; this task ends with `CancelledError`.
+
+        As with asyncio's tasks, it ends when the remote end has: the running coroutine gets
+        `CancelledError` at its `await` and its `finally` runs. A second `cancel` stops waiting at once.
+        When the loop or the app closes, or the worker drains, only the waiting ends; the call goes on.
+        """
+        if self.done():
+            return False
+        if self._cancelling or self._detaches():
+            return self._cancel_here(msg)
+        self._cancelling = True
+        self._message = msg
+        self._session.hold(self)
+        self._bound = self.get_loop().call_later(self._reader.cancel_wait, self._cancel_here, msg)
+        if self._is_stored:
+            self._ask()
+        return True
+
+    def _ask(self) -> None:
+        self._reader.ask_to_cancel(self._session, self.id, str(self._message or ""))
+
+    def _cancel_here(self, msg: Any | None = None) -> bool:
+        if self.done():
+            return False
+        self._session.unwatch(self)
+        self._let_go()
+        return super().cancel(msg)
+
+    def _detaches(self) -> bool:
+        """Whether this cancellation only ends the waiting: see "who cancels whom" in the documentation."""
+        attempt = self._holds_up
+        if attempt is not None:
+            return attempt.detaching
+        return self._reader.is_closing(self._session)
+
+    # -- answers of the store -------------------------------------------------------------------------------
+
+    def added(self, answer: Added) -> None:
+        """The call is stored, or was refused."""
+        if answer.status == "refused":
+            self.refused(_refusal(answer, self._name))
+            return
+        if answer.status == "lost":
+            self.refused(LeaseLost("this attempt lost its lease; what it submitted was not added"))
+            return
+        if answer.id != self.id:
+            self._session.unwatch(self)
+            self.id = answer.id
+            self._session.watch(self, hold=self._owned)
+        self._is_stored = True
+        if self._stored is not None and not self._stored.done():
+            self._stored.set_result(None)
+        if self._cancelling:
+            self._ask()
+
+    def refused(self, error: Exception) -> None:
+        """The call was not added."""
+        self._session.unwatch(self)
+        self._let_go()
+        self._is_stored = True
+        if self._stored is not None and not self._stored.done():
+            self._stored.set_exception(error)
+            self._stored.exception()  # whoever waits for it gets it through the shield
+        if not self.done():
+            self.set_exception(error)
+            self._quiet()
+
+    def ended(self, end: Ended) -> None:
+        """The call has reached a final state."""
+        self._seen = end.state
+        self._attempts = end.attempt
+        self._is_stored = True
+        if self._stored is not None and not self._stored.done():
+            self._stored.set_result(None)
+        self._let_go()
+        if self.done():
+            return
+        if self._cancelling or end.state is State.CANCELLED:
+            super().cancel(self._message)
+        elif end.state is State.SUCCEEDED:
+            self._set_value(end.value)
+        else:
+            self.set_exception(self._reader.read_error(self._name, end.error or b"", self.id))
+            self._quiet()
+
+    def _set_value(self, stored: bytes | None) -> None:
+        try:
+            value = self._reader.read_value(self._name, stored or b"")
+        except Exception as error:  # it belongs to who asks for the result
+            self.set_exception(error)
+            self._quiet()
+        else:
+            self.set_result(value)
+
+    def _quiet(self) -> None:
+        """A detached task may be dropped without being asked: its failure is in the store."""
+        if not self._owned:
+            self._log_traceback = False
+
+
+def _refusal(answer: Added, name: str) -> Exception:
+    if answer.reason == "key":
+        return KeyConflict(f"a call of {name!r} with this key exists: task {answer.id}")
+    if answer.reason == "after":
+        return TaskNotFound(f"the call that {name!r} should follow is not in the store")
+    return IdConflict(
+        f"the id {answer.id!r} belongs to another call (another function or other arguments than this {name!r})"
+    )

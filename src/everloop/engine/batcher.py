@@ -1,0 +1,69 @@
+"""Group commit without a timer: while a flush is in flight, requests gather for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Batcher(Generic[T, A]):
+    """Gathers single requests into plural ones.
+
+    Args:
+        flush: Answers a batch, item by item, in order. When it raises, every request of the batch does.
+        most: Items in one batch, at most.
+        name: Names the flushing task.
+
+    Example:
+        ```python
+        import asyncio
+
+        async def double(items):
+            return [2 * item for item in items]
+
+        async def main() -> None:
+            batcher = Batcher(double, most=100, name="double")
+            print(await asyncio.gather(batcher.ask(1), batcher.ask(2)))
+
+        asyncio.run(main())
+        ```
+    """
+
+    def __init__(self, flush: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, most: int, name: str) -> None:
+        self._flush = flush
+        self._most = most
+        self._name = name
+        self._waiting: list[tuple[T, asyncio.Future[A]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    def ask(self, item: T) -> asyncio.Future[A]:
+        """Send one request with the next batch; return its answer to come."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[A] = loop.create_future()
+        self._waiting.append((item, answer))
+        if self._flushing is None or self._flushing.done():
+            self._flushing = loop.create_task(self._run(), name=f"everloop-{self._name}")
+        return answer
+
+    async def idle(self) -> None:
+        """Wait until nothing is waiting and nothing is in flight."""
+        if self._flushing is not None:
+            await self._flushing
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            try:
+                answers = await self._flush([item for item, _ in batch])
+            except Exception as error:  # it belongs to those who asked
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+            else:
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)

@@ -1,0 +1,24 @@
+"""Telling a closing loop from a user's cancel."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+
+def loop_is_closing() -> bool:
+    """Tell whether this cancellation comes from Ctrl-C or from the end of `asyncio.run`.
+
+    asyncio cancels everything then, with nothing in the exception that says so. What can be seen is that
+    the `Runner`, whose handler SIGINT has, noted an interrupt, or that `_cancel_all_tasks` is on the stack.
+    """
+    runner = getattr(getattr(signal.getsignal(signal.SIGINT), "func", None), "__self__", None)
+    if getattr(runner, "_interrupt_count", 0) > 0:
+        return True
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "_cancel_all_tasks":
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,211 @@
+"""The executor: one leased call to one outcome, as a pipeline of named steps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from everloop._core.calls import Event
+from everloop._core.clock import microseconds
+from everloop._core.codec import dump_error, error_record
+from everloop._core.errors import NotStorable, ResultNotStorable
+from everloop._core.policy import Retry
+from everloop._core.records import Leased, Outcome
+from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.closing import loop_is_closing
+
+
+class RetryAfter(Exception):  # noqa: N818 - it asks for something; it reports no error
+    """Raise this in a task to be run again after a delay, without counting an attempt.
+
+    Args:
+        delay: Seconds, or a timedelta.
+
+    Example:
+        >>> raise RetryAfter(30)
+        Traceback (most recent call last):
+        ...
+        everloop.RetryAfter: again in 30 s
+    """
+
+    __module__ = "everloop"
+
+    def __init__(self, delay: float) -> None:
+        self.delay = microseconds(delay)
+        super().__init__(f"again in {self.delay / 1e6:g} s")
+
+
+class RetryRule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A `Retry` as it travels with a call; exception classes go by name."""
+
+    times: int
+    delay: float = 1.0
+    factor: float = 2.0
+    cap: float = 300.0
+    jitter: bool = True
+    never: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def wait(self, repeat: int, rng: Callable[[], float]) -> float:
+        """Return the seconds before the `repeat`-th repeat."""
+        retry = Retry(self.times, delay=self.delay, factor=self.factor, cap=self.cap, jitter=self.jitter)
+        return retry.wait(repeat, rng)
+
+    def allows(self, error: BaseException, attempt: int) -> bool:
+        """Tell whether attempt number `attempt`, ended by `error`, is repeated."""
+        names = {class_name(cls) for cls in type(error).__mro__}
+        if attempt > self.times or names & set(self.never):
+            return False
+        return not self.only or bool(names & set(self.only))
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker minds when it runs a call; None leaves it to the function's own.
+
+    Times are microseconds; a timeout of 0 means none.
+    """
+
+    retry: RetryRule | None = None
+    timeout: int | None = None
+    total_timeout: int | None = None
+
+    def over(self, base: Policy) -> Policy:
+        """Return this policy, completed by `base`."""
+        return Policy(
+            self.retry if self.retry is not None else base.retry,
+            self.timeout if self.timeout is not None else base.timeout,
+            self.total_timeout if self.total_timeout is not None else base.total_timeout,
+        )
+
+
+def class_name(cls: type) -> str:
+    """Return the name by which an exception class travels."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+class Runnable(Protocol):
+    """A task function, as the engine sees it."""
+
+    name: str
+    run: Literal["loop", "thread"]
+    policy: Policy
+
+    async def invoke(self, attempt: Attempt) -> bytes:
+        """Run the body with the stored arguments and return the stored form of its result.
+
+        Raises:
+            NotStorable: Before the body: an argument does not decode. `ResultNotStorable` after it.
+        """
+        ...
+
+
+_policies = msgspec.json.Decoder(Policy)
+random_unit: Callable[[], float] = random.random
+
+
+def policy_of(function: Runnable, leased: Leased) -> Policy:
+    """Return what holds for this call: its own options over the function's."""
+    if not leased.policy:
+        return function.policy
+    return _policies.decode(leased.policy).over(function.policy)
+
+
+async def execute(function: Runnable, attempt: Attempt, now: Callable[[], int]) -> Outcome | None:
+    """Run one leased call; return its outcome, or None when there is nothing to settle.
+
+    Never raises: whatever the body does, also `SystemExit`, is an outcome of the call.
+    """
+    CURRENT.set(attempt)
+    policy = policy_of(function, attempt.leased)
+    timers = _start_timers(attempt, policy, now)
+    try:
+        value = await function.invoke(attempt)
+    except BaseException as error:
+        return _after_error(function, attempt, policy, error, now)
+    else:
+        return None if attempt.settled_inside else _outcome(attempt, Event.SUCCEED, value=value)
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> list[asyncio.TimerHandle]:
+    """Arm the timeouts: of this attempt, and of the call as a whole."""
+    limits: list[tuple[float, str]] = []
+    if policy.timeout:
+        limits.append((policy.timeout / 1e6, f"the attempt took longer than {policy.timeout / 1e6:g} s"))
+    if policy.total_timeout:
+        left = (attempt.leased.created + policy.total_timeout - now()) / 1e6
+        limits.append((max(0.0, left), f"the call took longer than {policy.total_timeout / 1e6:g} s in all"))
+    loop = asyncio.get_running_loop()
+    return [loop.call_later(seconds, attempt.stop, "timeout", text) for seconds, text in limits]
+
+
+def _after_error(
+    function: Runnable, attempt: Attempt, policy: Policy, error: BaseException, now: Callable[[], int]
+) -> Outcome | None:
+    """Decide what an exception means: stopped, put off, not storable, tried again, or failed."""
+    if isinstance(error, asyncio.CancelledError):
+        stopped = _after_stop(attempt)
+        if not isinstance(stopped, BaseException):
+            return stopped
+        error = stopped
+    elif attempt.stopping == "lost":
+        return None
+    if isinstance(error, RetryAfter):
+        return _outcome(attempt, Event.RELEASE, delay=error.delay)
+    if isinstance(error, ResultNotStorable):
+        # Its effect has happened: it is not repeated.
+        return _outcome(attempt, Event.FAIL, error=error_record(ResultNotStorable, str(error)))
+    record = dump_error(error, skip_frames=2)
+    delay = None if isinstance(error, NotStorable) else _repeat_after(attempt, policy, error, now)
+    if delay is None:
+        return _outcome(attempt, Event.FAIL, error=record)
+    return _outcome(attempt, Event.RETRY, error=record, delay=delay)
+
+
+def _after_stop(attempt: Attempt) -> Outcome | None | TimeoutError:
+    """Read a cancellation: by whom the body was stopped decides what it means."""
+    if attempt.stopping == "lost" or attempt.settled_inside:
+        return None
+    if attempt.stopping == "shutdown" or (attempt.stopping is None and loop_is_closing()):
+        return _outcome(attempt, Event.RELEASE)
+    if attempt.stopping == "timeout":
+        return TimeoutError(attempt.message)
+    return _outcome(attempt, Event.CANCEL)
+
+
+def _repeat_after(
+    attempt: Attempt, policy: Policy, error: BaseException, now: Callable[[], int]
+) -> int | None:
+    """Return the microseconds until the next attempt, or None when this was the last."""
+    number = attempt.leased.attempt + 1
+    rule = policy.retry
+    if rule is None or not rule.allows(error, number):
+        return None
+    delay = round(rule.wait(number, random_unit) * 1_000_000)
+    if policy.total_timeout and now() + delay >= attempt.leased.created + policy.total_timeout:
+        return None
+    return delay
+
+
+def _outcome(
+    attempt: Attempt, event: Event, *, value: bytes | None = None, error: bytes | None = None, delay: int = 0
+) -> Outcome:
+    leased = attempt.leased
+    return Outcome(leased.id, leased.fence, event, value, error, delay)
+
+
+__all__: Sequence[str] = (
+    "Policy",
+    "RetryAfter",
+    "RetryRule",
+    "Runnable",
+    "class_name",
+    "execute",
+    "policy_of",
+)

@@ -1,0 +1,137 @@
+"""The keeper: a thread that keeps the session alive whatever the user's loop does.
+
+It has a loop and a connection of its own. It renews the session, reaps dead ones, and does the store's
+upkeep. Blocking code in a task therefore keeps its lease for as long as its process lives, up to the
+stall limit: past that, nothing here can tell a blocked loop from a dead one, and the process is ended so
+that another may go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from everloop._core.errors import EverloopError
+from everloop.store.protocol import Store
+
+log = logging.getLogger("everloop")
+
+#: Seconds between looks at dead sessions and at the store's upkeep.
+TICK = 1.0
+#: A loop that has not answered for so many seconds is reported with its stack.
+STALL_REPORT = 5.0
+#: A worker whose loop has not answered for so many seconds is ended.
+STALL_LIMIT = 600.0
+
+
+class Keeper:
+    """Renews one session from a thread of its own.
+
+    Args:
+        store: An unopened twin of the session's store.
+        session: The session's number.
+        lease: Seconds for which each renewal keeps the session alive.
+        lost: Called on the owner's loop when the session was reaped.
+        stall_limit: Seconds without an answer of the loop after which the process is ended, or None.
+    """
+
+    def __init__(
+        self, store: Store, session: int, lease: float, lost: Callable[[], None], stall_limit: float | None
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._lease = lease
+        self._lost = lost
+        self._stall_limit = stall_limit
+        self._owner = asyncio.get_running_loop()
+        self._owner_thread = threading.get_ident()
+        self._answered = time.monotonic()
+        self._reported = False
+        self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._thread = threading.Thread(target=self._main, name="everloop-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; waits for the verb in flight."""
+        self._stop.set()
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                self._loop.call_soon_threadsafe(self._woken.set)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # -- in the thread ----------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        renewals: list[float] = []
+        next_renewal = 0.0
+        while not self._stop.is_set():
+            now = time.monotonic()
+            try:
+                if now >= next_renewal:
+                    await self._store.open()
+                    if not await self._renew():
+                        return
+                    renewals = [*renewals[-1:], now]
+                    next_renewal = now + self._lease / 3
+                if len(renewals) == 2 and now - renewals[0] < self._lease:
+                    # Only who has seen the store answer twice in time may call others dead.
+                    await self._store.reap()
+                await self._store.tend()
+            except EverloopError as error:
+                renewals.clear()
+                next_renewal = 0.0
+                log.debug("everloop: the keeper could not reach the store: %s", error)
+            self._watch_loop()
+            timer = self._loop.call_later(min(TICK, self._lease / 3), self._woken.set)
+            await self._woken.wait()
+            self._woken.clear()
+            timer.cancel()
+        await self._store.close()
+
+    async def _renew(self) -> bool:
+        alive = await self._store.renew(self._session, round(self._lease * 1_000_000))
+        if not alive:
+            self._call_owner(self._lost)
+            await self._store.close()
+        return alive
+
+    def _watch_loop(self) -> None:
+        """Ask the owner's loop for an answer; report, and in the end give up, one that gives none."""
+        silent = time.monotonic() - self._answered
+        if silent > STALL_REPORT and not self._reported:
+            self._reported = True
+            frame = sys._current_frames().get(self._owner_thread)
+            stack = "".join(traceback.format_stack(frame)) if frame else "(no stack)"
+            log.warning("everloop: the event loop has not answered for %.0f s; it is here:\n%s", silent, stack)
+        if self._stall_limit is not None and silent > self._stall_limit:
+            log.critical("everloop: the event loop has not answered for %.0f s; ending this process", silent)
+            faulthandler.dump_traceback(all_threads=True)
+            os._exit(70)
+        self._call_owner(self._answer)
+
+    def _answer(self) -> None:
+        self._answered = time.monotonic()
+        self._reported = False
+
+    def _call_owner(self, callback: Callable[[], None]) -> None:
+        try:
+            self._owner.call_soon_threadsafe(callback)
+        except RuntimeError:
+            self._stop.set()  # the owner's loop is closed

@@ -1,0 +1,214 @@
+"""The session: one process's (and one loop's) open line to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from everloop._core.errors import StoreError
+from everloop._core.records import Added, Ended, Lane, NewCall, SessionInfo
+from everloop.engine.executor import Runnable
+from everloop.engine.keeper import STALL_LIMIT, Keeper
+from everloop.engine.turns import Sink, TurnLoop
+from everloop.engine.worker import Worker
+from everloop.store.protocol import Store
+
+log = logging.getLogger("everloop")
+
+#: Seconds for which a session lives without renewal: a dead worker's calls are taken over after it.
+LEASE = 10.0
+
+
+class Waiter(Sink, Protocol):
+    """Who waits for the end of a call; several may wait for one."""
+
+    id: str
+    next_waiter: Waiter | None
+
+    def ended(self, end: Ended) -> None: ...
+
+
+class Session:
+    """Opens a session, makes its turns, and tells waiters what happened.
+
+    Args:
+        store: An open store.
+        app: The app's name.
+        now: The store's clock.
+        lease: Seconds for which the session lives without renewal.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        app: str,
+        now: Callable[[], int],
+        *,
+        lease: float = LEASE,
+        stall_limit: float | None = STALL_LIMIT,
+    ) -> None:
+        self.store = store
+        self.app = app
+        self.number = 0
+        self.worker: Worker | None = None
+        self.closing = False  # whoever waits now waits no longer, and the calls go on
+        self.turns = TurnLoop(store, lambda: self.number, self._ended)
+        self.turns.use_clock(now)
+        self._now = now
+        self._lease = lease
+        self._stall_limit = stall_limit
+        # Waiters are kept alive by who awaits them; `_held` keeps those that somebody certainly awaits.
+        self._waiters: WeakValueDictionary[str, Waiter] = WeakValueDictionary()
+        self._held: set[Waiter] = set()
+        self._keeper: Keeper | None = None
+        self._stop_listening: Callable[[], None] | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
+
+    # -- opening and closing ----------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the session in the store and start its turn loop and its keeper."""
+        await self._enter()
+        self._loop_task = asyncio.get_running_loop().create_task(self.turns.run(), name="everloop-turns")
+
+    async def start_worker(self, functions: Mapping[Lane, Runnable], concurrency: int) -> Worker:
+        """Serve these functions from this session, too."""
+        if self.worker is None:
+            self.worker = Worker(self.turns, functions, concurrency, self._now)
+        else:
+            self.worker.add_functions(functions)
+        await self.store.serve(self.number, self._info())
+        self._listen()
+        self.turns.taker = self.worker
+        self.turns.look()
+        return self.worker
+
+    async def stop_worker(self, grace: float) -> None:
+        """Drain the worker, settle what it did, and serve no more."""
+        worker = self.worker
+        if worker is None:
+            return
+        await worker.drain(grace)
+        self.turns.look()
+        self.turns.taker = None
+        self.worker = None
+        await self.store.serve(self.number, self._info())
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Drain, flush, and end the session; its leases are released and nothing is cancelled."""
+        self.closing = True
+        await self.stop_worker(grace)
+        self.turns.close()
+        if self._loop_task is not None:
+            await asyncio.wait([self._loop_task])
+            if self._loop_task.cancelled():
+                # `asyncio.run` cancels every task before it lets anybody clean up.
+                await self.turns.run()
+        if self._recovery is not None:
+            await self._recovery
+        await self._leave()
+        try:
+            await self.store.close_session(self.number)
+        except StoreError as error:
+            log.warning("everloop: the session could not be closed (%s); it expires by itself", error)
+
+    async def _enter(self) -> None:
+        self.number = await self.store.open_session(self._info(), round(self._lease * 1_000_000))
+        self._listen()
+        self._keeper = Keeper(
+            self.store.twin(), self.number, self._lease, self._was_reaped, self._stall_limit
+        )
+        self._keeper.start()
+
+    async def _leave(self) -> None:
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+
+    def _listen(self) -> None:
+        if self._stop_listening is not None:
+            self._stop_listening()
+        self._stop_listening = self.store.listen(self.number, self.turns.look)
+
+    def _info(self) -> SessionInfo:
+        lanes = self.worker.lanes if self.worker is not None else ()
+        kind = "worker" if self.worker is not None else "client"
+        return SessionInfo(app=self.app, kind=kind, host=socket.gethostname(), pid=os.getpid(), lanes=lanes)
+
+    # -- a lost session -----------------------------------------------------------------------------------
+
+    def _was_reaped(self) -> None:
+        """Others hold our leases now: give up what runs, open a new session, and wait anew."""
+        if self._recovery is None or self._recovery.done():
+            log.warning("everloop: this process was away for longer than its lease; opening a new session")
+            self._recovery = asyncio.get_running_loop().create_task(self._recover(), name="everloop-recover")
+
+    async def _recover(self) -> None:
+        if self.worker is not None:
+            self.worker.drop_all()
+        await self._leave()
+        await self._enter()
+        ids = list(self._waiters)
+        for start in range(0, len(ids), 1_000):
+            await self.store.wait(self.number, ids[start : start + 1_000])
+        self.turns.look()
+
+    # -- waiters ------------------------------------------------------------------------------------------
+
+    def watch(self, waiter: Waiter, *, hold: bool) -> None:
+        """Remember who waits for the end of `waiter.id`; with `hold`, keep it alive until then."""
+        first = self._waiters.get(waiter.id)
+        if first is None:
+            self._waiters[waiter.id] = waiter
+        elif first is not waiter:
+            # The first is the others' only way to be told: keep them all.
+            waiter.next_waiter, first.next_waiter = first.next_waiter, waiter
+            self._held.add(first)
+            self._held.add(waiter)
+        if hold:
+            self._held.add(waiter)
+
+    def hold(self, waiter: Waiter) -> None:
+        """Keep a waiter alive until its end: somebody awaits it."""
+        self._held.add(waiter)
+
+    def unwatch(self, waiter: Waiter) -> None:
+        """Forget a waiter that is done; those behind it stay."""
+        self._held.discard(waiter)
+        first = self._waiters.get(waiter.id)
+        if first is waiter:
+            if waiter.next_waiter is None:
+                del self._waiters[waiter.id]
+            else:
+                self._waiters[waiter.id] = waiter.next_waiter
+        else:
+            while first is not None and first.next_waiter is not waiter:
+                first = first.next_waiter
+            if first is not None:
+                first.next_waiter = waiter.next_waiter
+
+    def _ended(self, ends: list[Ended]) -> None:
+        for end in ends:
+            waiter = self._waiters.pop(end.id, None)
+            while waiter is not None:
+                following, waiter.next_waiter = waiter.next_waiter, None
+                self._held.discard(waiter)
+                waiter.ended(end)
+                waiter = following
+
+    # -- requests that travel apart ---------------------------------------------------------------------
+
+    async def add_apart(self, calls: Sequence[NewCall]) -> list[Added]:
+        """Add keyed calls in a transaction of their own: a turn never waits for a key's row."""
+        answers = await self.store.add(self.number, calls)
+        self.turns.look()
+        return answers

@@ -1,0 +1,306 @@
+"""The turn loop: everything a process wants of its store, gathered into one transaction at a time.
+
+This is group commit without a timer. While a turn is in flight, new calls, outcomes and progress
+gather; when it returns, all of them go in the next. An idle process has the latency of one round trip,
+a busy one puts thousands of rows into a transaction.
+
+When the store fails, nothing is dropped: the same calls and outcomes go again, with the same ids and
+fences, so a commit whose answer was lost is repeated without effect. Leases in a lost answer are given
+back by the next turn, which says what this process is really `holding`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from everloop._core.errors import StoreError, StoreUnavailable
+from everloop._core.records import (
+    Added,
+    Cancel,
+    Ended,
+    Lane,
+    Leased,
+    NewCall,
+    Outcome,
+    Progress,
+    Turn,
+    TurnAnswer,
+)
+from everloop.store.protocol import Store
+
+log = logging.getLogger("everloop")
+
+#: Rows of one kind in a turn, at most.
+BATCH = 2_000
+#: Calls that may wait for a flush before `submit` waits.
+UNFLUSHED = 10_000
+#: Seconds between looks when no bell rings; bells make it quicker, this makes it true.
+POLL = 1.0
+#: Seconds between attempts while the store is away: from, to.
+RETRY_FROM, RETRY_TO = 0.05, 2.0
+
+
+class Sink(Protocol):
+    """Who wants to know what became of one call that was added."""
+
+    def added(self, answer: Added) -> None: ...
+    def refused(self, error: Exception) -> None: ...
+
+
+class Taker(Protocol):
+    """Who takes leases: a worker, as the turn loop sees it."""
+
+    @property
+    def room(self) -> int: ...
+    @property
+    def takes_roots(self) -> bool: ...
+    @property
+    def lanes(self) -> tuple[Lane, ...]: ...
+    @property
+    def holding(self) -> tuple[str, ...]: ...
+    def begin(self, leased: list[Leased]) -> None: ...
+    def cancel(self, cancels: list[Cancel]) -> None: ...
+    def lost(self, ids: list[str]) -> None: ...
+
+
+class _Batch(NamedTuple):
+    adds: list[tuple[NewCall, Sink | None]]
+    outcomes: list[Outcome]
+    progress: list[Progress]
+
+
+class TurnLoop:
+    """Gathers requests and makes turns of them, one at a time."""
+
+    def __init__(
+        self, store: Store, session: Callable[[], int], on_ended: Callable[[list[Ended]], None]
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._on_ended = on_ended
+        self.taker: Taker | None = None
+        self.turns = 0
+        self._adds: deque[tuple[NewCall, Sink | None]] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._progress: dict[str, Progress] = {}
+        self._wake = asyncio.Event()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._closing = False
+        self._uncertain = False
+        self._next_due: int | None = None
+        self._pause = 0.0
+        self._now: Callable[[], int] | None = None
+
+    # -- requests ---------------------------------------------------------------------------------------
+
+    def add(self, call: NewCall, sink: Sink | None) -> None:
+        """Add a call with the next turn."""
+        self._adds.append((call, sink))
+        self._wake.set()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Settle a lease with the next turn."""
+        self._outcomes.append(outcome)
+        self._wake.set()
+
+    def progress(self, progress: Progress) -> None:
+        """Store progress with the next turn; only the last report of a call counts."""
+        self._progress[progress.id] = progress
+        self._wake.set()
+
+    def look(self) -> None:
+        """Make a turn soon: something may have come."""
+        self._wake.set()
+
+    @property
+    def unflushed(self) -> int:
+        """How many calls wait for their commit."""
+        return len(self._adds)
+
+    async def room(self) -> None:
+        """Wait until fewer than 10,000 calls are unflushed."""
+        while len(self._adds) >= UNFLUSHED and not self._closing:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    # -- the loop -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Make turns until closed and everything is flushed."""
+        while True:
+            await self._idle()
+            if self._closing and not (self._adds or self._outcomes):
+                return
+            self._wake.clear()
+            await self._turn()
+
+    def refuse_all(self, error: Exception) -> None:
+        """The store could not be opened: tell everybody who waits for it."""
+        while self._adds:
+            _, sink = self._adds.popleft()
+            if sink is not None:
+                sink.refused(error)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiters.clear()
+
+    def close(self) -> None:
+        """Flush what is there, then end `run`."""
+        self._closing = True
+        self._wake.set()
+
+    async def _idle(self) -> None:
+        """Wait for a request, a bell, the next due call, or the poll."""
+        if self._wake.is_set():
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._idle_seconds(), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    def _idle_seconds(self) -> float:
+        poll = POLL * (0.9 + 0.2 * random.random())  # noqa: S311 - spreads processes
+        if self._next_due is None or self.taker is None or self._now is None:
+            return poll
+        return min(poll, max(0.001, (self._next_due - self._now()) / 1e6))
+
+    def use_clock(self, now: Callable[[], int]) -> None:
+        """Wake up for scheduled calls by this clock; a hint, the store judges."""
+        self._now = now
+
+    async def _turn(self) -> None:
+        batch = self._collect()
+        request = self._request(batch)
+        try:
+            answer = await self._store.turn(self._session(), request)
+        except asyncio.CancelledError:
+            # The loop is ending: the turn may still be committed, its answer is lost.
+            self._uncertain = True
+            self._put_back(batch)
+            raise
+        except StoreUnavailable as error:
+            await self._later(batch, error)
+        except StoreError as error:
+            self._uncertain = True
+            await self._bisect(batch, error)
+        else:
+            self._uncertain = False
+            self._pause = 0.0
+            self._distribute(batch, answer)
+        self.turns += 1
+
+    def _collect(self) -> _Batch:
+        adds, outcomes = self._adds, self._outcomes
+        batch = _Batch(
+            [adds.popleft() for _ in range(min(len(adds), BATCH))],
+            [outcomes.popleft() for _ in range(min(len(outcomes), BATCH))],
+            list(self._progress.values()),
+        )
+        self._progress.clear()
+        if adds or outcomes:
+            self._wake.set()
+        self._let_in()
+        return batch
+
+    def _let_in(self) -> None:
+        """Let as many waiting submitters go on as there is room for."""
+        room = UNFLUSHED - len(self._adds)
+        while self._waiters and room > 0:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                room -= 1
+
+    def _request(self, batch: _Batch) -> Turn:
+        taker = self.taker
+        holding = None
+        if self._uncertain:
+            holding = taker.holding if taker else ()
+        return Turn(
+            outcomes=batch.outcomes,
+            adds=[call for call, _ in batch.adds],
+            progress=batch.progress,
+            room=taker.room if taker else 0,
+            lanes=taker.lanes if taker else (),
+            roots=taker.takes_roots if taker else True,
+            holding=holding,
+        )
+
+    def _distribute(self, batch: _Batch, answer: TurnAnswer) -> None:
+        for (_, sink), added in zip(batch.adds, answer.added, strict=True):
+            if sink is not None:
+                sink.added(added)
+        taker = self.taker
+        if taker is not None:
+            lost = [o.id for o, ok in zip(batch.outcomes, answer.settled, strict=True) if not ok]
+            if lost:
+                taker.lost(lost)
+            if answer.cancels:
+                taker.cancel(answer.cancels)
+        if answer.ended:
+            self._on_ended(answer.ended)
+        if taker is not None and answer.leased:
+            taker.begin(answer.leased)
+        self._next_due = answer.next_due
+        if answer.more:
+            self._wake.set()
+
+    # -- failures -----------------------------------------------------------------------------------------
+
+    async def _later(self, batch: _Batch, error: StoreError) -> None:
+        """Put everything back in its order and try again after a pause."""
+        if not self._pause:
+            log.warning("everloop: the store does not answer (%s); going on when it does", error)
+        self._uncertain = True
+        self._put_back(batch)
+        self._pause = min(RETRY_TO, (self._pause or RETRY_FROM) * 2)
+        await asyncio.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 - spreads processes
+
+    def _put_back(self, batch: _Batch) -> None:
+        self._adds.extendleft(reversed(batch.adds))
+        self._outcomes.extendleft(reversed(batch.outcomes))
+        for progress in batch.progress:
+            self._progress.setdefault(progress.id, progress)
+        self._wake.set()
+
+    async def _bisect(self, batch: _Batch, error: StoreError) -> None:
+        """A statement failed for good: find the item that it fails for, and spare its neighbours."""
+        items = len(batch.adds) + len(batch.outcomes)
+        if items > 1:
+            half_adds, half_outcomes = len(batch.adds) // 2, len(batch.outcomes) // 2
+            if not (half_adds or half_outcomes):
+                half_adds = len(batch.adds)
+            first = _Batch(batch.adds[:half_adds], batch.outcomes[:half_outcomes], [])
+            second = _Batch(batch.adds[half_adds:], batch.outcomes[half_outcomes:], [])
+            for half in (first, second):
+                await self._turn_of(half)
+            return
+        for _, sink in batch.adds:
+            if sink is not None:
+                sink.refused(error)
+        for outcome in batch.outcomes:
+            log.error("everloop: the outcome of call %s cannot be stored: %s", outcome.id, error)
+            if self.taker is not None:
+                self.taker.lost([outcome.id])
+        if not items:
+            await self._later(batch, error)
+
+    async def _turn_of(self, batch: _Batch) -> None:
+        request = Turn(outcomes=batch.outcomes, adds=[call for call, _ in batch.adds])
+        try:
+            answer = await self._store.turn(self._session(), request)
+        except StoreUnavailable as error:
+            await self._later(batch, error)
+        except StoreError as error:
+            await self._bisect(batch, error)
+        else:
+            self._distribute(batch, answer)

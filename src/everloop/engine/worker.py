@@ -1,0 +1,164 @@
+"""The worker: takes leases, runs bodies, and ends without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import Context
+
+from everloop._core.calls import Event
+from everloop._core.records import Cancel, Lane, Leased, Outcome
+from everloop.engine.attempt import Attempt
+from everloop.engine.executor import Runnable, execute
+from everloop.engine.slots import Slots
+from everloop.engine.turns import TurnLoop
+
+log = logging.getLogger("everloop")
+
+
+class Worker:
+    """Runs the leased calls of one session on this loop.
+
+    Args:
+        turns: The session's turn loop.
+        functions: What this worker serves.
+        concurrency: How many bodies run at once; suspended ones do not count.
+        now: The store's clock, for timeouts.
+    """
+
+    def __init__(
+        self,
+        turns: TurnLoop,
+        functions: Mapping[Lane, Runnable],
+        concurrency: int,
+        now: Callable[[], int],
+    ) -> None:
+        self._turns = turns
+        self._functions = functions
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self.slots = Slots(concurrency)
+        self._attempts: dict[str, Attempt] = {}
+        self._draining = False
+        self._changed = asyncio.Event()
+        self.lanes: tuple[Lane, ...] = tuple(functions)
+
+    # -- as the turn loop sees it --------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        return 0 if self._draining else self.slots.room
+
+    @property
+    def takes_roots(self) -> bool:
+        return self.slots.takes_roots
+
+    @property
+    def holding(self) -> tuple[str, ...]:
+        return tuple(self._attempts)
+
+    def begin(self, leased: list[Leased]) -> None:
+        """Start the bodies of what was leased."""
+        for each in leased:
+            self._start(each)
+
+    def cancel(self, cancels: list[Cancel]) -> None:
+        """Ask running bodies to stop: their cancellation was asked somewhere."""
+        for cancel in cancels:
+            attempt = self._attempts.get(cancel.id)
+            if attempt is not None and attempt.leased.fence == cancel.fence:
+                attempt.stop("cancelled", cancel.message)
+
+    def lost(self, ids: list[str]) -> None:
+        """Note outcomes that were refused: another worker owns those calls now."""
+        log.warning("everloop: %d outcomes came too late; their calls belong to another worker", len(ids))
+
+    def drop_all(self) -> None:
+        """The session was reaped: stop every body; nothing of theirs is settled."""
+        for attempt in list(self._attempts.values()):
+            attempt.stop("lost", "the lease was lost")
+
+    def add_functions(self, functions: Mapping[Lane, Runnable]) -> bool:
+        """Serve these too; True when some are new."""
+        new = functions.keys() - set(self.lanes)
+        self._functions = {**self._functions, **functions}
+        self.lanes = tuple(self._functions)
+        return bool(new)
+
+    # -- bodies -----------------------------------------------------------------------------------------
+
+    def _start(self, leased: Leased) -> None:
+        attempt = Attempt(leased, self._suspend, self._resume)
+        attempt.on_progress = self._turns.progress
+        self._attempts[leased.id] = attempt
+        self.slots.start()
+        body = self._run(self._functions[leased.lane], attempt)
+        attempt.task = self._loop.create_task(body, name=f"{leased.lane.fn} {leased.id}", context=Context())
+        attempt.task.add_done_callback(lambda _: self._ended(attempt))
+
+    async def _run(self, function: Runnable, attempt: Attempt) -> None:
+        outcome = await execute(function, attempt, self._now)
+        if outcome is not None:
+            self._turns.settle(outcome)
+
+    def _ended(self, attempt: Attempt) -> None:
+        attempt.end()
+        self.slots.end()
+        held = self._attempts.get(attempt.leased.id)
+        if held is attempt:
+            del self._attempts[attempt.leased.id]
+        task = attempt.task
+        if task is not None and task.cancelled():
+            # Cancelled before its first step: nothing of the body has run.
+            self._settle_unstarted(attempt)
+        self._changed.set()
+        self._turns.look()
+
+    def _settle_unstarted(self, attempt: Attempt) -> None:
+        if attempt.stopping == "lost":
+            return
+        event = Event.CANCEL if attempt.stopping == "cancelled" else Event.RELEASE
+        self._turns.settle(Outcome(attempt.leased.id, attempt.leased.fence, event))
+
+    def _suspend(self) -> None:
+        self.slots.suspend()
+        self._changed.set()
+        self._turns.look()
+
+    def _resume(self) -> None:
+        self.slots.resume()
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> None:
+        """Take no more, wait for what runs, then unwind the rest and release it.
+
+        Suspended bodies wait for calls that this worker no longer takes, so they are unwound as soon as
+        only they are left. Unwinding cancels no call: the next run of the parent re-attaches.
+        """
+        self._draining = True
+        deadline = self._loop.time() + grace
+        while self.slots.running > 0 and self._loop.time() < deadline:
+            await self._change(deadline - self._loop.time())
+        await self.unwind()
+
+    async def unwind(self) -> None:
+        """Stop every body with a private reason; its call is released, unharmed."""
+        self._draining = True
+        for attempt in list(self._attempts.values()):
+            attempt.stop("shutdown")
+        tasks = [a.task for a in self._attempts.values() if a.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+        if self._attempts:
+            stuck = ", ".join(sorted({a.leased.lane.fn for a in self._attempts.values()}))
+            log.warning("everloop: still running after being asked to stop, and left behind: %s", stuck)
+
+    async def _change(self, timeout: float) -> None:
+        self._changed.clear()
+        timer = self._loop.call_later(timeout, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()

@@ -1,0 +1,157 @@
+"""The store seam: the verbs in which the engine speaks to durable state.
+
+Every verb is plural and one transaction. Each is documented by its *effect*, *atomicity*,
+*idempotence* and *fencing*. Races are answers, not exceptions: an exception from a verb means that
+the store failed, that nothing may be assumed, and that the same request may be made again.
+
+A store knows calls, not functions, and it never runs user code. Instants are judged by the store's
+own clock; no verb takes the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from everloop._core.records import (
+    Added,
+    CallFilter,
+    Cancelled,
+    NewCall,
+    SessionInfo,
+    Snapshot,
+    Turn,
+    TurnAnswer,
+)
+
+
+class Store(Protocol):
+    """Durable state behind Everloop."""
+
+    url: str
+
+    async def open(self) -> None:
+        """Connect, check that the store can be trusted, and bring its schema up to date.
+
+        Raises:
+            ConfigError: It is not usable, and why.
+            StoreUnavailable: It does not answer.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent."""
+        ...
+
+    def twin(self) -> Store:
+        """Return an unopened store on the same state, for another thread, with connections of its own."""
+        ...
+
+    async def tend(self) -> None:
+        """Do the upkeep that the store needs from time to time; once a second is often enough."""
+        ...
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    async def open_session(self, info: SessionInfo, lease: int) -> int:
+        """Register a session that is alive for `lease` microseconds, and return its number.
+
+        Numbers are never re-used. Not idempotent: a repeated open makes a second session, and the
+        first expires by itself.
+        """
+        ...
+
+    async def renew(self, session: int, lease: int) -> bool:
+        """Keep `session` alive for `lease` microseconds more; False when it was reaped.
+
+        False is final: its leases went to others, and the caller must give up what it runs.
+        """
+        ...
+
+    async def serve(self, session: int, info: SessionInfo) -> None:
+        """Say which lanes `session` serves from now on, and of which kind it is. Idempotent."""
+        ...
+
+    async def close_session(self, session: int) -> None:
+        """End `session`: release its leases unharmed and drop its inbox. Idempotent."""
+        ...
+
+    async def reap(self) -> int:
+        """End every session whose time is over, and return how many there were.
+
+        A leased call of a dead session becomes ready again with one crash more; one that crashed
+        more often than its limit fails (`TaskCrashed`); one whose cancellation was asked is
+        cancelled. The fence of each grows, so the dead session's writes are void. Idempotent.
+        """
+        ...
+
+    # -- the hot path -------------------------------------------------------------------------------
+
+    async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+        """Settle what ended, add what is new, lease what fits, and take the session's inbox.
+
+        * *settle*: each outcome with the current `(id, fence)` moves its call as the transition
+          table says; a stale one changes nothing and is answered False. An end is told to every
+          session that waits for it, starts the callbacks, and asks the owned children that the last
+          attempt did not ask for to cancel. A call whose cancellation was asked does not go back to
+          the queue: RETRY and RELEASE end it as cancelled. Repeating a settlement answers False.
+        * *add*: see `NewCall`. A child is added only under its parent's current fence; one with the
+          `child_key` of an earlier child joins it when that one lives or succeeded, and tells this
+          session. Idempotent by id.
+        * *lease*: at most `room` ready calls of `lanes`, by priority, then the root's due time and
+          submission, then deepest first. Two sessions never receive the same call. Scheduled calls
+          whose time has come are ready first; expired ones are ended instead.
+        * *inbox*: ends and cancellations for this session, each handed out once.
+
+        Atomic as a whole. When the answer is lost, so are the leases in it: the caller repeats the
+        turn and says what it is `holding`, and whatever else its session holds is released unharmed.
+        """
+        ...
+
+    async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+        """Add calls, apart from any turn: for keyed calls, and for callers without a session.
+
+        Effect, idempotence and fencing as in `turn`. A key is judged against the calls of the same
+        app and function, inside the transaction.
+        """
+        ...
+
+    async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
+        """Tell `session` when these calls end, also when they have; return the unknown ids. Idempotent."""
+        ...
+
+    async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+        """Cancel calls: at once if they wait, by asking their worker if they run.
+
+        A final call stays as it is. Owned children of a call that ends here are cancelled too.
+        Idempotent.
+        """
+        ...
+
+    # -- reads --------------------------------------------------------------------------------------
+
+    async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
+        """Return what is stored of each call, None for an unknown id."""
+        ...
+
+    async def find(self, filter: CallFilter) -> list[Snapshot]:
+        """Return the calls that match, newest first."""
+        ...
+
+    async def counts(self, app: str | None = None, queue: str | None = None) -> dict[str, int]:
+        """Count calls by state; every state is a key."""
+        ...
+
+    async def serving(self, app: str) -> list[tuple[str, str]]:
+        """Return the (queue, function) pairs that a living worker session of `app` serves."""
+        ...
+
+    # -- hints --------------------------------------------------------------------------------------
+
+    def listen(self, session: int, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` on the running loop when something may have come for `session`.
+
+        A hint: it may come late, twice, or never; polling is the truth. Returns the function that
+        stops it.
+        """
+        ...

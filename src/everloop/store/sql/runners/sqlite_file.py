@@ -1,0 +1,176 @@
+"""An SQLite file as a store: where it may lie, how it is connected, its schema, its checkpoints."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
+from everloop.store.sql.dialect import migrations
+from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
+
+#: JSON operators and `UPDATE ... FROM` are needed.
+OLDEST = (3, 38, 0)
+#: The first version without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
+SOUND = (3, 51, 3)
+#: Bytes of write-ahead log at which it is copied back, and at which writers are held up for it.
+COPY_AT, RESTART_AT = 4 << 20, 64 << 20
+_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre", "gfs2"}
+)
+
+
+class SqliteFile:
+    """The file behind a store."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def check_place(self) -> None:
+        """Refuse a place where SQLite cannot keep its word.
+
+        Raises:
+            ConfigError: The folder is missing, the file is a folder, or the file system is remote.
+        """
+        if sqlite3.sqlite_version_info < OLDEST:
+            wanted = ".".join(map(str, OLDEST))
+            raise ConfigError(
+                f"this Python links SQLite {sqlite3.sqlite_version}; Everloop needs {wanted} or newer"
+            )
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise ConfigError(
+                f"the folder {str(folder)!r} of the store {str(self.path)!r} does not exist; "
+                f"create it (mkdir -p {folder}) or correct the URL"
+            )
+        if self.path.is_dir():
+            raise ConfigError(f"the store {str(self.path)!r} is a folder; give the path of a file in it")
+        kind = file_system(folder)
+        if kind in _NETWORK:
+            raise ConfigError(
+                f"the store {str(self.path)!r} lies on a network file system ({kind}), where SQLite's locks "
+                "and its write-ahead log do not work; use a local disk"
+            )
+        if self.path.exists() and not os.access(self.path, os.W_OK):
+            raise ConfigError(f"the store {str(self.path)!r} is read-only for this user; Everloop has to write it")
+        if not os.access(folder, os.W_OK):
+            raise ConfigError(
+                f"the folder {str(folder)!r} is read-only for this user; SQLite keeps files beside the store in it"
+            )
+
+    def connect(self) -> sqlite3.Connection:
+        """Open a connection with the durable settings, and read them back.
+
+        Raises:
+            ConfigError: The file is no SQLite database, or the settings do not hold.
+            StoreUnavailable: It cannot be opened now.
+        """
+        try:
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, timeout=0, cached_statements=256
+            )
+            # The first statement that touches the file may meet another process that is creating it.
+            connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute("PRAGMA cache_size = -65536")
+            connection.execute("PRAGMA busy_timeout = 0")
+            (level,) = connection.execute("PRAGMA synchronous").fetchone()
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error):
+                raise ConfigError(
+                    f"the store {str(self.path)!r} is not an SQLite database; give another path, or move that file away"
+                ) from error
+            raise StoreUnavailable(f"SQLite cannot open {str(self.path)!r}: {error}") from error
+        if (mode, level) != ("wal", 2):
+            raise ConfigError(
+                f"SQLite did not accept durable settings for {str(self.path)!r}: journal mode {mode!r} "
+                f"(wanted 'wal'), synchronous {level} (wanted 2)"
+            )
+        return connection
+
+    def migrate(self, connection: sqlite3.Connection) -> None:
+        """Bring the schema to this version; several processes may try at once.
+
+        Raises:
+            SchemaError: The schema is newer than this version of Everloop.
+        """
+        known = migrations("sqlite")
+        if self.schema(connection) == known[-1][0]:
+            return
+        begin_patiently(connection, "BEGIN IMMEDIATE")
+        try:
+            found = self.schema(connection)
+            if found > known[-1][0]:
+                raise SchemaError(
+                    f"the store {str(self.path)!r} has schema {found}, but this version of Everloop knows "
+                    f"{known[-1][0]}; upgrade it (pip install -U everloop). Nothing has been changed"
+                )
+            for number, _, script in known:
+                if number > found:
+                    for statement in split(script):
+                        connection.execute(statement)
+            connection.execute("INSERT OR REPLACE INTO ever_meta VALUES ('schema', ?)", (known[-1][0],))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    def schema(self, connection: sqlite3.Connection) -> int:
+        """Return the schema's number; 0 when there is none."""
+        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ever_meta'").fetchone()
+        if not exists:
+            return 0
+        row = connection.execute("SELECT value FROM ever_meta WHERE name = 'schema'").fetchone()
+        return int(row[0]) if row else 0
+
+    def checkpoint(self, connection: sqlite3.Connection) -> bool:
+        """Copy the write-ahead log back when it has grown; one process at a time does.
+
+        SQLite before 3.51.3 can corrupt a file when two connections checkpoint at once, so every
+        connection of Everloop has automatic checkpoints off and the one here holds a lock file.
+        """
+        log = self.path.with_name(self.path.name + "-wal")
+        size = log.stat().st_size if log.exists() else 0
+        if size < COPY_AT:
+            return False
+        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if size >= RESTART_AT:
+                # Under constant writes a passive copy never reaches the end: hold the writers up, briefly.
+                connection.execute("PRAGMA busy_timeout = 1000")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                connection.execute("PRAGMA busy_timeout = 0")
+        except BlockingIOError:
+            return False  # another process is at it
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def split(script: str) -> list[str]:
+    """Split a migration into statements, without its comments."""
+    lines = [line.partition("--")[0] for line in script.splitlines()]
+    return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]
+
+
+def file_system(folder: Path) -> str:
+    """Return the type of the file system that holds `folder`, or an empty text when it cannot be told."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    place = str(folder.resolve())
+    best, kind = "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].replace("\\040", " ")
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, after.split()[0]
+    return kind

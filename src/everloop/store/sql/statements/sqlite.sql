@@ -1,0 +1,280 @@
+-- Every statement that Everloop runs on SQLite, by name.
+--
+-- `-- name: N` starts a statement that changes rows and answers with their number.
+-- `-- name: N -> a, b` starts a query; its rows are the named columns. The runner folds them into one
+--   JSON text, because every step of a cursor gives the interpreter lock away and may wait 5 ms to get
+--   it back: one statement is one step, whatever the number of rows (docs/decisions/0003).
+-- A parameter that is a list arrives as a JSON array; the columns of its rows are read by position.
+
+-- name: seq_next -> value
+UPDATE ever_meta SET value = value + :n WHERE name = 'seq' RETURNING value
+
+-- name: lane_add
+INSERT OR IGNORE INTO ever_lanes (app, queue, fn) SELECT value->>0, value->>1, value->>2 FROM json_each(:lanes)
+
+-- name: lane_all -> lane, app, queue, fn
+SELECT lane, app, queue, fn FROM ever_lanes
+
+-- Adding ------------------------------------------------------------------------------------------
+
+-- name: add_roots
+-- rows: id, lane, state, priority, due, args
+INSERT OR IGNORE INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+SELECT :first + key, value->>0, value->>1, value->>2, value->>3, value->>4, :first + key, value->>4, :waiter
+FROM json_each(:rows)
+
+-- name: add_root_payloads
+INSERT INTO ever_payloads (seq, args, created) SELECT :first + key, value->>5, :now FROM json_each(:rows)
+
+-- name: add_calls
+-- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
+--       child_key, asked, after, watched, waiter
+INSERT OR IGNORE INTO ever_calls (seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit,
+                             parent, owned, child_key, asked, after, watched, waiter)
+SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8,
+       value->>9, value->>10, value->>11, value->>12, value->>13, value->>14, value->>15, value->>16,
+       value->>17
+FROM json_each(:rows)
+
+-- name: add_payloads
+-- rows: seq, args, policy, key, tags, retry_of
+INSERT INTO ever_payloads (seq, args, policy, created, key, tags, retry_of)
+SELECT value->>0, value->>1, value->>2, :now, value->>3, value->>4, value->>5 FROM json_each(:rows)
+
+-- name: add_keys
+-- rows: app, fn, key, seq
+INSERT INTO ever_keys (app, fn, key, seq) SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(:rows)
+
+-- name: add_existing -> id, seq, app, fn, state, args
+SELECT c.id, c.seq, l.app, l.fn, c.state, p.args
+FROM json_each(:ids) AS b
+JOIN ever_calls AS c ON c.id = b.value
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+
+-- name: add_parents -> id, seq, state, fence, priority, place, root, depth
+SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, c.depth
+FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
+
+-- name: add_children -> i, id, seq, state
+-- rows: i, parent's seq, child_key
+SELECT b.value->>0 AS i, c.id, c.seq, c.state
+FROM json_each(:rows) AS b
+JOIN ever_calls AS c ON c.parent = b.value->>1 AND c.child_key = b.value->>2
+ORDER BY c.seq
+
+-- name: add_reattach
+-- rows: seq, the parent's fence
+UPDATE ever_calls SET asked = b.value->>1 FROM json_each(:rows) AS b WHERE ever_calls.seq = b.value->>0
+
+-- name: add_keyed -> i, id, seq, state
+-- rows: i, app, fn, key
+SELECT b.value->>0 AS i, c.id, c.seq, c.state
+FROM json_each(:rows) AS b
+JOIN ever_keys AS k ON k.app = b.value->>1 AND k.fn = b.value->>2 AND k.key = b.value->>3
+JOIN ever_calls AS c ON c.seq = k.seq
+ORDER BY c.seq
+
+-- name: watch
+-- rows: seq, bits
+UPDATE ever_calls SET watched = watched | (b.value->>1) FROM json_each(:rows) AS b WHERE ever_calls.seq = b.value->>0
+
+-- Settling ----------------------------------------------------------------------------------------
+
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- rows: i, id, fence
+SELECT b.value->>0 AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
+       c.session
+FROM json_each(:rows) AS b
+JOIN ever_calls AS c ON c.id = b.value->>1
+WHERE c.state = 'leased' AND c.fence = b.value->>2
+
+-- name: move
+-- rows: seq, state, due, attempt, crashes, growth of the fence
+UPDATE ever_calls
+SET state = b.state, due = b.due, attempt = b.attempt, crashes = b.crashes, fence = fence + b.growth,
+    session = NULL
+FROM (SELECT value->>0 AS seq, value->>1 AS state, value->>2 AS due, value->>3 AS attempt,
+             value->>4 AS crashes, value->>5 AS growth FROM json_each(:rows)) AS b
+WHERE ever_calls.seq = b.seq
+
+-- name: end_outcomes
+-- rows: seq, session, value, error
+INSERT INTO ever_outcomes (seq, ended, session, value, error)
+SELECT value->>0, :now, value->>1, value->>2, value->>3 FROM json_each(:rows)
+
+-- name: end_tell
+-- rows: session, seq; only sessions that are still there
+INSERT OR IGNORE INTO ever_inbox (session, seq, kind)
+SELECT s.session, b.value->>1, 'ended'
+FROM json_each(:rows) AS b JOIN ever_sessions AS s ON s.session = b.value->>0
+
+-- name: end_waits -> session
+SELECT DISTINCT session FROM ever_waits WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: end_tell_waits
+INSERT OR IGNORE INTO ever_inbox (session, seq, kind)
+SELECT w.session, w.seq, 'ended' FROM ever_waits AS w JOIN ever_sessions AS s ON s.session = w.session
+WHERE w.seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: end_drop_waits
+DELETE FROM ever_waits WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: end_wake
+UPDATE ever_calls SET state = CASE WHEN due <= :now THEN 'ready' ELSE 'scheduled' END
+WHERE state = 'waiting' AND after IN (SELECT c.id FROM json_each(:seqs) AS b JOIN ever_calls AS c ON c.seq = b.value)
+
+-- name: end_children -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- rows: the parent's seq, fence below which a child was not asked for
+SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+FROM json_each(:rows) AS b
+JOIN ever_calls AS c ON c.parent = b.value->>0 AND c.asked < b.value->>1
+WHERE c.owned AND c.state IN ('waiting', 'scheduled', 'ready', 'leased')
+
+-- name: progress_put
+-- rows: id, fence, done, total, note
+INSERT OR REPLACE INTO ever_progress (seq, done, total, note)
+SELECT c.seq, b.value->>2, b.value->>3, b.value->>4
+FROM json_each(:rows) AS b JOIN ever_calls AS c ON c.id = b.value->>0
+WHERE c.state = 'leased' AND c.fence = b.value->>1
+
+-- Cancelling --------------------------------------------------------------------------------------
+
+-- name: cancel_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
+
+-- name: cancel_ask
+UPDATE ever_calls SET cancel_asked = :message WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: cancel_tell
+INSERT OR IGNORE INTO ever_inbox (session, seq, kind)
+SELECT session, seq, 'cancel' FROM ever_calls WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- Leasing -----------------------------------------------------------------------------------------
+
+-- name: due_next -> due
+SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
+
+-- name: due_ready
+UPDATE ever_calls SET state = 'ready'
+WHERE seq IN (SELECT seq FROM ever_calls WHERE state = 'scheduled' AND due <= :now ORDER BY due LIMIT 5000)
+
+-- name: expire_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session FROM ever_calls
+WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready') AND expires <= :now LIMIT 5000
+
+-- name: lease_pick -> seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM json_each(:lanes) AS l
+JOIN ever_calls AS c ON c.seq IN (
+    SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL
+    ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
+JOIN ever_payloads AS p ON p.seq = c.seq
+ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
+
+-- name: lease_pick_children -> seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM json_each(:lanes) AS l
+JOIN ever_calls AS c ON c.seq IN (
+    SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL AND depth > 0
+    ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
+JOIN ever_payloads AS p ON p.seq = c.seq
+ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
+
+-- name: lease_take
+UPDATE ever_calls SET state = 'leased', session = :session, fence = fence + 1, started = :now
+WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- Inbox -------------------------------------------------------------------------------------------
+
+-- name: inbox_read -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
+SELECT i.seq, i.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
+FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
+WHERE i.session = :session LIMIT :most
+
+-- name: inbox_take
+DELETE FROM ever_inbox WHERE session = :session AND seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: wait_match -> id, seq, state
+SELECT c.id, c.seq, c.state FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
+
+-- name: wait_add
+INSERT OR IGNORE INTO ever_waits (seq, session)
+SELECT b.value, s.session FROM json_each(:seqs) AS b JOIN ever_sessions AS s ON s.session = :session
+
+-- Sessions ----------------------------------------------------------------------------------------
+
+-- name: session_open -> session
+INSERT INTO ever_sessions (app, kind, host, pid, opened, until)
+VALUES (:app, :kind, :host, :pid, :now, :until) RETURNING session
+
+-- name: session_kind
+UPDATE ever_sessions SET kind = :kind WHERE session = :session
+
+-- name: session_renew
+UPDATE ever_sessions SET until = :until WHERE session = :session
+
+-- name: session_unserve
+DELETE FROM ever_serves WHERE session = :session
+
+-- name: session_serve
+INSERT OR IGNORE INTO ever_serves (session, lane) SELECT :session, value FROM json_each(:lanes)
+
+-- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+FROM ever_calls WHERE session = :session
+
+-- name: session_drop
+DELETE FROM ever_sessions WHERE session = :session
+
+-- name: session_drop_inbox
+DELETE FROM ever_inbox WHERE session = :session
+
+-- name: session_drop_waits
+DELETE FROM ever_waits WHERE session = :session
+
+-- name: session_dead -> session
+SELECT session FROM ever_sessions WHERE until <= :now
+
+-- Reading -----------------------------------------------------------------------------------------
+
+-- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note
+SELECT c.id, l.app, l.queue, l.fn, c.state, p.args, p.policy, -c.priority AS priority, c.due, p.created, c.started,
+       o.ended, c.expires, c.fence, c.attempt, c.crashes, c.depth, coalesce(c.session, o.session) AS session,
+       f.id AS parent, c.owned, c.after, p.key, p.tags, p.retry_of, c.cancel_asked, o.value, o.error, g.done,
+       g.total, g.note
+FROM json_each(:ids) AS b
+JOIN ever_calls AS c ON c.id = b.value
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+LEFT JOIN ever_calls AS f ON f.seq = c.parent
+LEFT JOIN ever_progress AS g ON g.seq = c.seq
+
+-- name: read_find -> id
+-- Empty lists and nulls leave a condition out.
+SELECT c.id
+FROM ever_calls AS c
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE (:before IS NULL OR c.seq < (SELECT seq FROM ever_calls WHERE id = :before))
+  AND (:app IS NULL OR l.app = :app)
+  AND (:queue IS NULL OR l.queue = :queue)
+  AND (:fn IS NULL OR l.fn = :fn)
+  AND (json_array_length(:states) = 0 OR c.state IN (SELECT value FROM json_each(:states)))
+  AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(coalesce(p.tags, '[]')) WHERE value = :tag))
+  AND (:parent IS NULL OR c.parent = (SELECT seq FROM ever_calls WHERE id = :parent))
+ORDER BY c.seq DESC LIMIT :most
+
+-- name: read_counts -> state, n
+SELECT c.state, count(*) AS n FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE (:app IS NULL OR l.app = :app) AND (:queue IS NULL OR l.queue = :queue)
+GROUP BY c.state
+
+-- name: read_serving -> queue, fn
+SELECT DISTINCT l.queue, l.fn
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE s.kind = 'worker' AND s.until > :now AND l.app = :app

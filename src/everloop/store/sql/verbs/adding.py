@@ -1,0 +1,292 @@
+"""Adding: calls enter, once each, whatever is repeated.
+
+Plain roots, the bulk of all calls, take two statements and nothing else. Everything that needs to look
+before it inserts (parents, re-used children, keys, callbacks) goes through `_Plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from everloop._core.calls import State
+from everloop._core.policy import CRASHES
+from everloop._core.records import Added, KeyRule, Lane, NewCall
+from everloop.store.sql.verbs.ending import CALLBACKS, WAITS, Row, cancel_rows
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement, Verb, text
+
+
+def is_plain(call: NewCall) -> bool:
+    """Tell whether a call is a root with nothing but arguments, priority and due time."""
+    return not (
+        call.parent
+        or call.key
+        or call.policy
+        or call.callbacks
+        or call.after
+        or call.tags
+        or call.expires is not None
+        or call.retry_of
+        or call.crash_limit != CRASHES
+        or not call.told
+    )
+
+
+def add(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
+    """Add calls; the answer has one item per call, in order."""
+    if not calls:
+        return []
+    if all(map(is_plain, calls)):
+        answers = yield from _add_plain(scope, calls)
+        if answers is not None:
+            return answers
+    plan = _Plan(scope, calls)
+    yield from plan.look()
+    for i, call in enumerate(calls):
+        plan.decide(i, call)
+    yield from plan.write()
+    return plan.answers
+
+
+def _add_plain(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added] | None]:
+    """Add plain roots at once; None when an id was there already and nothing was added."""
+    now, lanes = scope.now, scope.lanes
+    known = yield Statement("add_existing", {"ids": [c.id for c in calls]})
+    if known or len({c.id for c in calls}) < len(calls):
+        return None
+    ((last,),) = yield Statement("seq_next", {"n": len(calls)})
+    rows: list[list[Any]] = []
+    for c in calls:
+        due = c.due or now + c.delay
+        state = "scheduled" if due > now else "ready"
+        rows.append([c.id, lanes[c.lane], state, -(c.priority or 0), due, text(c.args)])
+        scope.ready = scope.ready or state == "ready"
+    first = last - len(calls) + 1
+    yield Statement("add_roots", {"rows": rows, "first": first, "waiter": scope.session})
+    yield Statement("add_root_payloads", {"rows": rows, "first": first, "now": now})
+    return [Added(c.id) for c in calls]
+
+
+@dataclass(slots=True)
+class _Existing:
+    """A call that is there, or that this same batch is about to add."""
+
+    id: str
+    seq: int
+    state: State
+    app: str = ""
+    fn: str = ""
+    args: str = ""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What one batch will write, decided call by call after a few looks."""
+
+    scope: Scope
+    calls: Sequence[NewCall]
+    answers: list[Added] = field(default_factory=list[Added])
+    existing: dict[str, _Existing] = field(default_factory=dict[str, _Existing])
+    parents: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    children: dict[tuple[int, str], _Existing] = field(default_factory=dict[tuple[int, str], _Existing])
+    keyed: dict[tuple[str, str, str], list[_Existing]] = field(
+        default_factory=dict[tuple[str, str, str], list[_Existing]]
+    )
+    seq: int = 0
+    rows: list[list[Any]] = field(default_factory=list[list[Any]])
+    payloads: list[list[Any]] = field(default_factory=list[list[Any]])
+    keys: list[list[Any]] = field(default_factory=list[list[Any]])
+    watch: list[list[int]] = field(default_factory=list[list[int]])
+    waits: list[int] = field(default_factory=list[int])
+    ended: list[int] = field(default_factory=list[int])
+    reattach: list[list[int]] = field(default_factory=list[list[int]])
+    replace: list[str] = field(default_factory=list[str])
+
+    def look(self) -> Verb[None]:
+        """Read everything that the decisions need, a statement per kind."""
+        calls = self.calls
+        ids = [c.id for c in calls]
+        ids += [cb.id for c in calls for cb in c.callbacks]
+        ids += [c.after for c in calls if c.after]
+        for id_, seq, app, fn, state, args in (yield Statement("add_existing", {"ids": ids})):
+            self.existing[id_] = _Existing(id_, seq, State(state), app, fn, args)
+        parents = {c.parent.id for c in calls if c.parent}
+        if parents:
+            for row in (yield Statement("add_parents", {"ids": list(parents)})):
+                self.parents[row[0]] = row
+            yield from self._look_for_children()
+        keyed = [
+            [i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None
+        ]
+        if keyed:
+            for i, id_, seq, state in (yield Statement("add_keyed", {"rows": keyed})):
+                found = self.keyed.setdefault(_key_of(calls[i]), [])
+                if all(e.seq != seq for e in found):
+                    found.append(_Existing(id_, seq, State(state)))
+        count = len(calls) + sum(len(c.callbacks) for c in calls)
+        ((last,),) = yield Statement("seq_next", {"n": count})
+        self.seq = last - count
+
+    def _look_for_children(self) -> Verb[None]:
+        """Find the earlier children; a parent in its first run has none."""
+        rows = [
+            [i, self.parents[c.parent.id][1], c.child_key]
+            for i, c in enumerate(self.calls)
+            if c.parent and c.parent.fence > 1 and c.child_key and c.parent.id in self.parents
+        ]
+        if rows:
+            for i, id_, seq, state in (yield Statement("add_children", {"rows": rows})):
+                call = self.calls[i]
+                parent, key = call.parent, call.child_key
+                if parent is not None and key is not None:
+                    self.children[self.parents[parent.id][1], key] = _Existing(id_, seq, State(state))
+
+    # -- decisions ------------------------------------------------------------------------------------
+
+    def decide(self, i: int, call: NewCall) -> None:
+        """Answer one call, and note what has to be written."""
+        parent = self.parents.get(call.parent.id) if call.parent else None
+        if call.parent and (parent is None or parent[2] != "leased" or parent[3] != call.parent.fence):
+            self.answers.append(Added(call.id, "lost"))
+            return
+        same = self.existing.get(call.id)
+        if same is not None:
+            equal = (same.app, same.fn, same.args) == (call.lane.app, call.lane.fn, text(call.args))
+            self._join(call, same) if equal else self.answers.append(Added(call.id, "refused", "id"))
+            return
+        if call.after is not None and call.after not in self.existing:
+            self.answers.append(Added(call.id, "refused", "after"))
+            return
+        if parent is not None and call.child_key is not None:
+            child = self.children.get((parent[1], call.child_key))
+            if child is not None and (child.state is State.SUCCEEDED or not child.state.final):
+                self.reattach.append([child.seq, parent[3]])
+                self._join(call, child)
+                return
+        if call.key is not None and self._meets_key(call, call.key):
+            return
+        self._insert(call, parent)
+        self.answers.append(Added(call.id))
+
+    def _meets_key(self, call: NewCall, rule: KeyRule) -> bool:
+        """Settle a key's conflict; True when the call is answered by it."""
+        found = [e for e in self.keyed.get(_key_of(call), ()) if _counts(e.state, rule.among)]
+        if not found:
+            return False
+        if rule.on_conflict == "raise":
+            self.answers.append(Added(found[-1].id, "refused", "key"))
+            return True
+        if rule.on_conflict == "join":
+            self._join(call, found[-1])
+            return True
+        self.replace += [e.id for e in found if not e.state.final]
+        return False
+
+    def _join(self, call: NewCall, existing: _Existing) -> None:
+        """Answer with a call that is there; tell this session of its end."""
+        self.answers.append(Added(existing.id, "exists"))
+        if call.told and self.scope.session is not None:
+            if existing.state.final:
+                self.ended.append(existing.seq)
+            else:
+                self.watch.append([existing.seq, WAITS])
+                self.waits.append(existing.seq)
+        if call.callbacks and not existing.state.final:
+            self.watch.append([existing.seq, CALLBACKS])
+        for callback in call.callbacks:
+            if callback.id not in self.existing:
+                self._insert(callback, None, after=existing)
+
+    def _insert(self, call: NewCall, parent: list[Any] | None, after: _Existing | None = None) -> None:
+        """Note a new row; `after` is the call that a callback waits for."""
+        now = self.scope.now
+        self.seq += 1
+        seq = self.seq
+        due = call.due or now + call.delay
+        state = State.SCHEDULED if due > now else State.READY
+        if after is None and call.after is not None:
+            after = self.existing[call.after]
+        if after is not None and not after.state.final:
+            state = State.WAITING
+            self.watch.append([after.seq, CALLBACKS])
+        self.scope.ready = self.scope.ready or state is State.READY
+        priority = -call.priority if call.priority is not None else parent[4] if parent else 0
+        place, root, depth = (parent[5], parent[6], parent[7] + 1) if parent else (due, seq, 0)
+        lane = self.scope.lanes[call.lane]
+        self.rows.append(
+            [
+                seq, call.id, lane, state, priority, place, root, depth, due,
+                None if call.expires is None else now + call.expires,
+                call.crash_limit,
+                parent[1] if parent else None,
+                int(call.owned), call.child_key, parent[3] if parent else 0,
+                after.id if after else None,
+                0,
+                self.scope.session if call.told else None,
+            ]
+        )  # fmt: skip
+        args = text(call.args) or ""
+        self.payloads.append(
+            [
+                seq,
+                args,
+                text(call.policy),
+                call.key.value if call.key else None,
+                list(call.tags) or None,
+                call.retry_of,
+            ]
+        )
+        new = _Existing(call.id, seq, state, call.lane.app, call.lane.fn, args)
+        self.existing[call.id] = new
+        if parent is not None and call.child_key is not None:
+            self.children[parent[1], call.child_key] = new
+        if call.key is not None:
+            self.keys.append([call.lane.app, call.lane.fn, call.key.value, seq])
+            self.keyed.setdefault(_key_of(call), []).append(new)
+        for callback in call.callbacks:
+            if callback.id not in self.existing:
+                self._insert(callback, None, after=new)
+
+    # -- writing --------------------------------------------------------------------------------------
+
+    def write(self) -> Verb[None]:
+        """Write what was decided."""
+        if self.replace:
+            rows = yield Statement("cancel_match", {"ids": self.replace})
+            live = [r for r in map(Row.read, rows) if not r.state.final]
+            yield from cancel_rows(self.scope, live, "another call with its key replaced it")
+        if self.rows:
+            yield Statement("add_calls", {"rows": self.rows})
+            yield Statement("add_payloads", {"rows": self.payloads, "now": self.scope.now})
+        if self.keys:
+            yield Statement("add_keys", {"rows": self.keys})
+        if self.reattach:
+            yield Statement("add_reattach", {"rows": self.reattach})
+        for bits in (CALLBACKS, WAITS):
+            rows = [w for w in self.watch if w[1] == bits]
+            if rows:
+                yield Statement("watch", {"rows": rows})
+        if self.waits:
+            yield Statement("wait_add", {"seqs": self.waits, "session": self.scope.session})
+        if self.ended:
+            yield Statement("end_tell", {"rows": [[self.scope.session, seq] for seq in self.ended]})
+
+
+def _key_of(call: NewCall) -> tuple[str, str, str]:
+    return call.lane.app, call.lane.fn, call.key.value if call.key else ""
+
+
+def _counts(state: State, among: str) -> bool:
+    """Tell whether a call in `state` stands in the way of a key of this kind."""
+    return among == "ever" or not state.final or (among == "done" and state is State.SUCCEEDED)
+
+
+def lanes_of(calls: Sequence[NewCall]) -> set[Lane]:
+    """Return every lane that these calls and their callbacks stand in."""
+    lanes = {c.lane for c in calls}
+    for call in calls:
+        if call.callbacks:
+            lanes |= lanes_of(call.callbacks)
+    return lanes

@@ -1,0 +1,107 @@
+"""Asking: cancel calls, wait for them, and read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from everloop._core.calls import State
+from everloop._core.records import CallFilter, Cancelled, Lane, Snapshot
+from everloop.store.sql.verbs.ending import WAITS, Row, cancel_rows
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement, Verb, blob
+
+
+def cancel(scope: Scope, ids: Sequence[str], message: str) -> Verb[list[Cancelled]]:
+    """Cancel calls (see `Store.cancel`)."""
+    found = yield Statement("cancel_match", {"ids": list(dict.fromkeys(ids))})
+    rows = {row.id: row for row in map(Row.read, found)}
+    yield from cancel_rows(scope, list(rows.values()), message)
+    answers: list[Cancelled] = []
+    for id_ in ids:
+        row = rows.get(id_)
+        if row is None:
+            answers.append(Cancelled(id_, None, asked=False))
+        elif row.state is State.LEASED:
+            answers.append(Cancelled(id_, State.LEASED, asked=True))
+        else:
+            answers.append(Cancelled(id_, row.state if row.state.final else State.CANCELLED, asked=False))
+    return answers
+
+
+def wait(scope: Scope, ids: Sequence[str]) -> Verb[list[str]]:
+    """Subscribe the asking session to ends (see `Store.wait`)."""
+    found = yield Statement("wait_match", {"ids": list(ids)})
+    live = [seq for _, seq, state in found if not State(state).final]
+    if live:
+        yield Statement("wait_add", {"seqs": live, "session": scope.session})
+        yield Statement("watch", {"rows": [[seq, WAITS] for seq in live]})
+    ended = [seq for _, seq, state in found if State(state).final]
+    if ended:
+        yield Statement("end_tell", {"rows": [[scope.session, seq] for seq in ended]})
+    known = {id_ for id_, _, _ in found}
+    return [id_ for id_ in ids if id_ not in known]
+
+
+def get(ids: Sequence[str]) -> Verb[list[Snapshot | None]]:
+    """Read calls by id."""
+    rows = yield Statement("read_calls", {"ids": list(ids)})
+    found = {row[0]: _snapshot(row) for row in rows}
+    return [found.get(id_) for id_ in ids]
+
+
+def find(filter: CallFilter) -> Verb[list[Snapshot]]:
+    """Read the newest calls that match."""
+    parameters = {name: getattr(filter, name) for name in ("before", "app", "queue", "fn", "tag", "parent")}
+    rows = yield Statement("read_find", {**parameters, "states": list(filter.states), "most": filter.limit})
+    found = yield from get([id_ for (id_,) in rows])
+    return [snapshot for snapshot in found if snapshot is not None]
+
+
+def counts(app: str | None, queue: str | None) -> Verb[dict[str, int]]:
+    """Count calls by state."""
+    rows = yield Statement("read_counts", {"app": app, "queue": queue})
+    return {state.value: 0 for state in State} | {state: n for state, n in rows}
+
+
+def serving(scope: Scope, app: str) -> Verb[list[tuple[str, str]]]:
+    """Read what the living workers of an app serve."""
+    rows = yield Statement("read_serving", {"app": app, "now": scope.now})
+    return [(queue, fn) for queue, fn in rows]
+
+
+def _snapshot(row: list[Any]) -> Snapshot:
+    id_, app, queue, fn, state, args, policy, *plain = row[:24]
+    priority, due, created, started, ended, expires, fence, attempt, crashes, depth, session = plain[:11]
+    parent, owned, after, key, tags, retry_of = plain[11:]
+    cancel_asked, value, error, done, total, note = row[24:]
+    return Snapshot(
+        id=id_,
+        lane=Lane(app, queue, fn),
+        state=State(state),
+        args=blob(args) or b"",
+        policy=blob(policy) or b"",
+        priority=priority,
+        due=due,
+        created=created,
+        started=started,
+        ended=ended,
+        expires=expires,
+        fence=fence,
+        attempt=attempt,
+        crashes=crashes,
+        depth=depth,
+        session=session,
+        parent=parent,
+        owned=bool(owned),
+        after=after,
+        key=key,
+        tags=tuple(msgspec.json.decode(tags, type=list[str])) if tags else (),
+        retry_of=retry_of,
+        cancel_asked=cancel_asked,
+        value=blob(value),
+        error=blob(error),
+        progress=None if done is None else (done, total, note),
+    )

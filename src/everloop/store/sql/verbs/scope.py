@@ -1,0 +1,34 @@
+"""What a verb knows around its request: the instant, the lanes, and who must be woken after commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from everloop._core.clock import Clock
+from everloop._core.records import Lane
+
+
+@dataclass
+class Scope:
+    """One transaction's surroundings.
+
+    Attributes:
+        session: The session that asks, if one does.
+        lanes: Numbers of all lanes that the request names.
+        names: The same the other way round.
+        rung: Sessions whose inbox has grown.
+        ready: Whether calls became ready, so that workers should look.
+    """
+
+    clock: Clock
+    session: int | None = None
+    lanes: dict[Lane, int] = field(default_factory=dict[Lane, int])
+    names: dict[int, Lane] = field(default_factory=dict[int, Lane])
+    rung: set[int] = field(default_factory=set[int])
+    ready: bool = False
+
+    @cached_property
+    def now(self) -> int:
+        """The transaction's instant: read once it has begun, however long it waited for the lock."""
+        return self.clock.now()

@@ -1,0 +1,107 @@
+"""Sessions: open, renew, serve, close, and the reaping of dead ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from everloop._core.calls import Event, State, step
+from everloop._core.codec import error_record
+from everloop._core.errors import TaskCrashed
+from everloop._core.records import SessionInfo
+from everloop.store.sql.verbs.ending import Move, Row, apply_moves, stop
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement, Verb
+
+
+def open_session(scope: Scope, info: SessionInfo, lease: int) -> Verb[int]:
+    """Register a session."""
+    ((session,),) = yield Statement(
+        "session_open",
+        {
+            "app": info.app,
+            "kind": info.kind,
+            "host": info.host,
+            "pid": info.pid,
+            "now": scope.now,
+            "until": scope.now + lease,
+        },
+    )
+    scope.session = session
+    yield from _serve_lanes(scope, info)
+    return int(session)
+
+
+def serve(scope: Scope, info: SessionInfo) -> Verb[None]:
+    """Replace what a session serves."""
+    yield Statement("session_kind", {"session": scope.session, "kind": info.kind})
+    yield Statement("session_unserve", {"session": scope.session})
+    yield from _serve_lanes(scope, info)
+
+
+def _serve_lanes(scope: Scope, info: SessionInfo) -> Verb[None]:
+    if info.lanes:
+        lanes = [scope.lanes[lane] for lane in info.lanes]
+        yield Statement("session_serve", {"session": scope.session, "lanes": lanes})
+
+
+def renew(scope: Scope, lease: int) -> Verb[bool]:
+    """Keep the asking session alive; False when it is gone."""
+    changed = yield Statement("session_renew", {"session": scope.session, "until": scope.now + lease})
+    return bool(changed)
+
+
+def close_session(scope: Scope) -> Verb[None]:
+    """End the asking session: release what it holds, drop what it was told."""
+    session = scope.session
+    rows = yield Statement("session_leases", {"session": session})
+    scope.session = None  # nobody is there to be told in an answer
+    yield from apply_moves(scope, [_release(*_read(row)) for row in rows])
+    yield from _drop(session)
+
+
+def release_others(scope: Scope, holding: tuple[str, ...]) -> Verb[None]:
+    """Release what the asking session holds without knowing: the answer that said so was lost."""
+    known = set(holding)
+    rows = yield Statement("session_leases", {"session": scope.session})
+    lost = [_read(row) for row in rows if row[1] not in known]
+    yield from apply_moves(scope, [_release(*each) for each in lost])
+
+
+def reap(scope: Scope) -> Verb[int]:
+    """End every session whose time is over."""
+    dead = yield Statement("session_dead", {"now": scope.now})
+    for (session,) in dead:
+        rows = yield Statement("session_leases", {"session": session})
+        yield from apply_moves(scope, [_reap(*_read(row)) for row in rows])
+        yield from _drop(session)
+    return len(dead)
+
+
+def _read(columns: list[Any]) -> tuple[Row, int]:
+    seq, id_, fence, attempt, crashes, crash_limit, due, waiter, watched, asked, session = columns
+    row = Row(seq, id_, State.LEASED, fence, attempt, crashes, due, waiter, watched, asked, session)
+    return row, crash_limit
+
+
+def _release(row: Row, crash_limit: int) -> Move:
+    if row.cancel_asked is not None:
+        return stop(row, Event.CANCEL)
+    return Move(row, State.READY, row.due, row.attempt, row.crashes, growth=1)
+
+
+def _reap(row: Row, crash_limit: int) -> Move:
+    crashes = row.crashes + 1
+    if row.cancel_asked is not None:
+        move = stop(row, Event.CANCEL)
+    elif crashes > crash_limit:
+        text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
+        move = stop(row, Event.FAIL, error_record(TaskCrashed, text))
+    else:
+        move = Move(row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1)
+    move.crashes = crashes
+    return move
+
+
+def _drop(session: int | None) -> Verb[None]:
+    for name in ("session_drop", "session_unserve", "session_drop_inbox", "session_drop_waits"):
+        yield Statement(name, {"session": session})

@@ -1,0 +1,45 @@
+"""What a verb is: a generator that yields named statements and returns its answer.
+
+A verb decides; a runner executes. The runner opens a transaction, executes each yielded statement,
+sends its reply back (the rows of a query, the number of changed rows otherwise), and commits when the
+verb returns. So a verb has no `await`, no connection, and no database's name in it, and the same verb
+runs on a thread, on asyncio, and inside a user's own transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Statement(NamedTuple):
+    """A statement of the dialect's file, by name, with its parameters; a list travels as JSON."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
+Verb = Generator[Statement, Any, T]
+
+
+def text(payload: bytes | None) -> str | None:
+    """Turn payload bytes into the text column's form: as they are, or as hex behind a backslash.
+
+    Everloop's own codec writes UTF-8; only a user's codec (compression, encryption) needs hex. No
+    payload starts with a backslash: its first byte is a codec's letter.
+    """
+    if payload is None:
+        return None
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return "\\" + payload.hex()
+
+
+def blob(column: str | None) -> bytes | None:
+    """Turn a text column back into payload bytes."""
+    if column is None:
+        return None
+    return bytes.fromhex(column[1:]) if column.startswith("\\") else column.encode()

@@ -1,0 +1,85 @@
+"""The turn: settle, add, lease and take the inbox, in one transaction."""
+
+from __future__ import annotations
+
+from everloop._core.calls import State
+from everloop._core.records import Cancel, Ended, Leased, Turn, TurnAnswer
+from everloop.store.sql.verbs.adding import add
+from everloop.store.sql.verbs.ending import expire_calls
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.sessions import release_others
+from everloop.store.sql.verbs.settling import settle
+from everloop.store.sql.verbs.statement import Statement, Verb, blob
+
+#: Ends and cancellations that one answer holds at most.
+INBOX = 2_000
+
+
+def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
+    """Do one turn (see `Store.turn`)."""
+    settled, ended = yield from settle(scope, request.outcomes)
+    if request.holding is not None:
+        yield from release_others(scope, request.holding)
+    if request.progress:
+        yield Statement("progress_put", {"rows": [list(p) for p in request.progress]})
+    added = yield from add(scope, request.adds)
+    leased: list[Leased] = []
+    next_due: int | None = None
+    if request.lanes:
+        next_due = yield from _promote(scope)
+        ended += yield from expire_calls(scope)
+        if request.room > 0:
+            leased = yield from _lease(scope, request)
+    cancels: list[Cancel] = []
+    more = yield from _take_inbox(scope, ended, cancels)
+    return TurnAnswer(
+        settled=settled, added=added, leased=leased, ended=ended, cancels=cancels, next_due=next_due, more=more
+    )
+
+
+def _promote(scope: Scope) -> Verb[int | None]:
+    """Make the scheduled calls ready whose time has come; return when the next one is due."""
+    ((due,),) = yield Statement("due_next", {})
+    if due is None or due > scope.now:
+        return due  # type: ignore[no-any-return]  # a column
+    yield Statement("due_ready", {"now": scope.now})
+    scope.ready = True
+    ((due,),) = yield Statement("due_next", {})
+    return due  # type: ignore[no-any-return]  # a column
+
+
+def _lease(scope: Scope, request: Turn) -> Verb[list[Leased]]:
+    pick = "lease_pick" if request.roots else "lease_pick_children"
+    lanes = [scope.lanes[lane] for lane in request.lanes]
+    rows = yield Statement(pick, {"lanes": lanes, "room": request.room})
+    if not rows:
+        return []
+    yield Statement(
+        "lease_take", {"seqs": [row[0] for row in rows], "session": scope.session, "now": scope.now}
+    )
+    names = scope.names
+    return [
+        Leased(id_, fence, names[lane], args.encode() if args[0] != "\\" else bytes.fromhex(args[1:]), *rest)
+        for _, id_, fence, lane, args, *rest in (_decode_policy(row) for row in rows)
+    ]
+
+
+def _decode_policy(row: list[object]) -> list[object]:
+    policy = row[5]
+    row[5] = blob(policy) if isinstance(policy, str) else b""
+    return row
+
+
+def _take_inbox(scope: Scope, ended: list[Ended], cancels: list[Cancel]) -> Verb[bool]:
+    """Move the inbox into the answer; True when there is more."""
+    rows = yield Statement("inbox_read", {"session": scope.session, "most": INBOX})
+    if not rows:
+        return False
+    yield Statement("inbox_take", {"session": scope.session, "seqs": [row[0] for row in rows]})
+    for _, kind, id_, state, value, error, attempt, fence, asked in rows:
+        if kind == "cancel":
+            if state == State.LEASED:
+                cancels.append(Cancel(id_, fence, asked or ""))
+        else:
+            ended.append(Ended(id_, State(state), blob(value), blob(error), attempt))
+    return len(rows) == INBOX

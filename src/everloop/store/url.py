@@ -1,0 +1,72 @@
+"""From a URL to a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from everloop._core.errors import StoreURLError
+from everloop._core.text import near_miss
+from everloop.store.protocol import Store
+
+KNOWN = ("sqlite", "memory")
+
+
+def store_from_url(url: str) -> Store:
+    """Return the unopened store that `url` names.
+
+    `sqlite:///relative.db` and `sqlite:////absolute.db` name files (as in SQLAlchemy), `memory://name`
+    a store in this process that all apps of this name share, `memory://` a private one.
+
+    Raises:
+        StoreURLError: It names none, and which forms there are.
+    """
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        raise StoreURLError(
+            f"the store URL {url!r} has no `scheme://`; for a file write sqlite:///{url or 'app.db'}"
+        )
+    if scheme == "memory":
+        from everloop.store.memory import memory_store  # noqa: PLC0415 - only what is used is imported
+
+        return memory_store(url)
+    if scheme in ("sqlite", "sqlite+aiosqlite"):
+        from everloop.store.sql.store import SqliteStore  # noqa: PLC0415 - only what is used is imported
+
+        return SqliteStore(sqlite_path(url))
+    raise StoreURLError(
+        f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme, KNOWN)}; this version "
+        f"stores in {', '.join(f'{name}://' for name in KNOWN)}, for example sqlite:///{rest.rpartition('/')[2] or 'app.db'}"
+    )
+
+
+def sqlite_path(url: str) -> Path:
+    """Return the file that an SQLite URL names.
+
+    Raises:
+        StoreURLError: It has a host, a query, or no path.
+    """
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise StoreURLError(f"the store URL {url!r} has a query; SQLite takes none: write sqlite:///{parts.path[1:]}")
+    if parts.netloc:
+        raise StoreURLError(
+            f"the store URL {url!r} names the host {parts.netloc!r}, but an SQLite file has none; write three slashes "
+            f"for a relative path (sqlite:///{parts.netloc}{parts.path}) or four for an absolute one"
+        )
+    path = unquote(parts.path[1:])
+    if not path or path == ":memory:":
+        raise StoreURLError(
+            f"the store URL {url!r} names no file; write sqlite:///app.db, or memory:// for a store that dies with "
+            "the process"
+        )
+    return Path(path).expanduser()
+
+
+def without_password(url: str) -> str:
+    """Return `url` with its password hidden, for messages."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()

@@ -1,0 +1,63 @@
+"""What every test gets: a check that it leaves nothing running, and the choice of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+#: How long a thread of ours may take to end after its test.
+GRACE_S = 2.0
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    """Run an async test on asyncio's loop, and on uvloop too where it is marked `both_loops`."""
+    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("both_loops"):
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh folder, which is the current one during the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread of ours alive, or an asyncio task pending."""
+    before = set(threading.enumerate())
+    # Asked for here, first of all, so that it looks last, after the other fixtures have closed what is theirs.
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("_no_pending_tasks")
+    yield
+    left = _wait_for_threads(before)
+
+    assert not left, f"threads left alive: {', '.join(thread.name for thread in left)}"
+
+
+@pytest.fixture
+async def _no_pending_tasks() -> AsyncIterator[None]:
+    yield
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert not left, f"asyncio tasks left pending: {left}"
+
+
+def _wait_for_threads(before: set[threading.Thread]) -> list[threading.Thread]:
+    deadline = time.monotonic() + GRACE_S
+    while True:
+        left = [t for t in threading.enumerate() if t not in before and t.name.startswith("everloop")]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)

@@ -1,0 +1,122 @@
+"""The test suites: each folder of `tests` with a `test_*.py` in it, run by a pytest of its own.
+
+A suite in which nothing ran counts as a failure: a whole suite is skipped by mistake only.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "build" / "test-results"
+
+#: What `make check` runs.
+QUICK = ("unit", "typing", "docs")
+#: What runs on every Python that is installed; the others run on that of `.venv`.
+EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: A suite that takes longer than this hangs, where no test's own limit can see it.
+LIMIT_S = 900
+
+
+@dataclass
+class Tally:
+    """Counts of tests, and what else is to be said at the end."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    complaints: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.complaints += other.complaints
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A folder of tests, and the interpreter that runs it."""
+
+    name: str
+    python: Path
+
+    @property
+    def title(self) -> str:
+        _, _, version = self.python.parts[-3].partition(".venv-")
+        return f"{self.name} (Python {version})" if version else self.name
+
+
+def names() -> list[str]:
+    """Return the suites there are, the quick ones first."""
+    found = sorted({path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")})
+    return sorted(found, key=lambda name: QUICK.index(name) if name in QUICK else len(QUICK))
+
+
+def others() -> list[Path]:
+    """Return the interpreters of the other environments (`.venv-3.12`), newest first."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    pythons = [path for path in ROOT.glob(".venv-3.*/bin/python") if path.parts[-3] != f".venv-{own}"]
+    return sorted(pythons, key=lambda path: int(path.parts[-3].rpartition(".")[2]), reverse=True)
+
+
+def plan(*, everything: bool) -> Iterator[Suite]:
+    """Yield what is to be run, in order."""
+    for name in names():
+        if everything or name in QUICK:
+            yield Suite(name, Path(sys.executable))
+    if everything:
+        yield from (Suite(name, python) for python in others() for name in names() if name in EVERYWHERE)
+
+
+def run(suite: Suite) -> Tally:
+    """Run one and count."""
+    results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
+    results.unlink(missing_ok=True)
+    print(f"\n--- {suite.title}", flush=True)
+    command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
+    environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}
+    try:
+        code = subprocess.run(command, cwd=ROOT, env=environment, timeout=LIMIT_S, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return Tally(failed=1, complaints=[f"{suite.title}: no end after {LIMIT_S} s"])
+    return judge(suite, code, count(results))
+
+
+def count(results: Path) -> Tally:
+    """Read pytest's report."""
+    if not results.exists():
+        return Tally()
+    totals = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    for report in ET.parse(results).getroot().iter("testsuite"):  # noqa: S314 - our own file
+        for name in totals:
+            totals[name] += int(report.get(name, 0))
+    failed = totals["failures"] + totals["errors"]
+    return Tally(totals["tests"] - failed - totals["skipped"], failed, totals["skipped"])
+
+
+def judge(suite: Suite, code: int, tally: Tally) -> Tally:
+    """Count as a failure what pytest's numbers do not show: nothing ran, or pytest itself broke."""
+    if tally.failed:
+        tally.complaints.append(f"{suite.title}: {tally.failed} failed")
+    elif not tally.passed:
+        tally.failed += 1
+        tally.complaints.append(f"{suite.title}: nothing ran ({tally.skipped} skipped), which is a failure")
+    elif code:
+        tally.failed += 1
+        tally.complaints.append(f"{suite.title}: pytest ended with {code}")
+    return tally
+
+
+def run_all(*, everything: bool) -> Tally:
+    """Run the plan and sum it up."""
+    tally = Tally()
+    for suite in plan(everything=everything):
+        tally.add(run(suite))
+    return tally

@@ -2,6 +2,8 @@
 
 They are stored as `[[positional...],{keyword...}]`: what was given, in the order of the parameters,
 positional as far as there is no gap. Defaults are not written, so that a later default applies.
+Those of a durable callback are `[[positional...],{keyword...},1]`: one more positional argument, the
+finished task, is added when it runs.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from inspect import Parameter
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -23,7 +25,15 @@ from everloop._core.text import near_miss
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(tuple[list[Any], dict[str, Any]]).decode
-_decode_raw: Final = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]]).decode
+
+
+class _Stored(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    positional: list[msgspec.Raw]
+    keywords: dict[str, msgspec.Raw]
+    more: Literal[0, 1] = 0
+
+
+_decode_raw: Final = msgspec.json.Decoder(_Stored).decode
 _NO_KEYWORDS: Final[dict[str, Any]] = {}
 #: How many combinations of exact types are remembered per function.
 _REMEMBERED: Final = 128
@@ -119,8 +129,20 @@ class Arguments:
             self._remember(positional)
         return data
 
+    def bind_before_last(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """Return the stored form of all arguments but the last positional one.
+
+        `load` gives them as they are: the caller adds the last.
+
+        Raises:
+            ArgumentError: They do not fit the signature, or leave no place for one more.
+            NotStorable: One of them would not come back equal.
+        """
+        data = self._dump(*self._arrange(args, kwargs, more=1))
+        return data[:-1] + b",1]"
+
     def _arrange(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, more: int = 0
     ) -> tuple[list[tuple[Parameter, Any]], dict[str, tuple[Parameter, Any]]]:
         """Give each argument to its parameter, as Python would."""
         if len(args) > len(self._slots) and self._rest is None:
@@ -146,7 +168,11 @@ class Arguments:
                 break
         if self._rest is not None:
             positional.extend((self._rest, value) for value in args[len(self._slots) :])
-        self._require_all(len(positional), keywords)
+        if more and len(positional) >= len(self._slots) and self._rest is None:
+            raise self._wrong(
+                f"has no place for one more argument after these {len(positional)}: the finished task"
+            )
+        self._require_all(len(positional) + more, keywords)
         ordered = {name: keywords.pop(name) for name in self._named if name in keywords}
         return positional, ordered | keywords
 
@@ -213,19 +239,21 @@ class Arguments:
     def _load_checked(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
             decode(data)  # says what is wrong with the JSON, if anything
-            values, named = _decode_raw(data)
+            stored = _decode_raw(data)
         except Refused as refused:
             raise self._unreadable(refused.text) from None
         except ValueError:
             raise self._unreadable("they are no array of positional and object of named values") from None
         try:
-            positional, keywords = self._arrange(tuple(values), dict(named))
+            positional, keywords = self._arrange(
+                tuple(stored.positional), dict(stored.keywords), more=stored.more
+            )
         except ArgumentError as error:
             raise self._unreadable(f"they were stored for another signature: {error}") from None
         # What was given by name where it could stand by position (the command line does) stands there now.
         args = [self._load_one(p, p.name, raw) for p, raw in positional]
         kwargs = {name: self._load_one(p, name, raw) for name, (p, raw) in keywords.items()}
-        if not kwargs:
+        if not kwargs and not stored.more:
             self._remember([(p, value) for (p, _), value in zip(positional, args, strict=True)])
         return tuple(args), kwargs
 
@@ -243,7 +271,7 @@ class Arguments:
     def _unexpected(self, name: str) -> ArgumentError:
         if any(p.name == name for p in self._slots):
             return self._wrong(f"takes {name!r} by position only")
-        hint = near_miss(name, [n for n in self._named])
+        hint = near_miss(name, self._named)
         return self._wrong(f"got an unexpected keyword argument {name!r}{hint}")
 
     def _unreadable(self, text: str) -> NotStorable:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, time
 from decimal import Decimal
-from enum import Enum
+from math import isnan
 from typing import Any, Final, cast
 
 from everloop._core.codec import records
+from everloop._core.codec.known import registered
 from everloop._core.codec.refusal import DEPTH, Refused, key_step, short, too_deep, would_be_plain
-from everloop._core.codec.tags import registered
 
 _ATOMS: Final = frozenset({str, int, bool, float, type(None), bytes})
 
@@ -30,10 +30,16 @@ def require_same(went: Any, came: Any, depth: int = 0) -> None:
         _require_same_dicts(went, came, depth)
     elif kind is set or kind is frozenset:
         _require_same_sets(went, came, depth)
-    elif kind in _ATOMS or isinstance(went, Enum):
-        if went != came and (went == went or came == came):
+    elif kind is float:
+        if went != came and not (isnan(went) and isnan(came)):
             raise _changed(went, came)
-    elif records.is_pydantic(kind):
+    else:
+        _require_same_content(went, came, depth)
+
+
+def _require_same_content(went: Any, came: Any, depth: int) -> None:
+    kind: type[Any] = type(went)
+    if records.is_pydantic(kind):
         _require_same_dicts(_pydantic_state(went), _pydantic_state(came), depth)
     elif (names := records.field_names(kind)) is not None:
         missing = object()

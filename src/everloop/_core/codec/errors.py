@@ -182,7 +182,7 @@ def _quietly(ask: Callable[[], _T]) -> _T | None:
     """Ask the user's object something; None when it raises, whatever it raises."""
     try:
         return ask()
-    except BaseException:  # also a SystemExit from a __str__: it is no wish to exit
+    except BaseException:  # noqa: BLE001  also a SystemExit from a __str__: it is no wish to exit
         return None
 
 

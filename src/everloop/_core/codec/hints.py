@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
 import types
 import typing
@@ -10,13 +9,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 
 from everloop._core.codec import records
-from everloop._core.codec.tags import Known
+from everloop._core.codec.known import Known
 
 _UNIONS: Final = (Union, types.UnionType)
 _WRAPPERS: Final = (typing.Final, typing.ClassVar, typing.Required, typing.NotRequired)
 # `type X = ...` exists from Python 3.12 on.
 _ALIAS: Final[Any] = getattr(typing, "TypeAliasType", ())
-_EXACT: Final = frozenset({str, int, float, bool, type(None)})
+_OPEN: Final = (Any, object, inspect.Parameter.empty, typing.NoReturn, typing.Never)
+_EXACT: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
 
 
 def strip(hint: Any) -> Any:
@@ -36,10 +36,7 @@ def strip(hint: Any) -> Any:
 
 def is_open(hint: Any) -> bool:
     """Tell whether the hint says nothing: `Any`, `object`, a type variable, nothing at all."""
-    return (
-        hint in (Any, object, inspect.Parameter.empty, typing.NoReturn, typing.Never)
-        or isinstance(hint, TypeVar | str | typing.ForwardRef)
-    )
+    return any(hint is word for word in _OPEN) or isinstance(hint, TypeVar | str | typing.ForwardRef)
 
 
 def exact_types(hint: Any) -> frozenset[type]:
@@ -50,7 +47,7 @@ def exact_types(hint: Any) -> frozenset[type]:
     if get_origin(hint) in _UNIONS:
         members = [exact_types(member) for member in get_args(hint)]
         return frozenset[type]().union(*members) if all(members) else frozenset()
-    return frozenset({hint}) if isinstance(hint, type) and hint in _EXACT else frozenset()
+    return _EXACT & {hint} if isinstance(hint, type) else frozenset()
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -64,8 +61,8 @@ def abstract(hint: Any) -> type | None:
     return origin if isinstance(origin, type) and origin.__module__ == "collections.abc" else None
 
 
-def parts(hint: Any) -> Iterator[Any]:
-    """Give every hint inside a hint, through the fields of records, itself first."""
+def parts(hint: Any, *, into_fields: bool = True) -> Iterator[Any]:
+    """Give every hint inside a hint, itself first; also those of the fields of record classes."""
     seen: dict[int, Any] = {}  # keeps what it has seen alive: an id is not given twice
     stack = [hint]
     while stack:
@@ -78,7 +75,7 @@ def parts(hint: Any) -> Iterator[Any]:
         arguments = get_args(part)[:1] if origin is Annotated else get_args(part)
         stack.extend(argument for argument in arguments if not isinstance(argument, str | int | bytes))
         cls = origin if isinstance(origin, type) else part
-        if isinstance(cls, type):
+        if into_fields and isinstance(cls, type):
             stack.extend(_field_hints(cls))
 
 
@@ -87,7 +84,7 @@ def _field_hints(cls: type) -> list[Any]:
         return []
     try:
         return list(typing.get_type_hints(cls).values())
-    except Exception:  # of a name that is gone, or whatever an annotation evaluates to
+    except Exception:  # noqa: BLE001  of a name that is gone, or whatever an annotation evaluates to
         return []
 
 

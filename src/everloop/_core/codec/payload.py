@@ -54,11 +54,12 @@ class Payloads:
     def __init__(self, codecs: Sequence[Codec] = (), *, limit: int = LIMIT) -> None:
         self._codecs: dict[str, Codec] = {}
         for codec in codecs:
-            if not (len(codec.tag) == 1 and codec.tag.isascii() and codec.tag.isprintable()) or codec.tag == "j":
-                raise OptionError(f"a codec's `tag` is one printable ASCII character, not 'j'; got {codec.tag!r}")
-            if codec.tag in self._codecs:
-                raise OptionError(f"two codecs have the tag {codec.tag!r}; it must tell them apart")
-            self._codecs[codec.tag] = codec
+            tag = codec.tag
+            if len(tag) != 1 or not (tag.isascii() and tag.isprintable()) or tag == "j":
+                raise OptionError(f"a codec's `tag` is one printable ASCII character, not 'j'; got {tag!r}")
+            if tag in self._codecs:
+                raise OptionError(f"two codecs have the tag {tag!r}; it must tell them apart")
+            self._codecs[tag] = codec
         self._limit = limit
 
     def wrap(self, data: bytes, what: str) -> bytes:
@@ -79,8 +80,9 @@ class Payloads:
                 raise NotStorable(f"the codec {tag!r} cannot write {what}: {error!r}") from error
         if len(payload) > self._limit:
             raise NotStorable(
-                f"{what} cannot be stored: {_size(len(payload))}, and the limit is {_size(self._limit)}. Store the "
-                "data elsewhere and pass a reference (a path, a URL, a row's id), or let App(codecs=[...]) compress or off-load it"
+                f"{what} cannot be stored: {_size(len(payload))}, and the limit is {_size(self._limit)}. "
+                "Store the data elsewhere and pass a reference (a path, a URL, a row's id), or let "
+                "App(codecs=[...]) compress or off-load it"
             )
         return payload
 
@@ -103,13 +105,13 @@ class Payloads:
         if codec is None and tag != "j":
             known = ", ".join(["'j'", *map(repr, self._codecs)])
             raise NotStorable(
-                f"a payload begins with {short(payload[:8])}: no codec has the tag {tag!r} (known here: {known}). "
-                "Give this process the App(codecs=[...]) of the one that stored it"
+                f"a payload begins with {short(payload[:8])}: no codec has the tag {tag!r} (known here: "
+                f"{known}). Give this process the App(codecs=[...]) of the one that stored it"
             )
         if version != "1" or codec is None:
             raise NotStorable(
-                f"a payload begins with {short(payload[:8])}: version {version!r} of codec {tag!r} is unknown here; "
-                "a newer Everloop stored it"
+                f"a payload begins with {short(payload[:8])}: version {version!r} of codec {tag!r} is "
+                "unknown here; a newer Everloop stored it"
             )
         try:
             return codec.decode(payload[2:])

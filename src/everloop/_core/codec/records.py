@@ -59,20 +59,30 @@ def build(cls: type, content: Any) -> Any:
     """Return an instance of `cls` with this content, checked as the class checks it.
 
     Raises:
-        ValueError: The class refuses it.
-        TypeError: The class refuses it.
+        Exception: The class refuses it; its own checks may raise anything.
     """
     if issubclass(cls, Enum):
         return cls(content)
     if is_pydantic(cls):
         return cast(Any, cls).model_validate(content)
-    if issubclass(cls, tuple):
-        return cls.__new__(cls, **content)
+    if issubclass(cls, tuple) or (issubclass(cls, msgspec.Struct) and cls.__struct_config__.array_like):
+        return cls(**content)
+    return _build_fields(cls, content)
+
+
+def _build_fields(cls: type, content: Mapping[str, Any]) -> Any:
     names: Mapping[str, str] = {}
     if issubclass(cls, msgspec.Struct):
         names = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
     try:
-        return msgspec.convert({names.get(key, key): item for key, item in content.items()}, cls)
+        made: Any = msgspec.convert({names.get(key, key): item for key, item in content.items()}, cls)
     except TypeError:
         # An annotation of a field is beyond msgspec (a union of two dataclasses): the class decides.
         return cls(**content)
+    if all(type(getattr(made, key, None)) is type(item) for key, item in content.items()):
+        return made
+    try:
+        # A field annotated `Sequence` holds a tuple, and msgspec made it a list.
+        return cls(**content)
+    except TypeError:  # a field is no parameter, or is called otherwise there
+        return made

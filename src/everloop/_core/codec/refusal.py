@@ -52,7 +52,7 @@ def short(value: object, limit: int = 60) -> str:
     try:
         # A whole megabyte need not be written out for sixty characters of it.
         text = repr(value[:limit]) if isinstance(value, str | bytes) else repr(value)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the user's repr
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limit else text[: limit - 1] + "…"

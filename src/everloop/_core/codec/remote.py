@@ -14,9 +14,10 @@ from typing import Any, Final, cast
 
 from everloop._core import errors as everloop_errors
 from everloop._core.codec import tags
+from everloop._core.codec.errors import is_users
+from everloop._core.codec.known import NOTHING_KNOWN
 from everloop._core.codec.reading import decode
 from everloop._core.codec.refusal import Refused, short
-from everloop._core.codec.errors import is_users
 from everloop._core.errors import EverloopError, TaskFailed
 
 # asyncio gives these a meaning of their own; raised out of an `await`, they would do something else.
@@ -53,7 +54,7 @@ def load_error(data: bytes, raises: Raises = (), *, task_id: str = "") -> TaskFa
     classes = raises.values() if isinstance(raises, Mapping) else raises
     declared = {(cls.__module__, cls.__qualname__): cls for cls in classes}
     try:
-        return _load(decode(data), declared, task_id, 0)
+        return _load(decode(data), declared, task_id)
     except (Refused, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         why = error.text if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
         failure = TaskFailed(f"the record of the failure cannot be read: {why}")
@@ -61,14 +62,16 @@ def load_error(data: bytes, raises: Raises = (), *, task_id: str = "") -> TaskFa
         return failure
 
 
-def _load(record: dict[str, Any], declared: dict[tuple[str, str], Any], task_id: str, depth: int) -> TaskFailed:
+def _load(
+    record: dict[str, Any], declared: Mapping[tuple[str, str], type[BaseException]], task_id: str
+) -> TaskFailed:
     cls = _find_class(record, declared)
     error: TaskFailed | None = None
     if cls is not None and issubclass(cls, TaskFailed):
         error = cls(_string(record, "text"))
         error.type_name = _string(record, "type_name") or _string(record, "type")
     elif cls is not None:
-        error = _rebuild(cls, record, declared, task_id, depth)
+        error = _rebuild(cls, record, declared, task_id)
     if error is None:
         error = _plain(record)
     error.task_id = task_id
@@ -88,7 +91,9 @@ def _plain(record: dict[str, Any]) -> TaskFailed:
     return error
 
 
-def _find_class(record: dict[str, Any], declared: dict[tuple[str, str], Any]) -> type[BaseException] | None:
+def _find_class(
+    record: dict[str, Any], declared: Mapping[tuple[str, str], type[BaseException]]
+) -> type[BaseException] | None:
     module, name = _string(record, "module"), _string(record, "type")
     found: Any = declared.get((module, name))
     if found is None and module == "builtins":
@@ -104,12 +109,12 @@ def _find_class(record: dict[str, Any], declared: dict[tuple[str, str], Any]) ->
 
 
 def _rebuild(
-    cls: type[BaseException], record: dict[str, Any], declared: Any, task_id: str, depth: int
+    cls: type[BaseException], record: dict[str, Any], declared: Any, task_id: str
 ) -> TaskFailed | None:
     """Return an instance with the remote arguments and attributes; None when the class will not have it."""
     text, name = _string(record, "text"), _string(record, "type")
     if issubclass(cls, BaseExceptionGroup):
-        members = [_load(member, declared, task_id, depth + 1) for member in _list(record, "members")]
+        members = [_load(member, declared, task_id) for member in _list(record, "members")]
         args: tuple[Any, ...] = (_string(record, "message"), members)
     else:
         args = _values(record, "args", (text,))
@@ -121,7 +126,7 @@ def _values(record: dict[str, Any], name: str, default: Any) -> Any:
     if name not in record:
         return default
     try:
-        value = tags.from_tree(record[name], tags.NOTHING_KNOWN)
+        value = tags.from_tree(record[name], NOTHING_KNOWN)
     except Refused:
         return default
     return tuple(value) if isinstance(value, list) else value
@@ -134,9 +139,10 @@ def _make(
 
     That takes what it likes and passes on something else: only `args` and the attributes are known.
     """
-    builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    # MemoryError's own `__new__` takes from a free list, and refuses to make a subclass of two.
+    builtin = next(b for b in cls.__mro__ if b.__module__ == "builtins" and b is not MemoryError)
     try:
-        error = cast("TaskFailed", cast(Any, builtin).__new__(_class_for(cls), *args))
+        error = cast("TaskFailed", cast(Any, builtin).__new__(_class_for(cast(Any, cls)), *args))
         cast(Any, builtin).__init__(error, *args)
         for key, value in state.items():
             if is_users(key):
@@ -183,4 +189,4 @@ def _list(record: dict[str, Any], name: str) -> list[Any]:
     value = record.get(name, [])
     if not isinstance(value, list):
         raise TypeError(f"`{name}` is {short(value)}")
-    return cast("list[Any]", value)
+    return value

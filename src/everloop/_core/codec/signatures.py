@@ -7,6 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from inspect import Parameter
 from typing import Any
 
@@ -29,7 +30,7 @@ def resolve_hints(fn: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations by parameter name, and `return`; those that do not resolve are left out."""
     try:
         return typing.get_type_hints(fn, include_extras=True)
-    except Exception:  # an annotation is code: a NameError, or anything at all
+    except Exception:  # noqa: BLE001  an annotation is code: a NameError, or anything at all
         return _resolve_one_by_one(inspect.unwrap(fn))
 
 
@@ -45,10 +46,9 @@ def _resolve_one_by_one(fn: Callable[..., Any]) -> dict[str, Any]:
     scope = getattr(fn, "__globals__", {})
     local = _closure(fn)
     for name, annotation in _annotations(fn).items():
-        try:
+        # A parameter whose annotation does not resolve is untyped.
+        with suppress(Exception):
             resolved |= typing.get_type_hints(_Annotated(name, annotation), scope, local, include_extras=True)
-        except Exception:
-            continue  # this parameter is untyped
     return resolved
 
 
@@ -66,10 +66,8 @@ def _closure(fn: Callable[..., Any]) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__, strict=True):
-        try:
+        with suppress(ValueError):  # not assigned yet
             found[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
     return found
 
 
@@ -93,12 +91,10 @@ def write_signature(name: str, parameters: Iterable[Parameter]) -> str:
 
 
 def _write_parameter(parameter: Parameter) -> str:
-    stars = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-    text = stars + parameter.name
+    text = str(parameter.replace(annotation=Parameter.empty, default=Parameter.empty))  # with its stars
     typed = parameter.annotation is not Parameter.empty
     if typed:
         text += f": {hints.describe(parameter.annotation)}"
-    if parameter.default is not Parameter.empty:
-        equals = " = " if typed else "="
-        text += equals + short(parameter.default, 40)
-    return text
+    if parameter.default is Parameter.empty:
+        return text
+    return f"{text}{' = ' if typed else '='}{short(parameter.default, 40)}"

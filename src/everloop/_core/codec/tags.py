@@ -17,16 +17,16 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from everloop._core.codec import records
+from everloop._core.codec.known import NOTHING_KNOWN, Known, registered, tagged
 from everloop._core.codec.refusal import DEPTH, Refused, explain, key_step, short, too_deep, would_be_plain
 
 #: Types that JSON keeps as they are, whatever their value (but for lone surrogates: `encode` says).
@@ -40,74 +40,6 @@ ACCEPTED: Final = (
 )
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A class of an upper layer that travels under its own tag."""
-
-    cls: type
-    tag: str
-    dump: Callable[[Any], Any]
-    load: Callable[[Any], Any]
-
-
-_by_class: dict[type, Registered] = {}
-_by_tag: dict[str, Registered] = {}
-
-
-def register(cls: type, tag: str, dump: Callable[[Any], Any], load: Callable[[Any], Any]) -> None:
-    """Let instances of `cls` and of its subclasses travel as `{"$<tag>": dump(value)}`.
-
-    Args:
-        cls: The class.
-        tag: Its tag, without the `$`.
-        dump: Gives something that JSON can say. Two values are equal when their dumps are.
-        load: Gives the value back. It runs when a payload is read, never while one is checked.
-    """
-    name = f"${tag}"
-    if name in _READERS or (name in _by_tag and _by_tag[name].cls is not cls) or not tag.isidentifier():
-        raise ValueError(f"the tag {tag!r} is taken, or is no identifier")
-    _by_class[cls] = _by_tag[name] = Registered(cls, name, dump, load)
-
-
-def registered(cls: type) -> Registered | None:
-    """Return how instances of `cls` travel, when it or a base of it was registered."""
-    if not _by_class:
-        return None
-    return next((_by_class[base] for base in cls.__mro__ if base in _by_class), None)
-
-
-@dataclass(slots=True)
-class Known:
-    """The classes that an annotation names: their instances have a tag each.
-
-    Attributes:
-        tags: The tag of each class.
-        classes: The class of each tag.
-        met: While a payload is checked, the registered values in it: they stand for themselves, so
-            that nothing is loaded.
-        careful: Look at every string and int, to find the one that cannot be written.
-    """
-
-    tags: dict[type, str] = field(default_factory=dict[type, str])
-    classes: dict[str, type] = field(default_factory=dict[str, type])
-    met: dict[tuple[str, bytes], Any] | None = None
-    careful: bool = False
-
-    def add(self, cls: type) -> None:
-        if cls not in self.tags:
-            tag = f"$:{cls.__qualname__}"
-            if tag in self.classes:
-                tag = f"$:{cls.__module__}.{cls.__qualname__}"
-            self.tags[cls], self.classes[tag] = tag, cls
-
-    def checking(self) -> Known:
-        """Return the same classes, for one value that is written and read back."""
-        return Known(self.tags, self.classes, {})
-
-
-NOTHING_KNOWN: Final = Known()
 
 
 # -- values to JSON -----------------------------------------------------------------------------
@@ -229,7 +161,7 @@ def _float_tree(value: float, _known: Known, _depth: int) -> Any:
 
 
 def _text_tag(tag: str, text: Callable[[Any], object]) -> Callable[[Any, Known, int], Any]:
-    return lambda value, known, depth: {tag: text(value)}
+    return lambda value, _known, _depth: {tag: text(value)}
 
 
 # The types of `PLAIN` are not in here: they are what most values are, and are met before the table.
@@ -254,7 +186,7 @@ _WRITERS: Final[dict[type, Callable[[Any, Known, int], Any]]] = {
 }
 
 
-_PLAIN_BASES: Final = (*PLAIN - {bool, type(None)}, *_WRITERS)
+_PLAIN_BASES: Final[tuple[type, ...]] = (str, int, *_WRITERS)
 
 
 # -- JSON to values -----------------------------------------------------------------------------
@@ -310,17 +242,20 @@ def _read_tag(tree: dict[str, Any], known: Known, depth: int) -> Any:
     if len(tree) != 1:
         raise Refused(f"a tag stands alone in its object, and this one has {short(list(tree))}")
     try:
-        if tag in _by_tag:
-            return _by_tag[tag].load(body) if known.met is None else known.met[tag, _encode(body)]
+        entry = tagged(tag)
+        if entry is not None:
+            return entry.load(body) if known.met is None else known.met[tag, _encode(body)]
         if tag in _CONTAINERS:
             return _CONTAINERS[tag](from_tree(body, known, depth + 1))
         if tag in _READERS:
             return _READERS[tag](body)
         if tag in known.classes:
             return records.build(known.classes[tag], from_tree(body, known, depth + 1))
+    except Refused:
+        raise
     except msgspec.ValidationError as error:
         raise explain(error) from None
-    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  a constructor of the user's class may raise anything
         raise Refused(f"the stored {tag} cannot be read: {error}") from None
     raise Refused(f"the tag {short(tag)} is unknown here; the value was stored with other annotations")
 
@@ -328,11 +263,7 @@ def _read_tag(tree: dict[str, Any], known: Known, depth: int) -> Any:
 def _listed(body: Any) -> list[Any]:
     if type(body) is not list:
         raise ValueError("it is no array")
-    return cast("list[Any]", body)
-
-
-def _pairs(body: Any) -> dict[Any, Any]:
-    return {key: value for key, value in _listed(body)}
+    return body
 
 
 _CONTAINERS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -340,7 +271,7 @@ _CONTAINERS: Final[dict[str, Callable[[Any], Any]]] = {
     "$tuple": lambda body: tuple(_listed(body)),
     "$set": lambda body: set(_listed(body)),
     "$frozenset": lambda body: frozenset(_listed(body)),
-    "$dict": _pairs,
+    "$dict": lambda body: dict(_listed(body)),
 }
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     **_CONTAINERS,

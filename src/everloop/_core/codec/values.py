@@ -17,6 +17,7 @@ import msgspec
 
 from everloop._core.codec import hints, records, tags
 from everloop._core.codec.compare import require_same
+from everloop._core.codec.known import Known, registered
 from everloop._core.codec.reading import decode
 from everloop._core.codec.refusal import Refused, explain, key_step, short
 from everloop._core.errors import NotStorable
@@ -28,9 +29,6 @@ def _to_json(value: Any) -> Any:
         return str(value)
     if records.is_pydantic(type(value)):
         return value.model_dump(mode="json", round_trip=True, by_alias=True)
-    entry = tags.registered(type(value))
-    if entry is not None:
-        return {entry.tag: entry.dump(value)}
     raise NotImplementedError  # msgspec's word for "no"
 
 
@@ -44,15 +42,10 @@ def _from_json(hint: Any, data: Any) -> Any:
             return cls(data)
         if records.is_pydantic(cls):
             return cast(Any, cls).model_validate(data)
-        value = tags.from_tree(data, tags.NOTHING_KNOWN)
-        if tags.registered(cls) is not None and isinstance(value, cls):
-            return value
     raise ValueError(f"Expected `{hints.describe(hint)}`, got `{type(data).__qualname__}`")
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_to_json).encode
-#: What msgspec and the hooks and constructors under it raise for a value that they will not take.
-_REFUSALS: Final = (ValueError, TypeError, RecursionError, NotImplementedError, ArithmeticError)
 
 
 class Shape:
@@ -78,7 +71,7 @@ class Shape:
         self._decode = _decoder(self.hint)
 
     @cached_property
-    def _known(self) -> tags.Known:
+    def _known(self) -> Known:
         return hints.known_classes(self.hint)
 
     @cached_property
@@ -121,23 +114,28 @@ class Shape:
             except ValueError:  # a lone surrogate, or an int of thousands of digits
                 pass
         elif self._decode is not None and not self._has_sets:
-            try:
-                data = _encode(value)
-                require_same(value, self._decode(data))
-            except (Refused, *_REFUSALS):
-                pass  # it may come back with tags; if it does not, the reason is clearer there
-            else:
-                if not data.startswith(b'{"$'):
-                    return data
+            data = self._encode_plain(value, self._decode)
+            if data is not None:
+                return data
         return self._encode_tagged(value)
+
+    @staticmethod
+    def _encode_plain(value: Any, decode: Callable[[bytes], Any]) -> bytes | None:
+        try:
+            data = _encode(value)
+            require_same(value, decode(data))
+        except Exception:  # noqa: BLE001  also from the checks of a user's class
+            # It may come back with tags; if it does not, the reason is clearer there.
+            return None
+        return None if data.startswith(b'{"$') else data
 
     def _encode_tagged(self, value: Any) -> bytes:
         if hints.is_open(self.hint):
             return tags.dump(value)
-        self._fit(value)
+        self.fit(value)
         known = self._known.checking()
         data = tags.dump(value, known)
-        require_same(value, self._fit(tags.from_tree(decode(data), known)))
+        require_same(value, self.fit(tags.from_tree(decode(data), known)))
         return data if self._decode is None else b'{"$":' + data + b"}"
 
     def decode(self, data: bytes) -> Any:
@@ -146,18 +144,18 @@ class Shape:
         if self._decode is None or b"{" in data:
             tree = decode(data)
         if self._decode is None or data.startswith(b'{"$'):
-            return self._fit(tags.from_tree(tree, self._known))
+            return self.fit(tags.from_tree(tree, self._known))
         try:
             return self._decode(data)
-        except _REFUSALS as error:
+        except Exception as error:  # noqa: BLE001  a class's own checks may raise anything
             raise explain(error) from None
 
-    def _fit(self, value: Any) -> Any:
+    def fit(self, value: Any) -> Any:
         """Return what the annotation makes of a value; refuse what it does not allow."""
         if self._decode is not None:
             try:
                 return msgspec.convert(value, self.hint, dec_hook=_from_json)
-            except _REFUSALS as error:
+            except Exception as error:  # noqa: BLE001  the same
                 raise self._explain(error, value) from None
         if hints.is_open(self.hint):
             return value
@@ -181,7 +179,7 @@ class Shape:
     def _fit_member(self, value: Any) -> Any:
         for shape in sorted(self._inner, key=lambda shape: type(value) not in shape.exact):
             try:
-                fitted = shape._fit(value)
+                fitted = shape.fit(value)
                 require_same(value, fitted)
             except Refused:
                 continue
@@ -191,23 +189,21 @@ class Shape:
     def _fit_items(self, value: Any) -> None:
         shapes = self._inner
         if isinstance(value, dict) and len(shapes) == 2:
-            for key, item in cast("dict[Any, Any]", value).items():
+            for key, item in value.items():
                 _fit_part(shapes[0], key, key_step(key))
                 _fit_part(shapes[1], item, key_step(key))
-        elif isinstance(value, tuple) and get_origin(self.hint) is tuple and Ellipsis not in get_args(self.hint):
-            items = cast("tuple[Any, ...]", value)
-            if len(items) != len(shapes):
+        elif isinstance(value, str | list | tuple | set | frozenset) and shapes:
+            if get_origin(self.hint) is not tuple or Ellipsis in get_args(self.hint):
+                shapes *= len(value)
+            if len(value) != len(shapes):
                 raise _wrong_type(self.hint, value)
-            for index, (shape, item) in enumerate(zip(shapes, items, strict=True)):
+            for index, (shape, item) in enumerate(zip(shapes, value, strict=True)):
                 _fit_part(shape, item, f"[{index}]")
-        elif isinstance(value, str | list | tuple | set | frozenset) and len(shapes) == 1:
-            for index, item in enumerate(cast("list[Any]", value)):
-                _fit_part(shapes[0], item, f"[{index}]")
 
 
 def _fit_part(shape: Shape, value: Any, step: str) -> None:
     try:
-        require_same(value, shape._fit(value))
+        require_same(value, shape.fit(value))
     except Refused as refused:
         raise refused.within(step) from None
 
@@ -216,13 +212,14 @@ def _decoder(hint: Any) -> Callable[[bytes], Any] | None:
     """Return msgspec's decoder, when msgspec alone can say what `hint` allows."""
     if hints.is_open(hint):
         return None
-    for part in hints.parts(hint):
-        cls = get_origin(part) or part
-        if isinstance(cls, type) and (hints.abstract(cls) or tags.registered(cls)):
-            return None
+    if any(hints.abstract(part) for part in hints.parts(hint, into_fields=False)):
+        return None
+    classes = (get_origin(part) or part for part in hints.parts(hint))
+    if any(isinstance(cls, type) and registered(cls) for cls in classes):
+        return None
     try:
         return msgspec.json.Decoder(hint, dec_hook=_from_json).decode
-    except Exception:  # a union of two dataclasses, a name in a field that does not resolve, ...
+    except Exception:  # noqa: BLE001  a union of two dataclasses, a name in a field that does not resolve, ...
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from everloop._core.calls import Event, State
-from everloop._core.records import Lane, Leased, Turn
+from everloop._core.records import Lane, Leased, Outcome, Turn
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import holds, same
 from everloop.testing.conformance.scene import APP, MINUTE, SECOND, Scene
@@ -259,3 +259,32 @@ async def a_leased_call_is_not_leased_again_however_long_it_runs(scene: Scene) -
     same(await scene.lease(other, "work"), [])
     same(await scene.lease(session, "work"), [])
     holds(await scene.settle(session, lease), "its time to start does not limit its run")
+
+
+@case
+async def what_a_session_does_not_know_that_it_holds_is_released(scene: Scene) -> None:
+    session, other = await scene.session(), await scene.session()
+    known, settled = await scene.start(session, "known"), await scene.start(session, "settled")
+    for label in ("lost", "asked"):
+        await scene.start(session, label)
+    await scene.start(other, "of another session")
+    await scene.store.cancel(scene.ids("asked"))
+    outcome = Outcome(settled.id, settled.fence, Event.SUCCEED)
+    turn = Turn(outcomes=[outcome], holding=(known.id,))
+    for done in (True, False):
+        same((await scene.store.turn(session, turn)).settled, [done])
+        same(
+            await scene.states("known", "settled", "lost", "asked", "of another session"),
+            [State.LEASED, State.SUCCEEDED, State.READY, State.CANCELLED, State.LEASED],
+        )
+    seen = await scene.see("lost")
+    same((seen.fence, seen.attempt, seen.crashes, seen.session), (2, 0, 0, None))
+    holds(await scene.settle(session, known), "what it knows is still its own")
+
+
+@case
+async def a_turn_may_release_what_it_holds_and_lease_it_again(scene: Scene) -> None:
+    session = await scene.session()
+    lease = await scene.start(session, "work")
+    answer = await scene.store.turn(session, Turn(room=1, lanes=(lease.lane,), holding=()))
+    same([(again.id, again.fence) for again in answer.leased], [(lease.id, 3)])

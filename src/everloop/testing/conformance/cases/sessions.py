@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from everloop._core.calls import State
-from everloop._core.records import Lane, SessionInfo
+from everloop._core.calls import Event, State
+from everloop._core.records import Lane, Outcome, SessionInfo, Turn
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import holds, same
 from everloop.testing.conformance.scene import APP, MINUTE, SECOND, Scene
@@ -174,17 +174,33 @@ async def a_session_that_is_gone_serves_nothing(scene: Scene) -> None:
 
 
 @case
-async def what_is_stored_outlives_closing_and_opening_the_store(scene: Scene) -> None:
+async def a_twin_sees_and_changes_the_same_state(scene: Scene) -> None:
     session = await scene.session()
     lease = await scene.start(session, "running")
     await scene.put("queued", session=session)
-    before = [await scene.see("running"), await scene.see("queued")]
-    await scene.store.close()
-    await scene.store.close()
-    await scene.store.open()
-    same([await scene.see("running"), await scene.see("queued")], before)
-    holds(await scene.settle(session, lease), "the lease outlives the connection")
+    twin = scene.store.twin()
+    await twin.open()
+    same(
+        await twin.get(scene.ids("running", "queued")),
+        [await scene.see("running"), await scene.see("queued")],
+    )
+    same(await twin.renew(session, MINUTE), wanted=True)
+    outcome = Outcome(lease.id, lease.fence, Event.SUCCEED)
+    same((await twin.turn(session, Turn(outcomes=[outcome]))).settled, [True])
+    await twin.close()
+    await twin.close()
+    same(await scene.state("running"), State.SUCCEEDED)
     await scene.take(session, "queued")
+
+
+@case
+async def tending_changes_nothing(scene: Scene) -> None:
+    session = await scene.session()
+    await scene.start(session, "running")
+    before = await scene.see("running")
+    await scene.store.tend()
+    await scene.store.tend()
+    same(await scene.see("running"), before)
 
 
 @case

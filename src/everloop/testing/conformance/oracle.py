@@ -1,0 +1,339 @@
+"""The oracle: a second, independent telling of what a store must answer.
+
+It shares no code and no table with the stores. A call is the list of facts that happened to it, and
+everything else is computed from them (`lives`). What hangs on an end is not followed call by call, as a
+store does it, but stated as rules that hold again after every request (`_let_rules_hold`): a store and
+the oracle can then hardly be wrong in the same way.
+
+States and events are literal words here on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from everloop._core.records import Added, Lane, NewCall, Outcome, Snapshot, Turn
+from everloop.testing.conformance.lives import LIVE, Life, Like
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a turn must answer.
+
+    An end that happens in the very turn may be told in it or in the session's next one: `ended` and
+    `cancels` say what must be told, `may_end` and `may_cancel` what may be.
+    """
+
+    settled: list[bool]
+    added: list[Added]
+    leased: list[tuple[str, int]]
+    next_due: int | None
+    ended: set[str]
+    may_end: set[str]
+    cancels: set[tuple[str, int]]
+    may_cancel: set[tuple[str, int]]
+
+
+class Oracle:
+    """Answers every verb from the facts; sessions' numbers are the store's."""
+
+    def __init__(self) -> None:
+        self.lives: dict[str, Life] = {}
+        self.until: dict[int, int] = {}
+        self.ever: set[int] = set()  # every session that there was
+        self._waiting: set[tuple[int, str]] = set()
+        self._mail: dict[int, set[str]] = {}
+        self._asks: dict[int, set[tuple[str, int]]] = {}
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def open_session(self, session: int, at: int, lease: int) -> None:
+        self.until[session] = at + lease
+        self.ever.add(session)
+        self._mail[session], self._asks[session] = set(), set()
+
+    def renew(self, session: int, at: int, lease: int) -> bool:
+        if session not in self.until:
+            return False
+        self.until[session] = at + lease
+        return True
+
+    def close_session(self, session: int, at: int) -> None:
+        self._leave({session}, "given back", at)
+        self._forget({session})
+
+    def reap(self, at: int) -> int:
+        dead = {session for session, until in self.until.items() if until <= at}
+        self._leave(dead, "worker died", at)
+        self._forget(dead)
+        return len(dead)
+
+    def _leave(self, sessions: set[int], word: str, at: int, but: Sequence[str] = ()) -> None:
+        for id, life in self.lives.items():
+            if life.now.state == "leased" and life.now.session in sessions and id not in but:
+                life.add(word, at)
+        self._let_rules_hold(at)
+
+    def _forget(self, sessions: set[int]) -> None:
+        for session in sessions & self.until.keys():
+            del self.until[session], self._mail[session], self._asks[session]
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def turn(self, session: int, turn: Turn, at: int) -> Expected:
+        old_mail, old_asks = set(self._mail.get(session, ())), set(self._asks.get(session, ()))
+        for p in turn.progress:
+            if self._holds(p.id, p.fence):
+                self.lives[p.id].add("progress", at, (p.done, p.total, p.note))
+        settled = [self._settle(outcome, at) for outcome in turn.outcomes]
+        self._let_rules_hold(at)
+        if turn.holding is not None:
+            self._leave({session}, "given back", at, but=turn.holding)
+        added = self.add(session, turn.adds, at)
+        leased: list[tuple[str, int]] = []
+        if turn.lanes:
+            self._let_time_pass(at)
+            leased = self._lease(session, turn, at)
+        due = [life.now.due for life in self.lives.values() if life.now.state == "scheduled"]
+        current = {ask for ask in self._asks.get(session, ()) if self._holds(*ask)}
+        return Expected(
+            settled=settled,
+            added=added,
+            leased=leased,
+            next_due=min(due, default=None) if turn.lanes else None,
+            ended=old_mail,
+            may_end=set(self._mail.get(session, ())),
+            cancels=old_asks & current,
+            may_cancel=current,
+        )
+
+    def handed_out(self, session: int, ended: set[str], cancels: set[tuple[str, int]]) -> None:
+        """Note what the store's answer told the session."""
+        if session in self.until:
+            self._mail[session] -= ended
+            self._asks[session] = {ask for ask in self._asks[session] - cancels if self._holds(*ask)}
+
+    def add(self, session: int | None, calls: Sequence[NewCall], at: int) -> list[Added]:
+        replaced: list[Life] = []
+        answers = [self._add(session, call, at, replaced) for call in calls]
+        self._cancel(replaced, Like(""), at)
+        self._let_rules_hold(at)
+        return answers
+
+    def wait(self, session: int, ids: Sequence[str]) -> list[str]:
+        for id in ids:
+            if id in self.lives:
+                self._inform(session, id)
+        return [id for id in ids if id not in self.lives]
+
+    def cancel(self, ids: Sequence[str], message: str, at: int) -> list[tuple[str, str | None, bool]]:
+        self._cancel([self.lives[id] for id in ids if id in self.lives], message, at)
+        self._let_rules_hold(at)
+        states = [self.lives[id].now.state if id in self.lives else None for id in ids]
+        return [(id, state, state == "leased") for id, state in zip(ids, states, strict=True)]
+
+    # -- rules ------------------------------------------------------------------------------------
+
+    def _let_rules_hold(self, at: int) -> None:
+        """Follow the ends until every rule holds.
+
+        * nothing waits for a call that has ended;
+        * no owned call lives, unasked to cancel, whose parent ended from outside, or ended without
+          having asked for it in its last run;
+        * no session still waits to be told of a call that has ended.
+        """
+        while self._wake(at) or self._cancel(self._unwanted(), Like(""), at):
+            pass
+        for session, id in list(self._waiting):
+            if not self.lives[id].now.live:
+                self._waiting.discard((session, id))
+                self._inform(session, id)
+
+    def _wake(self, at: int) -> bool:
+        free = [
+            life
+            for life in self.lives.values()
+            if life.now.state == "waiting" and not self.lives[str(life.birth.after)].now.live
+        ]
+        for life in free:
+            life.add("awaited call ended", at)
+        return bool(free)
+
+    def _unwanted(self) -> list[Life]:
+        found: list[Life] = []
+        for life in self.lives.values():
+            parent = self.lives[life.birth.parent.id] if life.birth.parent else None
+            if parent is None or not life.birth.owned or parent.now.live or not life.now.live:
+                continue
+            if parent.now.outside or life.now.wanted < parent.now.fence:
+                found.append(life)
+        return found
+
+    def _cancel(self, lives: Iterable[Life], message: Any, at: int) -> bool:
+        """Cancel what lives; tell whether anything changed."""
+        changed = False
+        for life in lives:
+            if life.now.state == "leased" and life.now.asked is None and life.now.session is not None:
+                life.add("asked to cancel", at, message)
+                self._asks[life.now.session].add((life.birth.id, life.now.fence))
+                changed = True
+            elif life.now.state in ("waiting", "scheduled", "ready"):
+                life.add("cancelled", at)
+                changed = True
+        return changed
+
+    def _let_time_pass(self, at: int) -> None:
+        for life in self.lives.values():
+            expires = None if life.birth.expires is None else life.born + life.birth.expires
+            if life.now.state in ("waiting", "scheduled", "ready") and expires is not None and expires <= at:
+                life.add("expired", at)
+        self._let_rules_hold(at)
+        for life in self.lives.values():
+            if life.now.state == "scheduled" and life.now.due <= at:
+                life.add("fell due", at)
+
+    # -- parts of a turn --------------------------------------------------------------------------
+
+    def _holds(self, id: str, fence: int) -> bool:
+        return id in self.lives and (self.lives[id].now.state, self.lives[id].now.fence) == ("leased", fence)
+
+    def _settle(self, outcome: Outcome, at: int) -> bool:
+        current = self._holds(outcome.id, outcome.fence)
+        if current:
+            self.lives[outcome.id].add("settled", at, outcome)
+        return current
+
+    def _lease(self, session: int, turn: Turn, at: int) -> list[tuple[str, int]]:
+        if session not in self.until:
+            return []
+        line = [
+            life
+            for life in self.lives.values()
+            if life.now.state == "ready"
+            and life.birth.lane in turn.lanes
+            and (turn.roots or life.birth.parent is not None)
+        ]
+        line.sort(key=lambda life: life.number)
+        line.sort(key=self.depth, reverse=True)
+        line.sort(key=lambda life: self._root(life).number)
+        line.sort(key=self._place)
+        line.sort(key=self.priority, reverse=True)
+        taken = line[: max(turn.room, 0)]
+        for life in taken:
+            life.add("leased", at, session)
+        return [(life.birth.id, life.now.fence) for life in taken]
+
+    def _add(self, session: int | None, call: NewCall, at: int, replaced: list[Life]) -> Added:
+        if call.parent and not self._holds(call.parent.id, call.parent.fence):
+            return Added(call.id, "lost")
+        there = self.lives.get(call.id)
+        if there and _identity(there.birth) != _identity(call):
+            return Added(call.id, "refused", "id")
+        if not there and call.after and call.after not in self.lives:
+            return Added(call.id, "refused", "after")
+        there = there or self._same_child(call)
+        if not there and call.key:
+            rivals = self._newest_first(lambda other: self._rivals(other, call))
+            if rivals and call.key.on_conflict == "raise":
+                return Added(rivals[0].birth.id, "refused", "key")
+            if rivals and call.key.on_conflict == "join":
+                there = rivals[0]
+            replaced += [] if there else rivals
+        life = there or self._give_birth(call, at)
+        if call.parent and life.birth.parent and life.birth.parent.id == call.parent.id:
+            life.add("wanted", at, call.parent.fence)
+        if call.told and session is not None:
+            self._inform(session, life.birth.id)
+        for callback in call.callbacks:
+            follower = msgspec.structs.replace(callback, after=life.birth.id, parent=None)
+            self._add(session, follower, at, replaced)
+        return Added(life.birth.id, "exists" if there else "added")
+
+    def _give_birth(self, call: NewCall, at: int) -> Life:
+        life = self.lives[call.id] = Life(len(self.lives), call, at)
+        life.add("born", at, bool(call.after and self.lives[call.after].now.live))
+        return life
+
+    def _same_child(self, call: NewCall) -> Life | None:
+        def is_it(other: Life) -> bool:
+            theirs, mine = other.birth.parent, call.parent
+            related = theirs is not None and mine is not None and theirs.id == mine.id
+            return related and call.child_key is not None and other.birth.child_key == call.child_key
+
+        newest = self._newest_first(is_it)[:1]
+        usable = newest and newest[0].now.state in (*LIVE, "succeeded")
+        return newest[0] if usable else None
+
+    def _rivals(self, other: Life, call: NewCall) -> bool:
+        if not other.birth.key or not call.key or other.birth.key.value != call.key.value:
+            return False
+        counted = {"live": LIVE, "done": (*LIVE, "succeeded")}.get(call.key.among)
+        same_scope = _scope(other.birth.lane) == _scope(call.lane)
+        return same_scope and (counted is None or other.now.state in counted)
+
+    def _newest_first(self, wanted: Callable[[Life], bool]) -> list[Life]:
+        return [life for life in reversed(list(self.lives.values())) if wanted(life)]
+
+    def _inform(self, session: int, id: str) -> None:
+        if session in self.until:
+            if self.lives[id].now.live:
+                self._waiting.add((session, id))
+            else:
+                self._mail[session].add(id)
+
+    # -- what follows from birth ------------------------------------------------------------------
+
+    def _parent(self, life: Life) -> Life | None:
+        return self.lives[life.birth.parent.id] if life.birth.parent else None
+
+    def _root(self, life: Life) -> Life:
+        parent = self._parent(life)
+        return life if parent is None else self._root(parent)
+
+    def _place(self, life: Life) -> int:
+        root = self._root(life)
+        return root.birth.due or root.born + root.birth.delay
+
+    def depth(self, life: Life) -> int:
+        parent = self._parent(life)
+        return 0 if parent is None else self.depth(parent) + 1
+
+    def priority(self, life: Life) -> int:
+        if life.birth.priority is not None:
+            return life.birth.priority
+        parent = self._parent(life)
+        return 0 if parent is None else self.priority(parent)
+
+    def snapshot(self, id: str) -> Snapshot:
+        """Return what a store must show of a call."""
+        life = self.lives[id]
+        birth, now = life.birth, life.now
+        fields: dict[str, Any] = {
+            **{name: getattr(birth, name) for name in ("lane", "args", "policy", "owned", "after", "tags")},
+            **{name: getattr(now, name) for name in ("state", "due", "started", "ended", "fence", "attempt")},
+            **{name: getattr(now, name) for name in ("crashes", "session", "value", "error", "progress")},
+        }
+        return Snapshot(
+            id=id,
+            priority=self.priority(life),
+            created=life.born,
+            expires=None if birth.expires is None else life.born + birth.expires,
+            depth=self.depth(life),
+            parent=birth.parent.id if birth.parent else None,
+            key=birth.key.value if birth.key else None,
+            retry_of=birth.retry_of,
+            cancel_asked=now.asked,
+            **fields,
+        )
+
+
+def _scope(lane: Lane) -> tuple[str, str]:
+    return lane.app, lane.fn
+
+
+def _identity(call: NewCall) -> tuple[str, str, bytes]:
+    return call.lane.app, call.lane.fn, call.args

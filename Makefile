@@ -3,7 +3,7 @@
 
 ENV := .venv
 RUN := $(ENV)/bin
-PIP := python -m pip --disable-pip-version-check install --quiet
+PIP := python -m pip --disable-pip-version-check install -qq
 
 # Make a virtual environment $(1) with Python $(2), or with the newest there is, unless it is there and runs.
 define environment

@@ -37,7 +37,7 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread of ours alive, or an asyncio task pending."""
     before = set(threading.enumerate())
-    # Asked for here, first of all, so that it looks last, after the other fixtures have closed what is theirs.
+    # Asked for first, so that it looks last, after the other fixtures have closed what is theirs.
     if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("_no_pending_tasks")
     yield

@@ -41,7 +41,7 @@ def lints() -> list[Lint]:
     return [
         Lint("mypy", ("mypy", "--no-error-summary", *typed)),
         Lint("basedpyright", ("basedpyright",)),
-        Lint("layers", ("lint-imports",)),
+        Lint("layers", ("lint-imports", "--no-logo")),
         Lint("format", ("ruff", "format", "--check", "--quiet", "--diff")),
         Lint("ruff", ("ruff", "check", "--quiet")),
         Lint("sizes", ("python", "tools/sizes.py")),

@@ -51,7 +51,7 @@ def complaints(found: dict[str, Piece], baseline: dict[str, int]) -> Iterator[st
     for key, piece in found.items():
         limit = baseline.get(key, LIMITS[piece.kind])
         if piece.lines > limit:
-            yield f"{key}: a {piece.kind} of {piece.lines} lines, and {limit} is the limit: find a second noun"
+            yield f"{key}: a {piece.kind} of {piece.lines} lines, over {limit}: find its second noun"
     for key, size in baseline.items():
         if size > lowest(found, key):
             yield f"{key}: smaller than tools/sizes.json says: run `python tools/sizes.py --tighten`"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "test-results"
 
 #: What `make check` runs.
-QUICK = ("unit", "typing", "docs")
+QUICK = ("unit", "typing", "docs", "tools")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
 #: A suite that takes longer than this hangs, where no test's own limit can see it.

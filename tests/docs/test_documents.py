@@ -1,0 +1,99 @@
+"""Every python block of a document runs; every command that one shows exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.docs.blocks import DOCUMENTS, ROOT, Block, of_document
+from tests.docs.scenes import Scene, commands, play, scenes
+
+BLOCKS = [block for path in DOCUMENTS for block in of_document(path)]
+SCENES = [scene for path in DOCUMENTS for scene in scenes(of_document(path))]
+CONSOLES = [block for block in BLOCKS if block.language == "console"]
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.place)
+def test_programs_run(scene: Scene, tmp_path: Path) -> None:
+    play(scene, tmp_path)
+
+
+def test_programs_that_are_not_run_compile() -> None:
+    for block in BLOCKS:
+        if "no-run" in block.directives:
+            compile(block.text, block.place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("block", CONSOLES, ids=lambda block: block.place)
+def test_commands_exist(block: Block) -> None:
+    lines = [command for command, _ in commands(block.text)]
+
+    assert lines, f"{block.place}: a command begins with `$ `"
+    for line in lines:
+        for words in segments(line):
+            assert not (unknown := missing(words)), f"{block.place}: `{' '.join(words)}`: {unknown}"
+
+
+def test_languages_have_one_spelling() -> None:
+    """Nothing escapes by another name: programs are `python`, commands `console`."""
+    others = {"py", "python3", "pycon", "bash", "sh", "shell", "zsh"}
+
+    assert [block.place for block in BLOCKS if block.language in others] == []
+
+
+def segments(line: str) -> Iterator[list[str]]:
+    """Yield the commands of a line of shell, each without the variables that it sets."""
+    words: list[str] = []
+    for word in [*shlex.split(line, comments=True), ";"]:
+        if word not in {"|", "||", "&&", "&", ";"}:
+            if words or not re.match(r"\w+=", word):
+                words.append(word)
+        elif words:
+            yield words
+            words = []
+
+
+def missing(words: list[str]) -> str | None:
+    """Return what a command names and we do not have."""
+    match words:
+        case ["everloop", *rest]:
+            from everloop.cli import main
+
+            return missing_option(main, rest)
+        case ["make", *rest]:
+            targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+            return next((word for word in rest if "=" not in word and word not in targets), None)
+        case ["pip" | "uv", *rest]:
+            asked = re.findall(r"everloop\[([\w,]+)\]", " ".join(rest))
+            return next(
+                (extra for extra in ",".join(asked).split(",") if extra and extra not in extras()), None
+            )
+        case ["python", path, *_] if path.endswith(".py") and path.startswith(
+            ("examples/", "tools/", "bench/")
+        ):
+            return None if (ROOT / path).exists() else path
+    return None
+
+
+def missing_option(command: click.Command, words: list[str]) -> str | None:
+    """Return the first sub-command or option that the command line does not know."""
+    if isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.commands.get(words[0])
+        return missing_option(found, words[1:]) if found else words[0]
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    options = [word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)]
+    return next((option for option in options if option not in known | {"--help"}), None)
+
+
+def extras() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return set(project["optional-dependencies"])

@@ -1,0 +1,81 @@
+"""A suite is counted, and one in which nothing ran is a failure."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import suites
+
+PASSES = "def test_a():\n    pass\n"
+FAILS = "def test_b():\n    assert False\n"
+SKIPS = "import pytest\n\ndef test_c():\n    pytest.skip('no server')\n"
+BREAKS = "import pytest\n\n@pytest.fixture\ndef broken():\n    1 / 0\n\ndef test_d(broken):\n    pass\n"
+KILLS = "import os\n\ndef test_e():\n    os._exit(9)\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(suites, "ROOT", tmp_path)
+    monkeypatch.setattr(suites, "RESULTS", tmp_path / "results")
+    (tmp_path / "tests" / "unit").mkdir(parents=True)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:asyncio\n", encoding="utf-8")
+    return tmp_path
+
+
+def run(project: Path, *sources: str) -> tuple[int, int, int]:
+    """Run a suite of these files; return how many passed, failed and were skipped."""
+    for number, source in enumerate(sources):
+        (project / "tests" / "unit" / f"test_{number}.py").write_text(source, encoding="utf-8")
+    tally = suites.run(suites.Suite("unit", Path(sys.executable)))
+    assert bool(tally.complaints) == bool(tally.failed)
+    return tally.passed, tally.failed, tally.skipped
+
+
+@pytest.mark.parametrize(
+    ("sources", "counts"),
+    [
+        ((PASSES,), (1, 0, 0)),
+        ((PASSES, FAILS, SKIPS, BREAKS), (1, 2, 1)),
+        ((SKIPS,), (0, 1, 1)),
+        ((), (0, 1, 0)),
+        (("import no_such_module\n",), (0, 1, 0)),
+        ((KILLS,), (0, 1, 0)),
+    ],
+    ids=["all passed", "some of each", "all skipped", "no tests", "not collected", "pytest died"],
+)
+def test_a_suite_is_counted(project: Path, sources: tuple[str, ...], counts: tuple[int, int, int]) -> None:
+    assert run(project, *sources) == counts
+
+
+def test_a_suite_that_hangs_is_a_failure(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suites, "LIMIT_S", 0.01)
+
+    assert run(project, PASSES) == (0, 1, 0)
+
+
+def test_a_folder_with_tests_is_a_suite_and_quick_ones_come_first(project: Path) -> None:
+    for name in ("stores", "parity", "unit"):
+        (project / "tests" / name / "deep").mkdir(parents=True)
+        (project / "tests" / name / "deep" / "test_x.py").touch()
+    (project / "tests" / "support").mkdir()
+
+    assert suites.names() == ["unit", "parity", "stores"]
+
+
+def test_the_plan_covers_every_python(project: Path) -> None:
+    for name in ("cli", "stores", "unit"):
+        (project / "tests" / name).mkdir(exist_ok=True)
+        (project / "tests" / name / "test_x.py").touch()
+    (project / ".venv-3.9" / "bin").mkdir(parents=True)
+    (project / ".venv-3.9" / "bin" / "python").touch()
+
+    assert [suite.title for suite in suites.plan(everything=False)] == ["unit"]
+    assert [suite.title for suite in suites.plan(everything=True)] == [
+        "unit",
+        "cli",
+        "stores",
+        "unit (Python 3.9)",
+        "stores (Python 3.9)",
+    ]

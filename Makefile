@@ -35,6 +35,13 @@ test: $(ENV)/.dev ## everything, on each Python that is installed
 bench: $(ENV)/.dev ## measure the speed, beside the machine's limits; ARGS="--check" compares the ratios
 	@$(RUN)/python -m bench $(ARGS)
 
+.PHONY: coverage
+coverage: $(ENV)/.dev ## which lines and branches the fast suites reach
+	@$(RUN)/coverage erase
+	@$(RUN)/coverage run -m pytest -q tests/unit tests/stores tests/engine
+	@$(RUN)/coverage combine --quiet
+	@$(RUN)/coverage report
+
 .PHONY: format
 format: $(ENV)/.dev ## put the code into the one format, and mend what ruff can mend
 	@$(RUN)/ruff check --fix-only --quiet

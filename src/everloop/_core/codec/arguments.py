@@ -38,6 +38,9 @@ _NO_KEYWORDS: Final[dict[str, Any]] = {}
 #: How many combinations of exact types are remembered per function.
 _REMEMBERED: Final = 128
 
+#: Positional arguments in order, and arguments by name, each with the parameter that takes it.
+_Arranged = tuple[list[tuple[Parameter, Any]], dict[str, tuple[Parameter, Any]]]
+
 
 class Arguments:
     """What a task function takes, compiled once.
@@ -123,10 +126,10 @@ class Arguments:
                     return _encode((args, _NO_KEYWORDS))
                 except ValueError:
                     pass  # a lone surrogate, or an int of thousands of digits: below says which
-        positional, keywords = self._arrange(args, kwargs)
-        data = self._dump(positional, keywords)
-        if not keywords:
-            self._remember(positional)
+        arranged = self._arrange(args, kwargs)
+        data = self._dump(arranged)
+        if not arranged[1]:
+            self._remember(arranged[0])
         return data
 
     def bind_before_last(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -138,43 +141,42 @@ class Arguments:
             ArgumentError: They do not fit the signature, or leave no place for one more.
             NotStorable: One of them would not come back equal.
         """
-        data = self._dump(*self._arrange(args, kwargs, more=1))
+        data = self._dump(self._arrange(args, kwargs, more=1))
         return data[:-1] + b",1]"
 
-    def _arrange(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, more: int = 0
-    ) -> tuple[list[tuple[Parameter, Any]], dict[str, tuple[Parameter, Any]]]:
-        """Give each argument to its parameter, as Python would."""
+    def _arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, more: int = 0) -> _Arranged:
+        """Give each argument to its parameter, as Python would; `more` positional ones come later."""
         if len(args) > len(self._slots) and self._rest is None:
             raise self._wrong(f"takes {_count(self._slots)} but {len(args)} {_were(len(args))} given")
-        given = dict(zip((p.name for p in self._slots), args, strict=False))
-        keywords: dict[str, tuple[Parameter, Any]] = {}
-        for name, value in kwargs.items():
-            parameter = self._named.get(name, self._extra)
-            if name in self._injected:
-                raise self._wrong(f"is given {name!r} by Everloop when it runs; leave it out of the call")
-            if parameter is None:
-                raise self._unexpected(name)
-            if parameter is not self._extra and name in given:
-                raise self._wrong(f"got multiple values for argument {name!r}")
-            keywords[name] = parameter, value
-        positional: list[tuple[Parameter, Any]] = []
-        for index, parameter in enumerate(self._slots):
-            if index < len(args):
-                positional.append((parameter, args[index]))
-            elif parameter.name in keywords and keywords[parameter.name][0] is parameter:
-                positional.append(keywords.pop(parameter.name))
-            else:
+        keywords = self._arrange_keywords(len(args), kwargs)
+        positional = list(zip(self._slots, args, strict=False))
+        for parameter in self._slots[len(args) :]:
+            if keywords.get(parameter.name, (None,))[0] is not parameter:
                 break
+            positional.append(keywords.pop(parameter.name))
         if self._rest is not None:
             positional.extend((self._rest, value) for value in args[len(self._slots) :])
-        if more and len(positional) >= len(self._slots) and self._rest is None:
+        elif len(positional) + more > len(self._slots):
             raise self._wrong(
                 f"has no place for one more argument after these {len(positional)}: the finished task"
             )
         self._require_all(len(positional) + more, keywords)
         ordered = {name: keywords.pop(name) for name in self._named if name in keywords}
         return positional, ordered | keywords
+
+    def _arrange_keywords(self, positional: int, kwargs: dict[str, Any]) -> dict[str, tuple[Parameter, Any]]:
+        taken = {parameter.name for parameter in self._slots[:positional]}
+        keywords: dict[str, tuple[Parameter, Any]] = {}
+        for name, value in kwargs.items():
+            if name in self._injected:
+                raise self._wrong(f"is given {name!r} by Everloop when it runs; leave it out of the call")
+            parameter = self._named.get(name, self._extra)
+            if parameter is None:
+                raise self._unexpected(name)
+            if parameter is not self._extra and name in taken:
+                raise self._wrong(f"got multiple values for argument {name!r}")
+            keywords[name] = parameter, value
+        return keywords
 
     def _require_all(self, positional: int, keywords: Collection[str]) -> None:
         have = {p.name for p in self._slots[:positional]}
@@ -191,9 +193,8 @@ class Arguments:
             names = " and ".join(filter(None, [", ".join(map(repr, missing[:-1])), repr(missing[-1])]))
             raise self._wrong(f"is missing {len(missing)} required argument{plural}: {names}")
 
-    def _dump(
-        self, positional: list[tuple[Parameter, Any]], keywords: dict[str, tuple[Parameter, Any]]
-    ) -> bytes:
+    def _dump(self, arranged: _Arranged) -> bytes:
+        positional, keywords = arranged
         values = [self._dump_one(p, p.name, value) for p, value in positional]
         named = {name: self._dump_one(p, name, value) for name, (p, value) in keywords.items()}
         try:

@@ -66,10 +66,9 @@ def _require_same_kind(went: Any, came: Any) -> None:
 def _require_same_items(went: Any, came: Any, depth: int) -> None:
     if len(went) != len(came):
         raise _changed(went, came)
-    if went == came:
-        kinds = list(map(type, went))
-        if kinds == list(map(type, came)) and _ATOMS.issuperset(kinds):
-            return
+    kinds = list(map(type, went))
+    if _ATOMS.issuperset(kinds) and kinds == list(map(type, came)) and went == came:
+        return
     for index, (a, b) in enumerate(zip(went, came, strict=True)):
         try:
             require_same(a, b, depth + 1)

@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, ParamSpecArgs, ParamSpecKwargs, TypeVar, Union, get_args, get_origin
 
 from everloop._core.codec import records
 from everloop._core.codec.known import Known
@@ -36,7 +36,12 @@ def strip(hint: Any) -> Any:
 
 def is_open(hint: Any) -> bool:
     """Tell whether the hint says nothing: `Any`, `object`, a type variable, nothing at all."""
-    return any(hint is word for word in _OPEN) or isinstance(hint, TypeVar | str | typing.ForwardRef)
+    # `**kwargs: Unpack[SomeTypedDict]` says something per name; what it says is not looked at.
+    return (
+        any(hint is word for word in _OPEN)
+        or isinstance(hint, TypeVar | ParamSpecArgs | ParamSpecKwargs | str | typing.ForwardRef)
+        or get_origin(hint) is typing.Unpack
+    )
 
 
 def exact_types(hint: Any) -> frozenset[type]:
@@ -102,10 +107,14 @@ def describe(hint: Any) -> str:
     """Return the hint as a reader of the code would write it."""
     if hint is type(None) or hint is None:
         return "None"
-    if isinstance(hint, type) and not get_args(hint):
-        return hint.__qualname__
     if isinstance(hint, str):
         return hint
     if union := members(hint):
         return " | ".join(describe(member) for member in union)
-    return str(hint).replace("typing.", "")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return describe(arguments[0])
+    if isinstance(origin, type) and arguments and not isinstance(arguments[0], list):
+        inner = ", ".join("..." if argument is ... else describe(argument) for argument in arguments)
+        return f"{origin.__qualname__}[{inner}]"
+    return hint.__qualname__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -62,9 +62,9 @@ def load_error(data: bytes, raises: Raises = (), *, task_id: str = "") -> TaskFa
         return failure
 
 
-def _load(
-    record: dict[str, Any], declared: Mapping[tuple[str, str], type[BaseException]], task_id: str
-) -> TaskFailed:
+def _load(record: Any, declared: Mapping[tuple[str, str], type[BaseException]], task_id: str) -> TaskFailed:
+    if not isinstance(record, dict):
+        raise Refused(f"it is {short(record)}, and no object")
     cls = _find_class(record, declared)
     error: TaskFailed | None = None
     if cls is not None and issubclass(cls, TaskFailed):

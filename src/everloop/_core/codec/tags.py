@@ -143,6 +143,8 @@ def _fields_tree(value: Mapping[str, Any], known: Known, depth: int) -> dict[str
     tree: dict[str, Any] = {}
     for key, item in value.items():
         try:
+            if known.careful:
+                _careful_tree(key)
             tree[key] = to_tree(item, known, depth + 1)
         except Refused as refused:
             raise refused.within(key_step(key)) from None

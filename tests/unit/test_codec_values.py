@@ -191,7 +191,7 @@ TYPED = [
     (type(None), None),
     (bytes, b"\xff\x00"),
     (bytearray, bytearray(b"x")),
-    (datetime, datetime(2026, 1, 2, 3, 4, 5, 6)),  # noqa: DTZ001  naive values are values, too
+    (datetime, datetime(2026, 1, 2, 3, 4, 5, 6)),  # naive ones are values, too
     (datetime, datetime(2026, 1, 2, tzinfo=UTC)),
     (datetime, datetime(1890, 1, 1, tzinfo=timezone(timedelta(seconds=3208)))),
     (date, date(2026, 1, 2)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from typing_extensions import Unpack
 
@@ -20,7 +20,7 @@ from everloop._core.calls import Event
 from everloop._core.clock import SystemClock
 from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
-from everloop._core.policy import Delay, check_delay
+from everloop._core.policy import Delay, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
 from everloop._functions import TaskFunction, check_function
 from everloop._notices import notice
@@ -36,6 +36,9 @@ from everloop.resources.injection import Scopes
 from everloop.resources.resource import Resource, ResourcePool
 from everloop.store.protocol import Store
 from everloop.store.url import store_from_url
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,14 +105,16 @@ class App(Client):
         self.payloads = Payloads(codecs)
         self.imports = tuple(imports)
         self.lease = check_delay("App(lease=)", lease, least=0.5) / 1e6
-        self.cancel_wait = self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
+        self.cancel_wait = (
+            self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
+        )
         self._url = store
         self._functions = {}
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
         self._raises = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in raises}
         self._resources = ResourcePool()
         self._interrupt_cancels = False
-        self._module = sys._getframe(1).f_globals.get("__name__", "__main__")
+        self._module = sys._getframe(1).f_globals.get("__name__", "__main__")  # noqa: SLF001 - for the command in a notice
         self._sessions = Sessions(
             self._make_session, self.serves, self._resources.aclose, self.worker_command, embed=embed
         )
@@ -133,16 +138,16 @@ class App(Client):
         run: Literal["loop", "thread"] = ...,
         **options: Unpack[Options],
     ) -> TaskDecorator: ...
-    def task(
+    def task(  # type: ignore[misc]  # mypy compares **options with a TypedDict
         self,
         fn: Callable[..., Any] | None = None,
         /,
         *,
-        name: str | None = None,
+        name: str = "",
         aliases: Sequence[str] = (),
         raises: Sequence[type[BaseException]] = (),
         run: Literal["loop", "thread"] | None = None,
-        **options: Unpack[Options],
+        **options: Any,
     ) -> Any:
         """Make a function a task function: calling it gives a durable `Call`.
 
@@ -166,7 +171,7 @@ class App(Client):
                 fn,
                 name=check_name("name", name or fn.__name__),
                 run=_where(fn, run),
-                settings=read_options(options, f"@app.task on {fn.__name__}()"),
+                settings=read_options(cast("Options", options), f"@app.task on {fn.__name__}()"),
                 aliases=aliases,
                 raises=raises,
             )
@@ -251,8 +256,7 @@ class App(Client):
             queues: Which queues it serves; by default those that the functions name, and "default".
             grace: Seconds that running bodies get to finish on leaving; what runs longer is released.
         """
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise OptionError(f"`concurrency` is a whole number from 1, not {concurrency!r}")
+        check_whole("concurrency", concurrency, 1)
         names = None if queues is None else tuple(check_name("queues", queue) for queue in queues)
         self._concurrency = concurrency
         async with self._sessions.worker(names, concurrency, check_delay("grace", grace) / 1e6):
@@ -297,6 +301,8 @@ class App(Client):
     def store_url(self) -> str:
         """The URL of the store: given, from `EVERLOOP_STORE`, or a file below the current folder."""
         url = self._url or os.environ.get("EVERLOOP_STORE")
+        if url == "memory://":
+            return f"memory://{self.name}-{id(self):x}"  # private, but the same for each loop of this app
         if url:
             return url
         folder = Path.cwd() / ".everloop"
@@ -331,13 +337,19 @@ class App(Client):
         session = await self._sessions.opened()
         outcome = Outcome(attempt.leased.id, attempt.leased.fence, Event.SUCCEED, value)
 
-        async def settle(connection: Any) -> None:
-            if not await session.store.settle_on(connection, session.number, outcome):
+        async def settle(connection: AsyncConnection) -> None:
+            wake = await session.store.settle_on(connection, outcome)
+            if wake is None:
                 raise LeaseLost("another worker owns this call now; its transaction was rolled back")
-            attempt.settled_inside = True
+
+            def committed() -> None:
+                attempt.settled_inside = True
+                wake()
+                session.turns.look()
+
+            transaction.after_commit = committed
 
         transaction.before_commit = settle
-        transaction.after_commit = session.store.ring_after(session.number)
 
     def worker_command(self) -> str:
         """Return the command that starts a worker for this app."""
@@ -355,7 +367,7 @@ def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread"]
     Raises:
         OptionError: `run` is unknown, or does not fit the function.
     """
-    is_async = asyncio.iscoroutinefunction(fn)
+    is_async = inspect.iscoroutinefunction(fn)
     if run is None:
         return "loop" if is_async else "thread"
     if run not in ("loop", "thread"):

@@ -51,9 +51,7 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
     __module__ = "everloop"
     __slots__ = ("_birth", "_overrides", "_steps", "_taken", "args", "function", "id")
 
-    def __init__(
-        self, function: TaskFunction[..., R_co], args: bytes, overrides: Settings = NOTHING
-    ) -> None:
+    def __init__(self, function: TaskFunction[..., R_co], args: bytes, overrides: Settings = NOTHING) -> None:
         self.function = function
         self.args = args
         self.id = overrides.id or new_id()
@@ -117,7 +115,13 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
     # -- as a coroutine -----------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, Any, R_co]:
-        task: Task[R_co] = self.function.app.begin(self)
+        app = self.function.app
+        try:
+            app.check_wait(self.function.name)
+        except BaseException:
+            self._taken = True  # refused, and said so: no warning that it was never awaited
+            raise
+        task: Task[R_co] = app.begin(self)
         return task.__await__()
 
     def send(self, value: Any, /) -> Any:

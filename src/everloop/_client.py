@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
@@ -20,7 +20,7 @@ from everloop._functions import TaskFunction
 from everloop._options import Options, read_options
 from everloop._sessions import OpenSession, Sessions
 from everloop._task import Task
-from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.attempt import CURRENT
 from everloop.engine.batcher import Batcher
 from everloop.engine.closing import loop_is_closing
 from everloop.engine.session import Session
@@ -62,11 +62,6 @@ class Client:
         """
         function = call.function
         entry = self._sessions.current()
-        if owned and (what := held()) is not None:
-            raise WouldDeadlock(
-                f"waiting for {function.name}() while holding {what}: the call may need it, and would wait for ever. "
-                "Leave the `async with` block (or commit) first, or submit the call without waiting for it"
-            )
         call.take()
         attempt = CURRENT.get()
         new = function.new_call(call, attempt, owned=owned)
@@ -79,6 +74,22 @@ class Client:
         else:
             self._add_keyed(entry, new, task)
         return task
+
+    def check_wait(self, name: str, *, only_to_store: bool = False) -> None:
+        """Refuse to wait for a call (or only for its commit) while holding what that may need.
+
+        Raises:
+            WouldDeadlock: It names both.
+        """
+        what = held(own_write=only_to_store)
+        if what is not None:
+            waited = f"the commit of {name}()" if only_to_store else f"{name}()"
+            raise WouldDeadlock(
+                f"waiting for {waited} while holding {what}: it may need the same, and both would wait for "
+                "ever. Leave the `async with` block first; a task that is given the connection can return, "
+                "and "
+                "its caller can go on"
+            )
 
     def create_task(self, call: Call[R], **options: Unpack[Options]) -> Task[R]:
         """Schedule a call and return its `Task` at once; it is written by the next group commit.
@@ -132,6 +143,11 @@ class Client:
             ```
         """
         call = self._with(call, options)
+        try:
+            self.check_wait(call.function.name, only_to_store=True)
+        except BaseException:
+            call.close()
+            raise
         await self._sessions.current().session.turns.room()
         task = self.begin(call, owned=False)
         await task.stored()
@@ -203,7 +219,7 @@ class Client:
                     break
                 await turns.room()
                 task = self.begin(call, owned=owned)
-                task.add_done_callback(finished.put_nowait)  # type: ignore[arg-type]  # it is that task
+                task.add_done_callback(finished.put_nowait)
                 unfinished += 1
             if unfinished:
                 task = await finished.get()
@@ -240,7 +256,9 @@ class Client:
         return task
 
     def _task_of(self, session: Session, snapshot: Snapshot) -> Task[Any]:
-        task: Task[Any] = Task(self, session, snapshot.id, snapshot.lane.fn, owned=False, state=snapshot.state)
+        task: Task[Any] = Task(
+            self, session, snapshot.id, snapshot.lane.fn, owned=False, state=snapshot.state
+        )
         task.added(Added(snapshot.id))
         task.show(snapshot)
         return task
@@ -437,6 +455,3 @@ def _not_found(id_: object) -> TaskNotFound:
     text = str(id_)
     hint = "" if is_id(text) else " (an id looks like 0198c0de-0000-7000-8000-000000000001)"
     return TaskNotFound(f"no call has the id {text!r}{hint}")
-
-
-__all__ = ["Attempt", "Client", "Iterator"]

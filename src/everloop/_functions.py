@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
 from functools import partial
@@ -40,9 +40,12 @@ class Home(Protocol):
 
     name: str
     payloads: Payloads
-    threads: Executor
+
+    @property
+    def threads(self) -> Executor: ...
 
     def begin(self, call: Call[R]) -> Task[R]: ...
+    def check_wait(self, name: str) -> None: ...
     async def finished_task(self, id_: str) -> Task[Any]: ...
     async def settle_inside(self, attempt: Attempt, scopes: Scopes, value: bytes) -> None: ...
 
@@ -78,7 +81,6 @@ class TaskFunction(Generic[P, R]):
         self.policy = settings.policy
         self.injected = injected(fn)
         self.arguments = Arguments(fn, injected=tuple(self.injected))
-        self.result = Shape(_result_annotation(fn))
         self._overrides = NOTHING
         self._lane = Lane(app.name, settings.queue or "default", name)
         self.__doc__ = fn.__doc__
@@ -93,6 +95,11 @@ class TaskFunction(Generic[P, R]):
         """
         bound = self.app.payloads.wrap(self.arguments.bind(args, kwargs), f"the arguments of {self.name}()")
         return Call(self, bound, self._overrides)
+
+    @property
+    def result(self) -> Shape:
+        """The shape of what it returns."""
+        return self.arguments.result
 
     def __repr__(self) -> str:
         return f"<everloop.TaskFunction {self.name}>"
@@ -119,7 +126,7 @@ class TaskFunction(Generic[P, R]):
         """
         copy: TaskFunction[P, R] = object.__new__(TaskFunction)
         copy.__dict__.update(self.__dict__)
-        copy._overrides = self._overrides.then(read_options(options, self.name))  # noqa: SLF001 - of our own class
+        copy._overrides = self._overrides.then(read_options(options, self.name))
         return copy
 
     async def plain(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -133,7 +140,9 @@ class TaskFunction(Generic[P, R]):
         """Return the record that adds `call`."""
         overrides = call.overrides
         if overrides is NOTHING and parent is None and self._is_plain:
-            return NewCall(id=call.id, lane=self._lane, args=call.args, priority=self.settings.priority, told=told)
+            return NewCall(
+                id=call.id, lane=self._lane, args=call.args, priority=self.settings.priority, told=told
+            )
         s = self.settings.then(overrides)
         policy = b"" if overrides.policy == _NO_POLICY else _policy_json.encode(overrides.policy)
         return NewCall(
@@ -179,9 +188,7 @@ class TaskFunction(Generic[P, R]):
         try:
             return self.app.payloads.wrap(self.result.dump(value), f"the result of {self.name}()")
         except NotStorable as error:
-            raise ResultNotStorable(
-                f"{self.name}() ran, but its result cannot be stored: {error}"
-            ) from error
+            raise ResultNotStorable(f"{self.name}() ran, but its result cannot be stored: {error}") from error
 
     async def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         if self.run == "loop":
@@ -207,7 +214,7 @@ def _guarded(work: Callable[[], R]) -> tuple[R | None, BaseException | None]:
     """Carry an exception out of the thread as a value: a future refuses StopIteration, for one."""
     try:
         return work(), None
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - carried, not swallowed
         return None, error
 
 
@@ -225,7 +232,8 @@ def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
         callback = callback.func
     if not isinstance(callback, TaskFunction):
         raise OptionError(
-            f"`on_done` takes task functions (or functools.partial of one), not {callback!r}: it runs on a worker, "
+            f"`on_done` takes task functions (or functools.partial of one), not {callback!r}: it runs on a "
+            "worker, "
             "after this process may have died. For a function of this process use task.add_done_callback(...)"
         )
     function: TaskFunction[..., Any] = callback
@@ -245,10 +253,6 @@ def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
     )
 
 
-def _result_annotation(fn: Callable[..., Any]) -> Any:
-    return inspect.signature(fn).return_annotation
-
-
 def check_function(fn: object) -> None:
     """Refuse what cannot be a task function, and say what to do.
 
@@ -261,7 +265,9 @@ def check_function(fn: object) -> None:
         raise FunctionError(f"@app.task decorates a function (`async def` or `def`), not {fn!r:.120}")
     where = f"{fn.__qualname__}() at {fn.__code__.co_filename}:{fn.__code__.co_firstlineno}"
     if fn.__name__ == "<lambda>":
-        raise FunctionError(f"a lambda has no name under which a worker could find it ({where}); write a `def`")
+        raise FunctionError(
+            f"a lambda has no name under which a worker could find it ({where}); write a `def`"
+        )
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
         raise FunctionError(
             f"{where} is a generator: a call has one result. Return a list, or submit a call per item"
@@ -270,17 +276,7 @@ def check_function(fn: object) -> None:
     first = next(iter(inspect.signature(fn).parameters), "")
     if first in ("self", "cls") or (outer and not outer.endswith("<locals>")):
         raise FunctionError(
-            f"{where} is a method: a worker has no object to call it on. Move it to module level and pass what it "
+            f"{where} is a method: a worker has no object to call it on. Move it to module level and pass "
+            "what it "
             "needs as arguments"
         )
-
-
-__all__ = [
-    "AsyncIterator",
-    "Awaitable",
-    "Coroutine",
-    "Home",
-    "TaskFunction",
-    "callback_call",
-    "check_function",
-]

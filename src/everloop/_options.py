@@ -15,7 +15,7 @@ import msgspec
 from everloop._core.clock import LAST, instant
 from everloop._core.errors import OptionError
 from everloop._core.ids import is_id
-from everloop._core.policy import CRASHES, Delay, Key, Retry, check_delay
+from everloop._core.policy import Delay, Key, Retry, check_delay, check_whole
 from everloop._core.text import near_miss
 from everloop.engine.executor import Policy, RetryRule, class_name
 
@@ -105,7 +105,8 @@ def read_options(options: Options, where: str) -> Settings:
     for name in options:
         if name not in NAMES:
             raise OptionError(
-                f"unknown option `{name}` for {where}{near_miss(name, NAMES)}; the options are {', '.join(NAMES)}"
+                f"unknown option `{name}` for {where}{near_miss(name, NAMES)}; the options are "
+                f"{', '.join(NAMES)}"
             )
     if "delay" in options and "at" in options:
         raise OptionError(f"{where}: give `delay` or `at`, not both")
@@ -134,17 +135,15 @@ def _queue(options: Options) -> str | None:
 def check_name(what: str, name: object) -> str:
     """Return a name of a queue, function or app, or say why it cannot be one."""
     if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable() or "," in name:
-        raise OptionError(f"`{what}` is a printable text of 1 to 200 characters without commas, not {name!r:.100}")
+        raise OptionError(
+            f"`{what}` is a printable text of 1 to 200 characters without commas, not {name!r:.100}"
+        )
     return name
 
 
 def _priority(options: Options) -> int | None:
     value: object = options.get("priority")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not -100 <= value <= 100:
-        raise OptionError(f"`priority` is a whole number from -100 to 100 (higher goes first), not {value!r}")
-    return value
+    return None if value is None else check_whole("priority", value, -100, 100)
 
 
 def _at(options: Options) -> int | None:
@@ -206,11 +205,7 @@ def _retry(options: Options) -> RetryRule | None:
 
 def _crashes(options: Options) -> int | None:
     value: object = options.get("crashes")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1_000:
-        raise OptionError(f"`crashes` is a whole number from 0 to 1000 (the default is {CRASHES}), not {value!r}")
-    return value
+    return None if value is None else check_whole("crashes", value, 0, 1_000)
 
 
 def _key(options: Options) -> Key | None:

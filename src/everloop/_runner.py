@@ -17,15 +17,13 @@ T = TypeVar("T")
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return uvloop's loop when it is installed, else asyncio's."""
     try:
-        import uvloop  # noqa: PLC0415 - optional
+        import uvloop
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
 
 
-def run_main(
-    main: Coroutine[Any, Any, T], inside: Callable[[], AbstractAsyncContextManager[object]]
-) -> T:
+def run_main(main: Coroutine[Any, Any, T], inside: Callable[[], AbstractAsyncContextManager[object]]) -> T:
     """Run `main` within `inside()` on a new loop.
 
     Raises:

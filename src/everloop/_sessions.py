@@ -208,9 +208,14 @@ class Sessions:
         functions = self._functions(None)
         if entry.automatic and self._embed and (session.worker is not None or lane in functions):
             await session.start_worker(functions, EMBEDDED)
-            notice(f"no worker was running, so this process runs its tasks itself; to run them apart: {self._hint()}")
+            notice(
+                "no worker was running, so this process runs its tasks itself; to run them apart: "
+                f"{self._hint()}"
+            )
         else:
-            notice(f"no worker serves queue {lane.queue!r} of {lane.app!r} with {lane.fn!r}: run {self._hint()}")
+            notice(
+                f"no worker serves queue {lane.queue!r} of {lane.app!r} with {lane.fn!r}: run {self._hint()}"
+            )
 
 
 def _failed(ready: asyncio.Task[None]) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from everloop._core.calls import State
 from everloop._core.clock import moment
@@ -44,12 +44,11 @@ class Reader(Protocol):
 
     cancel_wait: float
 
+    def check_wait(self, name: str, *, only_to_store: bool = False) -> None: ...
     def read_value(self, name: str, stored: bytes) -> Any: ...
     def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException: ...
     def ask_to_cancel(self, session: Session, task_id: str, message: str) -> None: ...
     def is_closing(self, session: Session) -> bool: ...
-
-    """Whether the loop, the app or the terminal ends the waiting, and not a user's cancel."""
 
 
 class Task(asyncio.Future[R]):
@@ -146,6 +145,7 @@ class Task(asyncio.Future[R]):
         """
         if self._is_stored:
             return
+        self._reader.check_wait(self._name, only_to_store=True)
         if self._stored is None:
             self._stored = self.get_loop().create_future()
         await asyncio.shield(self._stored)
@@ -168,13 +168,13 @@ class Task(asyncio.Future[R]):
         self._attempts = snapshot.attempt
         self._seen = snapshot.state
         if snapshot.state.final and not self.done():
-            self.ended(
-                Ended(snapshot.id, snapshot.state, snapshot.value, snapshot.error, snapshot.attempt)
-            )
+            self.ended(Ended(snapshot.id, snapshot.state, snapshot.value, snapshot.error, snapshot.attempt))
 
     # -- waiting --------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, R]:
+        if not self.done():
+            self._reader.check_wait(self._name)
         if self._owned or self.done():
             return super().__await__()
         # Cancelling the awaiting side must not reach this future: it only observes.
@@ -182,9 +182,7 @@ class Task(asyncio.Future[R]):
 
     __iter__ = __await__
 
-    def add_done_callback(
-        self, fn: Callable[[asyncio.Future[R]], object], /, *, context: Context | None = None
-    ) -> None:
+    def add_done_callback(self, fn: Callable[[Self], object], /, *, context: Context | None = None) -> None:
         """Call `fn(task)` soon after the end, on this loop, as asyncio does."""
         if not self.done():
             self._session.hold(self)
@@ -296,7 +294,7 @@ class Task(asyncio.Future[R]):
     def _set_value(self, stored: bytes | None) -> None:
         try:
             value = self._reader.read_value(self._name, stored or b"")
-        except Exception as error:  # it belongs to who asks for the result
+        except Exception as error:  # noqa: BLE001 - it belongs to who asks for the result
             self.set_exception(error)
             self._quiet()
         else:
@@ -314,5 +312,6 @@ def _refusal(answer: Added, name: str) -> Exception:
     if answer.reason == "after":
         return TaskNotFound(f"the call that {name!r} should follow is not in the store")
     return IdConflict(
-        f"the id {answer.id!r} belongs to another call (another function or other arguments than this {name!r})"
+        f"the id {answer.id!r} belongs to another call (another function or other arguments than this "
+        f"{name!r})"
     )

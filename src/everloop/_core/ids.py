@@ -17,7 +17,7 @@ _counter: count[int]
 
 
 def _reseed() -> None:
-    global _random, _counter
+    global _random, _counter  # noqa: PLW0603 - per process, by design
     bits = int.from_bytes(os.urandom(8), "big")
     _random = f"{0x8000 | (bits >> 50):04x}"[-4:] + f"-{bits & 0xFFFFFFFF:08x}"
     _counter = count(bits >> 40 & 0xFFF)

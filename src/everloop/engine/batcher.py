@@ -33,7 +33,9 @@ class Batcher(Generic[T, A]):
         ```
     """
 
-    def __init__(self, flush: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, most: int, name: str) -> None:
+    def __init__(
+        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, most: int, name: str
+    ) -> None:
         self._flush = flush
         self._most = most
         self._name = name
@@ -59,7 +61,7 @@ class Batcher(Generic[T, A]):
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:
                 answers = await self._flush([item for item, _ in batch])
-            except Exception as error:  # it belongs to those who asked
+            except Exception as error:  # noqa: BLE001 - it belongs to those who asked
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)

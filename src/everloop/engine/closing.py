@@ -16,7 +16,7 @@ def loop_is_closing() -> bool:
     runner = getattr(getattr(signal.getsignal(signal.SIGINT), "func", None), "__self__", None)
     if getattr(runner, "_interrupt_count", 0) > 0:
         return True
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the stack is the only witness
     while frame is not None:
         if frame.f_code.co_name == "_cancel_all_tasks":
             return True

@@ -19,7 +19,7 @@ from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.closing import loop_is_closing
 
 
-class RetryAfter(Exception):  # noqa: N818 - it asks for something; it reports no error
+class RetryAfter(Exception):
     """Raise this in a task to be run again after a delay, without counting an attempt.
 
     Args:
@@ -124,8 +124,8 @@ async def execute(function: Runnable, attempt: Attempt, now: Callable[[], int]) 
     timers = _start_timers(attempt, policy, now)
     try:
         value = await function.invoke(attempt)
-    except BaseException as error:
-        return _after_error(function, attempt, policy, error, now)
+    except BaseException as error:  # noqa: BLE001 - it is the outcome
+        return _after_error(attempt, policy, error, now)
     else:
         return None if attempt.settled_inside else _outcome(attempt, Event.SUCCEED, value=value)
     finally:
@@ -146,7 +146,7 @@ def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> l
 
 
 def _after_error(
-    function: Runnable, attempt: Attempt, policy: Policy, error: BaseException, now: Callable[[], int]
+    attempt: Attempt, policy: Policy, error: BaseException, now: Callable[[], int]
 ) -> Outcome | None:
     """Decide what an exception means: stopped, put off, not storable, tried again, or failed."""
     if isinstance(error, asyncio.CancelledError):
@@ -168,7 +168,7 @@ def _after_error(
     return _outcome(attempt, Event.RETRY, error=record, delay=delay)
 
 
-def _after_stop(attempt: Attempt) -> Outcome | None | TimeoutError:
+def _after_stop(attempt: Attempt) -> Outcome | TimeoutError | None:
     """Read a cancellation: by whom the body was stopped decides what it means."""
     if attempt.stopping == "lost" or attempt.settled_inside:
         return None

@@ -117,9 +117,11 @@ class Keeper:
         silent = time.monotonic() - self._answered
         if silent > STALL_REPORT and not self._reported:
             self._reported = True
-            frame = sys._current_frames().get(self._owner_thread)
+            frame = sys._current_frames().get(self._owner_thread)  # noqa: SLF001 - documented, if underscored
             stack = "".join(traceback.format_stack(frame)) if frame else "(no stack)"
-            log.warning("everloop: the event loop has not answered for %.0f s; it is here:\n%s", silent, stack)
+            log.warning(
+                "everloop: the event loop has not answered for %.0f s; it is here:\n%s", silent, stack
+            )
         if self._stall_limit is not None and silent > self._stall_limit:
             log.critical("everloop: the event loop has not answered for %.0f s; ending this process", silent)
             faulthandler.dump_traceback(all_threads=True)

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 from weakref import WeakValueDictionary
 
 from everloop._core.errors import StoreError
@@ -141,7 +141,7 @@ class Session:
 
     def _info(self) -> SessionInfo:
         lanes = self.worker.lanes if self.worker is not None else ()
-        kind = "worker" if self.worker is not None else "client"
+        kind: Literal["worker", "client"] = "worker" if self.worker is not None else "client"
         return SessionInfo(app=self.app, kind=kind, host=socket.gethostname(), pid=os.getpid(), lanes=lanes)
 
     # -- a lost session -----------------------------------------------------------------------------------

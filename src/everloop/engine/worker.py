@@ -155,9 +155,9 @@ class Worker:
             stuck = ", ".join(sorted({a.leased.lane.fn for a in self._attempts.values()}))
             log.warning("everloop: still running after being asked to stop, and left behind: %s", stuck)
 
-    async def _change(self, timeout: float) -> None:
+    async def _change(self, within: float) -> None:
         self._changed.clear()
-        timer = self._loop.call_later(timeout, self._changed.set)
+        timer = self._loop.call_later(within, self._changed.set)
         try:
             await self._changed.wait()
         finally:

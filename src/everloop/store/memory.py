@@ -2,7 +2,8 @@
 
 Everything is in dicts and gone with the process. It is the store protocol without a database: what a
 verb means is easiest to read here. No method awaits anything between its first line and its last, so
-each verb is atomic on one event loop.
+each verb is atomic on one event loop; a lock makes it so among threads (a session is renewed from one of
+its own).
 
 Judged together, carried out after: a verb first moves all the calls that it names, and only then
 follows what hangs on their ends (who is told, which callbacks start, which children are cancelled).
@@ -11,14 +12,17 @@ The answer then does not depend on the order in which a request lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import wraps
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
 from everloop._core.calls import Event, State, step
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.codec import error_record
-from everloop._core.errors import TaskCrashed, TaskExpired
+from everloop._core.errors import StoreError, TaskCrashed, TaskExpired
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -49,6 +53,26 @@ End = tuple[Row, int]
 
 _SYSTEM = SystemClock()
 _named: dict[str, tuple[Tables, Bells]] = {}
+_lock = RLock()  # one for all: several stores may share their tables by name
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _atomic(
+    verb: Callable[Concatenate[MemoryStore, P], Awaitable[T]],
+) -> Callable[Concatenate[MemoryStore, P], Coroutine[Any, Any, T]]:
+    """Let no other thread in while a verb runs."""
+
+    @wraps(verb)
+    async def locked(self: MemoryStore, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            return await verb(self, *args, **kwargs)
+
+    return locked  # type: ignore[return-value]  # `wraps` forgets that it is a method
 
 
 class MemoryStore:
@@ -64,9 +88,16 @@ class MemoryStore:
         self._clock = clock
         fresh = Tables(), Bells()
         name = url.removeprefix("memory://")
+        self.lock = _lock
         self._tables, self._bells = _named.setdefault(name, fresh) if name else fresh
         self._rung: set[int] = set()  # sessions whose inbox has grown in this verb
         self._ready = False  # whether calls were queued in this verb
+
+    def twin(self) -> MemoryStore:
+        return self
+
+    async def tend(self) -> None:
+        """Do nothing: nothing grows but what is stored."""
 
     async def open(self) -> None:
         """Do nothing: there is nothing to connect to."""
@@ -76,12 +107,14 @@ class MemoryStore:
 
     # -- sessions ---------------------------------------------------------------------------------
 
+    @_atomic
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         tables = self._tables
         tables.last_session += 1
         tables.sessions[tables.last_session] = Session(info, self._clock.now() + lease)
         return tables.last_session
 
+    @_atomic
     async def renew(self, session: int, lease: int) -> bool:
         there = self._tables.sessions.get(session)
         if there is None:
@@ -89,50 +122,59 @@ class MemoryStore:
         there.until = self._clock.now() + lease
         return True
 
+    @_atomic
     async def serve(self, session: int, info: SessionInfo) -> None:
         there = self._tables.sessions.get(session)
         if there is not None:
             there.info = info
 
+    @_atomic
     async def close_session(self, session: int) -> None:
-        now = self._clock.now()
+        self._release(self._tables.held(session), self._clock.now())
+        self._tables.sessions.pop(session, None)
+        self._ring()
+
+    def _release(self, rows: Iterable[Row], now: int) -> None:
         ends: list[End] = []
-        for row in self._tables.held(session):
+        for row in rows:
             if row.cancel_asked is not None:
                 ends.append(self._stop(row, Event.CANCEL, now))
             else:
                 self._requeue(row, State.READY, row.due)
         self._follow(ends, now)
-        self._tables.sessions.pop(session, None)
-        self._ring()
 
+    @_atomic
     async def reap(self) -> int:
         now = self._clock.now()
-        dead = [number for number, there in self._tables.sessions.items() if there.until <= now]
+        sessions = self._tables.sessions
+        dead = [number for number, there in sessions.items() if there.until <= now]
+        ends: list[End] = []
+        for row in [row for session in dead for row in self._tables.held(session)]:
+            row.crashes += 1
+            limit = row.new.crash_limit
+            if row.cancel_asked is not None:
+                ends.append(self._stop(row, Event.CANCEL, now))
+            elif row.crashes > limit:
+                text = f"its worker died with it {row.crashes} times; `crashes={limit}` allows {limit}"
+                ends.append(self._stop(row, Event.FAIL, now, error_record(TaskCrashed, text)))
+            else:
+                self._requeue(row, step(row.state, Event.REAP), row.due)
         for session in dead:
-            ends: list[End] = []
-            for row in self._tables.held(session):
-                row.crashes += 1
-                limit = row.new.crash_limit
-                if row.cancel_asked is not None:
-                    ends.append(self._stop(row, Event.CANCEL, now))
-                elif row.crashes > limit:
-                    text = f"its worker died with it {row.crashes} times; `crashes={limit}` allows {limit}"
-                    ends.append(self._stop(row, Event.FAIL, now, error_record(TaskCrashed, text)))
-                else:
-                    self._requeue(row, step(row.state, Event.REAP), row.due)
-            self._follow(ends, now)
-            del self._tables.sessions[session]
+            del sessions[session]
+        self._follow(ends, now)
         self._ring()
         return len(dead)
 
     # -- the hot path -----------------------------------------------------------------------------
 
+    @_atomic
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:
         now = self._clock.now()
         for progress in turn.progress:
             self._note(progress)
         settled = self._settle(turn.outcomes, now)
+        if turn.holding is not None:
+            self._release([row for row in self._tables.held(session) if row.new.id not in turn.holding], now)
         added = self._add(session, turn.adds, now)
         leased: list[Leased] = []
         next_due: int | None = None
@@ -153,11 +195,13 @@ class MemoryStore:
             more=more,
         )
 
+    @_atomic
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
         answers = self._add(session, calls, self._clock.now())
         self._ring()
         return answers
 
+    @_atomic
     async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
         unknown: list[str] = []
         for id in ids:
@@ -169,6 +213,7 @@ class MemoryStore:
         self._ring()
         return unknown
 
+    @_atomic
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
         now = self._clock.now()
         rows = self._tables.rows
@@ -401,12 +446,19 @@ class MemoryStore:
         self._rung.clear()
         self._ready = False
 
+    async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
+        raise StoreError(
+            f"{self.url} is no database: no connection ({connection!r}) can settle {outcome.id} on it"
+        )
+
     # -- reads ------------------------------------------------------------------------------------
 
+    @_atomic
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
         rows = self._tables.rows
         return [rows[id].snapshot() if id in rows else None for id in ids]
 
+    @_atomic
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         rows = self._tables.rows
         last = len(rows) + 1
@@ -415,6 +467,7 @@ class MemoryStore:
         shown = [row for row in reversed(rows.values()) if row.seq < last and row.matches(filter)]
         return [row.snapshot() for row in shown[: filter.limit]]
 
+    @_atomic
     async def counts(self, app: str | None = None, queue: str | None = None) -> dict[str, int]:
         counts = {state.value: 0 for state in State}
         for row in self._tables.rows.values():
@@ -422,6 +475,7 @@ class MemoryStore:
                 counts[row.state.value] += 1
         return counts
 
+    @_atomic
     async def serving(self, app: str) -> list[tuple[str, str]]:
         now = self._clock.now()
         lanes: set[Lane] = set()

@@ -11,18 +11,22 @@ own clock; no verb takes the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from everloop._core.records import (
     Added,
     CallFilter,
     Cancelled,
     NewCall,
+    Outcome,
     SessionInfo,
     Snapshot,
     Turn,
     TurnAnswer,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class Store(Protocol):
@@ -125,6 +129,15 @@ class Store(Protocol):
 
         A final call stays as it is. Owned children of a call that ends here are cancelled too.
         Idempotent.
+        """
+        ...
+
+    async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
+        """Settle inside the transaction that the user's connection has open on this same database.
+
+        Effect and fencing as in `turn`; the outcome is durable if and only if the caller commits. Returns
+        what to call after the commit, which wakes whoever is to be told; None when the lease was lost.
+        Stores without a user's connection do not have it.
         """
         ...
 

@@ -27,16 +27,18 @@ def store_from_url(url: str) -> Store:
             f"the store URL {url!r} has no `scheme://`; for a file write sqlite:///{url or 'app.db'}"
         )
     if scheme == "memory":
-        from everloop.store.memory import memory_store  # noqa: PLC0415 - only what is used is imported
+        from everloop.store.memory import MemoryStore
 
-        return memory_store(url)
+        return MemoryStore(url=url)
     if scheme in ("sqlite", "sqlite+aiosqlite"):
-        from everloop.store.sql.store import SqliteStore  # noqa: PLC0415 - only what is used is imported
+        from everloop.store.sql.store import SqliteStore
 
         return SqliteStore(sqlite_path(url))
     raise StoreURLError(
-        f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme, KNOWN)}; this version "
-        f"stores in {', '.join(f'{name}://' for name in KNOWN)}, for example sqlite:///{rest.rpartition('/')[2] or 'app.db'}"
+        f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme, KNOWN)}; this "
+        "version "
+        f"stores in {', '.join(f'{name}://' for name in KNOWN)}, for example "
+        f"sqlite:///{rest.rpartition('/')[2] or 'app.db'}"
     )
 
 
@@ -48,16 +50,20 @@ def sqlite_path(url: str) -> Path:
     """
     parts = urlsplit(url)
     if parts.query or parts.fragment:
-        raise StoreURLError(f"the store URL {url!r} has a query; SQLite takes none: write sqlite:///{parts.path[1:]}")
+        raise StoreURLError(
+            f"the store URL {url!r} has a query; SQLite takes none: write sqlite:///{parts.path[1:]}"
+        )
     if parts.netloc:
         raise StoreURLError(
-            f"the store URL {url!r} names the host {parts.netloc!r}, but an SQLite file has none; write three slashes "
+            f"the store URL {url!r} names the host {parts.netloc!r}, but an SQLite file has none; write "
+            "three slashes "
             f"for a relative path (sqlite:///{parts.netloc}{parts.path}) or four for an absolute one"
         )
     path = unquote(parts.path[1:])
     if not path or path == ":memory:":
         raise StoreURLError(
-            f"the store URL {url!r} names no file; write sqlite:///app.db, or memory:// for a store that dies with "
+            f"the store URL {url!r} names no file; write sqlite:///app.db, or memory:// for a store that "
+            "dies with "
             "the process"
         )
     return Path(path).expanduser()

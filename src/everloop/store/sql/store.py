@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.gate import write_gate
@@ -15,19 +16,25 @@ from everloop._core.records import (
     Cancelled,
     Lane,
     NewCall,
+    Outcome,
     SessionInfo,
     Snapshot,
     Turn,
     TurnAnswer,
 )
 from everloop.store.sql.runners.doorbell import Doorbell
+from everloop.store.sql.runners.sqlalchemy import drive_on
 from everloop.store.sql.runners.sqlite import Fault, SqliteRunner
 from everloop.store.sql.runners.sqlite_file import SqliteFile
 from everloop.store.sql.verbs import asking, sessions
 from everloop.store.sql.verbs.adding import add, lanes_of
 from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.settling import settle
 from everloop.store.sql.verbs.statement import Statement, Verb
 from everloop.store.sql.verbs.turning import turn
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
 
@@ -128,6 +135,12 @@ class SqliteStore:
         scope = self._scope(None)
         return await self._write(scope, asking.cancel(scope, ids, message))
 
+    async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
+        # Nobody is told in an answer: the user's transaction commits later, and may not.
+        scope = self._scope(None)
+        settled = await drive_on(connection, settle(scope, [outcome]))
+        return partial(self._wake, scope) if settled[0] else None
+
     # -- reads --------------------------------------------------------------------------------------------
 
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
@@ -160,9 +173,13 @@ class SqliteStore:
 
     async def _write(self, scope: Scope, verb: Verb[T]) -> T:
         answer = await self._open_runner(self._hot).run(verb)
+        self._wake(scope)
+        return answer
+
+    def _wake(self, scope: Scope) -> None:
+        """After a commit: ring who has something to look at."""
         if scope.rung or scope.ready:
             self._bell.ring(scope.rung, workers=scope.ready)
-        return answer
 
     async def _read(self, verb: Verb[T]) -> T:
         return await self._open_runner(self._reading).run(verb, write=False)

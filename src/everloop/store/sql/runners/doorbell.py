@@ -24,22 +24,22 @@ class Doorbell:
     """Rings sessions, and listens for one."""
 
     def __init__(self, path: Path) -> None:
-        folder = f"{path}.bells"
+        folder = path.with_name(f"{path.name}.bells")
         if len(os.fsencode(folder)) > _LONGEST:
             digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-            folder = os.path.join(tempfile.gettempdir(), f"everloop-{os.getuid()}-{digest}")
+            folder = Path(tempfile.gettempdir()) / f"everloop-{os.getuid()}-{digest}"
         self.folder = folder
         self._socket: socket.socket | None = None
         self._own: set[str] = set()
 
     def listen(self, session: int, wake: Callable[[], None], *, worker: bool) -> Callable[[], None]:
         """Call `wake` on the running loop at each ring; return what stops it."""
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         loop = asyncio.get_running_loop()
         name = f"{_WORKER}{session}" if worker else str(session)
-        path = os.path.join(self.folder, name)
+        path = self.folder / name
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        bell.bind(path)
+        bell.bind(str(path))
         self._own.add(name)
 
         def ringing() -> None:
@@ -55,8 +55,7 @@ class Doorbell:
             if not loop.is_closed():
                 loop.remove_reader(bell.fileno())
             bell.close()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            path.unlink(missing_ok=True)
 
         return stop
 
@@ -64,7 +63,7 @@ class Doorbell:
         """Ring these sessions, and every worker when `workers`."""
         names = set(map(str, sessions))
         try:
-            there = os.listdir(self.folder)
+            there = [entry.name for entry in self.folder.iterdir()]
         except FileNotFoundError:
             return
         for name in there:
@@ -77,15 +76,14 @@ class Doorbell:
             self._socket = socket.socket(
                 socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
             )
-        path = os.path.join(self.folder, name)
+        path = self.folder / name
         try:
-            self._socket.sendto(b"", path)
+            self._socket.sendto(b"", str(path))
         except BlockingIOError:
             return  # it is full of rings already
         except ConnectionRefusedError:
             # Its process died without unlinking it: a bound socket never refuses.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            path.unlink(missing_ok=True)
         except OSError:
             return  # it has just been unlinked
 

@@ -14,7 +14,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ class SqliteRunner:
 
     async def run(self, verb: Verb[T], *, write: bool = True) -> T:
         """Run `verb` in a transaction and return its answer after the commit."""
-        return await self.call(lambda connection: self._transact(connection, verb, write))
+        return await self.call(lambda connection: self._transact(connection, verb, write=write))
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` with the connection, in the thread."""
@@ -66,7 +66,7 @@ class SqliteRunner:
         def run() -> None:
             try:
                 answer = work(self._open())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - delivered to the caller
                 _deliver(loop, future, None, error)
             else:
                 _deliver(loop, future, answer, None)
@@ -95,7 +95,7 @@ class SqliteRunner:
             self._connection = self._connect()
         return self._connection
 
-    def _transact(self, connection: sqlite3.Connection, verb: Verb[T], write: bool) -> T:
+    def _transact(self, connection: sqlite3.Connection, verb: Verb[T], *, write: bool) -> T:
         if not write:
             return self._drive(connection, verb, "BEGIN")
         with self._gate.hold(timeout=PATIENCE):
@@ -103,34 +103,33 @@ class SqliteRunner:
 
     def _drive(self, connection: sqlite3.Connection, verb: Verb[T], begin: str) -> T:
         begin_patiently(connection, begin)
-        done = 0
         try:
-            reply: Any = None
-            while True:
-                statement = verb.send(reply)
-                if self._fault is not None:
-                    self._fault(statement.name, done)
-                reply = execute(connection, statement)
-                done += 1
-        except StopIteration as end:
-            answer: T = end.value
-            try:
-                if self._fault is not None:
-                    self._fault("COMMIT", done)
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                _roll_back(connection)
-                raise explain(error, "COMMIT") from error
-            except BaseException:
-                _roll_back(connection)
-                raise
+            answer, done = self._execute_all(connection, verb)
+            self._meet_fault("COMMIT", done)
+            _commit(connection)
         except BaseException:
             verb.close()
             _roll_back(connection)
             raise
-        if self._fault is not None:
-            self._fault("COMMITTED", done)
+        self._meet_fault("COMMITTED", done)
         return answer
+
+    def _execute_all(self, connection: sqlite3.Connection, verb: Verb[T]) -> tuple[T, int]:
+        """Drive the verb to its end; return its answer and how many statements it took."""
+        done = 0
+        reply: Any = None
+        try:
+            while True:
+                statement = verb.send(reply)
+                self._meet_fault(statement.name, done)
+                reply = execute(connection, statement)
+                done += 1
+        except StopIteration as end:
+            return end.value, done
+
+    def _meet_fault(self, name: str, done: int) -> None:
+        if self._fault is not None:
+            self._fault(name, done)
 
 
 def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
@@ -200,6 +199,13 @@ def explain(error: sqlite3.Error, doing: str) -> StoreError:
     return StoreError(f"SQLite failed ({doing}): {error}" + (f" ({name})" if name else ""))
 
 
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise explain(error, "COMMIT") from error
+
+
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
@@ -221,16 +227,3 @@ def _deliver(
     except RuntimeError:
         # The loop is closed: nobody waits any more. What was committed stays committed.
         return
-
-
-def drive_rows(verb: Verb[T], execute_one: Callable[[Statement], Any]) -> T:
-    """Drive a verb with any way to execute statements; the caller owns the transaction."""
-    reply: Any = None
-    try:
-        while True:
-            reply = execute_one(verb.send(reply))
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # the verb's answer
-
-
-__all__ = ["Fault", "Generator", "SqliteRunner", "begin_patiently", "drive_rows", "execute", "explain", "sql_of"]

@@ -18,7 +18,20 @@ SOUND = (3, 51, 3)
 #: Bytes of write-ahead log at which it is copied back, and at which writers are held up for it.
 COPY_AT, RESTART_AT = 4 << 20, 64 << 20
 _NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre", "gfs2"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "lustre",
+        "gfs2",
+    }
 )
 
 
@@ -54,10 +67,13 @@ class SqliteFile:
                 "and its write-ahead log do not work; use a local disk"
             )
         if self.path.exists() and not os.access(self.path, os.W_OK):
-            raise ConfigError(f"the store {str(self.path)!r} is read-only for this user; Everloop has to write it")
+            raise ConfigError(
+                f"the store {str(self.path)!r} is read-only for this user; Everloop has to write it"
+            )
         if not os.access(folder, os.W_OK):
             raise ConfigError(
-                f"the folder {str(folder)!r} is read-only for this user; SQLite keeps files beside the store in it"
+                f"the folder {str(folder)!r} is read-only for this user; SQLite keeps files beside the "
+                "store in it"
             )
 
     def connect(self) -> sqlite3.Connection:
@@ -82,7 +98,8 @@ class SqliteFile:
         except sqlite3.DatabaseError as error:
             if "not a database" in str(error):
                 raise ConfigError(
-                    f"the store {str(self.path)!r} is not an SQLite database; give another path, or move that file away"
+                    f"the store {str(self.path)!r} is not an SQLite database; give another path, or move "
+                    "that file away"
                 ) from error
             raise StoreUnavailable(f"SQLite cannot open {str(self.path)!r}: {error}") from error
         if (mode, level) != ("wal", 2):
@@ -103,12 +120,7 @@ class SqliteFile:
             return
         begin_patiently(connection, "BEGIN IMMEDIATE")
         try:
-            found = self.schema(connection)
-            if found > known[-1][0]:
-                raise SchemaError(
-                    f"the store {str(self.path)!r} has schema {found}, but this version of Everloop knows "
-                    f"{known[-1][0]}; upgrade it (pip install -U everloop). Nothing has been changed"
-                )
+            found = self._known_schema(connection)
             for number, _, script in known:
                 if number > found:
                     for statement in split(script):
@@ -118,6 +130,16 @@ class SqliteFile:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+
+    def _known_schema(self, connection: sqlite3.Connection) -> int:
+        found, newest = self.schema(connection), migrations("sqlite")[-1][0]
+        if found > newest:
+            raise SchemaError(
+                f"the store {str(self.path)!r} has schema {found}, but this version of Everloop knows "
+                f"{newest}; "
+                "upgrade it (pip install -U everloop). Nothing has been changed"
+            )
+        return found
 
     def schema(self, connection: sqlite3.Connection) -> int:
         """Return the schema's number; 0 when there is none."""

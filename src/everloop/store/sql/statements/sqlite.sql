@@ -64,8 +64,9 @@ JOIN ever_calls AS c ON c.parent = b.value->>1 AND c.child_key = b.value->>2
 ORDER BY c.seq
 
 -- name: add_reattach
--- rows: seq, the parent's fence
-UPDATE ever_calls SET asked = b.value->>1 FROM json_each(:rows) AS b WHERE ever_calls.seq = b.value->>0
+-- rows: seq, the parent's fence, the parent's seq; only its own children
+UPDATE ever_calls SET asked = b.value->>1 FROM json_each(:rows) AS b
+WHERE ever_calls.seq = b.value->>0 AND ever_calls.parent = b.value->>2
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key
@@ -172,6 +173,7 @@ JOIN ever_calls AS c ON c.seq IN (
     SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
 JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
 
 -- name: lease_pick_children -> seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
@@ -182,6 +184,7 @@ JOIN ever_calls AS c ON c.seq IN (
     SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL AND depth > 0
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
 JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
 
 -- name: lease_take
@@ -196,7 +199,9 @@ FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq LEFT JOIN ever_outcom
 WHERE i.session = :session LIMIT :most
 
 -- name: inbox_take
-DELETE FROM ever_inbox WHERE session = :session AND seq IN (SELECT value FROM json_each(:seqs))
+-- rows: seq, kind
+DELETE FROM ever_inbox
+WHERE session = :session AND (seq, kind) IN (SELECT value->>0, value->>1 FROM json_each(:rows))
 
 -- name: wait_match -> id, seq, state
 SELECT c.id, c.seq, c.state FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value

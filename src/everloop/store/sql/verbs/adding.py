@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from everloop._core.calls import State
 from everloop._core.policy import CRASHES
 from everloop._core.records import Added, KeyRule, Lane, NewCall
@@ -26,6 +28,7 @@ def is_plain(call: NewCall) -> bool:
         or call.policy
         or call.callbacks
         or call.after
+        or call.owned
         or call.tags
         or call.expires is not None
         or call.retry_of
@@ -44,10 +47,9 @@ def add(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
             return answers
     plan = _Plan(scope, calls)
     yield from plan.look()
-    for i, call in enumerate(calls):
-        plan.decide(i, call)
+    answers = [plan.decide(call) for call in calls]
     yield from plan.write()
-    return plan.answers
+    return answers
 
 
 def _add_plain(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added] | None]:
@@ -87,7 +89,6 @@ class _Plan:
 
     scope: Scope
     calls: Sequence[NewCall]
-    answers: list[Added] = field(default_factory=list[Added])
     existing: dict[str, _Existing] = field(default_factory=dict[str, _Existing])
     parents: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     children: dict[tuple[int, str], _Existing] = field(default_factory=dict[tuple[int, str], _Existing])
@@ -106,28 +107,23 @@ class _Plan:
 
     def look(self) -> Verb[None]:
         """Read everything that the decisions need, a statement per kind."""
-        calls = self.calls
-        ids = [c.id for c in calls]
-        ids += [cb.id for c in calls for cb in c.callbacks]
-        ids += [c.after for c in calls if c.after]
+        calls = _with_callbacks(self.calls)
+        ids = [c.id for c in calls] + [c.after for c in self.calls if c.after]
         for id_, seq, app, fn, state, args in (yield Statement("add_existing", {"ids": ids})):
             self.existing[id_] = _Existing(id_, seq, State(state), app, fn, args)
-        parents = {c.parent.id for c in calls if c.parent}
+        parents = {c.parent.id for c in self.calls if c.parent}
         if parents:
             for row in (yield Statement("add_parents", {"ids": list(parents)})):
                 self.parents[row[0]] = row
             yield from self._look_for_children()
-        keyed = [
-            [i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None
-        ]
+        keyed = [[i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None]
         if keyed:
             for i, id_, seq, state in (yield Statement("add_keyed", {"rows": keyed})):
                 found = self.keyed.setdefault(_key_of(calls[i]), [])
                 if all(e.seq != seq for e in found):
                     found.append(_Existing(id_, seq, State(state)))
-        count = len(calls) + sum(len(c.callbacks) for c in calls)
-        ((last,),) = yield Statement("seq_next", {"n": count})
-        self.seq = last - count
+        ((last,),) = yield Statement("seq_next", {"n": len(calls)})
+        self.seq = last - len(calls)
 
     def _look_for_children(self) -> Verb[None]:
         """Find the earlier children; a parent in its first run has none."""
@@ -145,69 +141,61 @@ class _Plan:
 
     # -- decisions ------------------------------------------------------------------------------------
 
-    def decide(self, i: int, call: NewCall) -> None:
+    def decide(self, call: NewCall) -> Added:
         """Answer one call, and note what has to be written."""
         parent = self.parents.get(call.parent.id) if call.parent else None
         if call.parent and (parent is None or parent[2] != "leased" or parent[3] != call.parent.fence):
-            self.answers.append(Added(call.id, "lost"))
-            return
+            return Added(call.id, "lost")
         same = self.existing.get(call.id)
         if same is not None:
             equal = (same.app, same.fn, same.args) == (call.lane.app, call.lane.fn, text(call.args))
-            self._join(call, same) if equal else self.answers.append(Added(call.id, "refused", "id"))
-            return
+            return self._join(call, same, parent) if equal else Added(call.id, "refused", "id")
         if call.after is not None and call.after not in self.existing:
-            self.answers.append(Added(call.id, "refused", "after"))
-            return
+            return Added(call.id, "refused", "after")
         if parent is not None and call.child_key is not None:
             child = self.children.get((parent[1], call.child_key))
             if child is not None and (child.state is State.SUCCEEDED or not child.state.final):
-                self.reattach.append([child.seq, parent[3]])
-                self._join(call, child)
-                return
-        if call.key is not None and self._meets_key(call, call.key):
-            return
-        self._insert(call, parent)
-        self.answers.append(Added(call.id))
+                return self._join(call, child, parent)
+        met = self._meet_key(call, call.key, parent) if call.key is not None else None
+        return met or self._insert(call, parent)
 
-    def _meets_key(self, call: NewCall, rule: KeyRule) -> bool:
-        """Settle a key's conflict; True when the call is answered by it."""
+    def _meet_key(self, call: NewCall, rule: KeyRule, parent: list[Any] | None) -> Added | None:
+        """Settle a key's conflict; None when the call is to be added."""
         found = [e for e in self.keyed.get(_key_of(call), ()) if _counts(e.state, rule.among)]
-        if not found:
-            return False
-        if rule.on_conflict == "raise":
-            self.answers.append(Added(found[-1].id, "refused", "key"))
-            return True
-        if rule.on_conflict == "join":
-            self._join(call, found[-1])
-            return True
+        if found and rule.on_conflict == "raise":
+            return Added(found[-1].id, "refused", "key")
+        if found and rule.on_conflict == "join":
+            return self._join(call, found[-1], parent)
         self.replace += [e.id for e in found if not e.state.final]
-        return False
+        return None
 
-    def _join(self, call: NewCall, existing: _Existing) -> None:
+    def _join(self, call: NewCall, existing: _Existing, parent: list[Any] | None) -> Added:
         """Answer with a call that is there; tell this session of its end."""
-        self.answers.append(Added(existing.id, "exists"))
+        self.existing.setdefault(existing.id, existing)
+        if parent is not None:
+            self.reattach.append([existing.seq, parent[3], parent[1]])
         if call.told and self.scope.session is not None:
             if existing.state.final:
                 self.ended.append(existing.seq)
             else:
                 self.watch.append([existing.seq, WAITS])
                 self.waits.append(existing.seq)
-        if call.callbacks and not existing.state.final:
-            self.watch.append([existing.seq, CALLBACKS])
-        for callback in call.callbacks:
-            if callback.id not in self.existing:
-                self._insert(callback, None, after=existing)
+        self._add_callbacks(call, existing.id)
+        return Added(existing.id, "exists")
 
-    def _insert(self, call: NewCall, parent: list[Any] | None, after: _Existing | None = None) -> None:
-        """Note a new row; `after` is the call that a callback waits for."""
+    def _add_callbacks(self, call: NewCall, after: str) -> None:
+        """Add the callbacks of a call that is there; each is a call like any other, but not answered."""
+        for callback in call.callbacks:
+            self.decide(msgspec.structs.replace(callback, after=after, parent=None))
+
+    def _insert(self, call: NewCall, parent: list[Any] | None) -> Added:
+        """Note a new row."""
         now = self.scope.now
         self.seq += 1
         seq = self.seq
         due = call.due or now + call.delay
         state = State.SCHEDULED if due > now else State.READY
-        if after is None and call.after is not None:
-            after = self.existing[call.after]
+        after = self.existing[call.after] if call.after is not None else None
         if after is not None and not after.state.final:
             state = State.WAITING
             self.watch.append([after.seq, CALLBACKS])
@@ -222,41 +210,28 @@ class _Plan:
                 call.crash_limit,
                 parent[1] if parent else None,
                 int(call.owned), call.child_key, parent[3] if parent else 0,
-                after.id if after else None,
+                call.after,
                 0,
                 self.scope.session if call.told else None,
             ]
         )  # fmt: skip
         args = text(call.args) or ""
-        self.payloads.append(
-            [
-                seq,
-                args,
-                text(call.policy),
-                call.key.value if call.key else None,
-                list(call.tags) or None,
-                call.retry_of,
-            ]
-        )
+        key = call.key.value if call.key else None
+        self.payloads.append([seq, args, text(call.policy), key, list(call.tags) or None, call.retry_of])
         new = _Existing(call.id, seq, state, call.lane.app, call.lane.fn, args)
         self.existing[call.id] = new
         if parent is not None and call.child_key is not None:
             self.children[parent[1], call.child_key] = new
-        if call.key is not None:
-            self.keys.append([call.lane.app, call.lane.fn, call.key.value, seq])
+        if key is not None:
+            self.keys.append([call.lane.app, call.lane.fn, key, seq])
             self.keyed.setdefault(_key_of(call), []).append(new)
-        for callback in call.callbacks:
-            if callback.id not in self.existing:
-                self._insert(callback, None, after=new)
+        self._add_callbacks(call, call.id)
+        return Added(call.id)
 
     # -- writing --------------------------------------------------------------------------------------
 
     def write(self) -> Verb[None]:
         """Write what was decided."""
-        if self.replace:
-            rows = yield Statement("cancel_match", {"ids": self.replace})
-            live = [r for r in map(Row.read, rows) if not r.state.final]
-            yield from cancel_rows(self.scope, live, "another call with its key replaced it")
         if self.rows:
             yield Statement("add_calls", {"rows": self.rows})
             yield Statement("add_payloads", {"rows": self.payloads, "now": self.scope.now})
@@ -272,6 +247,11 @@ class _Plan:
             yield Statement("wait_add", {"seqs": self.waits, "session": self.scope.session})
         if self.ended:
             yield Statement("end_tell", {"rows": [[self.scope.session, seq] for seq in self.ended]})
+        if self.replace:
+            # Last: what is replaced may have been added by this very request.
+            rows = yield Statement("cancel_match", {"ids": list(dict.fromkeys(self.replace))})
+            live = [r for r in map(Row.read, rows) if not r.state.final]
+            yield from cancel_rows(self.scope, live, "another call with its key replaced it")
 
 
 def _key_of(call: NewCall) -> tuple[str, str, str]:
@@ -285,8 +265,14 @@ def _counts(state: State, among: str) -> bool:
 
 def lanes_of(calls: Sequence[NewCall]) -> set[Lane]:
     """Return every lane that these calls and their callbacks stand in."""
-    lanes = {c.lane for c in calls}
+    return {c.lane for c in _with_callbacks(calls)}
+
+
+def _with_callbacks(calls: Sequence[NewCall]) -> list[NewCall]:
+    """Return the calls, their callbacks, and those callbacks' callbacks."""
+    found: list[NewCall] = []
     for call in calls:
+        found.append(call)
         if call.callbacks:
-            lanes |= lanes_of(call.callbacks)
-    return lanes
+            found += _with_callbacks(call.callbacks)
+    return found

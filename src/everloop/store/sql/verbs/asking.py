@@ -63,7 +63,7 @@ def find(filter: CallFilter) -> Verb[list[Snapshot]]:
 def counts(app: str | None, queue: str | None) -> Verb[dict[str, int]]:
     """Count calls by state."""
     rows = yield Statement("read_counts", {"app": app, "queue": queue})
-    return {state.value: 0 for state in State} | {state: n for state, n in rows}
+    return {state.value: 0 for state in State} | dict(rows)
 
 
 def serving(scope: Scope, app: str) -> Verb[list[tuple[str, str]]]:

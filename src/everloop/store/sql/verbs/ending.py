@@ -1,6 +1,6 @@
 """Ends: how a call becomes final, and all that hangs on it.
 
-Every way to a final state goes through `end_calls`: the outcome is written, whoever waits is told, the
+Every way to a final state goes through `apply_moves`: the outcome is written, whoever waits is told, the
 callbacks start, and owned children that nobody asks for any more are cancelled, in one transaction.
 """
 
@@ -65,30 +65,26 @@ def stop(row: Row, event: Event, error: bytes | None = None) -> Move:
     return Move(row, step(row.state, event), row.due, row.attempt, row.crashes, growth=1, error=error)
 
 
-def apply_moves(scope: Scope, moves: list[Move]) -> Verb[list[Ended]]:
-    """Write the moves; return the ends that the asking session itself waits for."""
-    if not moves:
-        return []
-    yield Statement(
-        "move",
-        {"rows": [[m.row.seq, m.state, m.due, m.attempt, m.crashes, m.growth] for m in moves]},
-    )
-    ends: list[Move] = []
-    for m in moves:
-        if m.state.final:
-            ends.append(m)
-        elif m.state is State.READY:
-            scope.ready = True
-    return (yield from end_calls(scope, ends)) if ends else []
+def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:
+    """Write the moves, and what hangs on those that are ends."""
+    # A loop, not a recursion: a family of calls may be thousands of generations deep.
+    while moves:
+        yield Statement(
+            "move",
+            {"rows": [[m.row.seq, m.state, m.due, m.attempt, m.crashes, m.growth] for m in moves]},
+        )
+        scope.ready = scope.ready or any(m.state is State.READY for m in moves)
+        ends = [m for m in moves if m.state.final]
+        moves = (yield from _end_calls(scope, ends)) if ends else []
 
 
-def end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Ended]]:
-    """Write the outcomes of calls that have just become final, and do what hangs on them."""
+def _end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Move]]:
+    """Write the outcomes of calls that have just become final; return the moves of their orphans."""
     yield Statement(
         "end_outcomes",
         {"rows": [[m.row.seq, m.row.session, text(m.value), text(m.error)] for m in ends], "now": scope.now},
     )
-    told = yield from _tell(scope, ends)
+    yield from _tell(scope, ends)
     watched = [m.row.seq for m in ends if m.row.watched & CALLBACKS]
     if watched:
         woken = yield Statement("end_wake", {"seqs": watched, "now": scope.now})
@@ -98,23 +94,21 @@ def end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Ended]]:
     orphaned = [
         [m.row.seq, m.row.fence if m.by_body else NO_FENCE] for m in ends if not m.by_body or m.row.fence > 1
     ]
-    if orphaned:
-        rows = yield Statement("end_children", {"rows": orphaned})
-        if rows:
-            told += yield from cancel_rows(scope, [Row.read(r) for r in rows], "its parent has ended")
-    return told
+    if not orphaned:
+        return []
+    rows = yield Statement("end_children", {"rows": orphaned})
+    return (yield from _stop_all(scope, [Row.read(r) for r in rows], "its parent has ended"))
 
 
-def _tell(scope: Scope, ends: list[Move]) -> Verb[list[Ended]]:
-    """Tell every session that waits; the asking one gets its ends in the answer instead."""
-    told: list[Ended] = []
+def _tell(scope: Scope, ends: list[Move]) -> Verb[None]:
+    """Tell every session that waits; the asking one in the answer, where that has a place for it."""
     others: list[list[int]] = []
     for m in ends:
         waiter = m.row.waiter
         if waiter is None:
             continue
-        if waiter == scope.session:
-            told.append(Ended(m.row.id, m.state, m.value, m.error, m.attempt))
+        if scope.told is not None and waiter == scope.session:
+            scope.told.append(Ended(m.row.id, m.state, m.value, m.error, m.attempt))
         else:
             others.append([waiter, m.row.seq])
             scope.rung.add(waiter)
@@ -126,25 +120,27 @@ def _tell(scope: Scope, ends: list[Move]) -> Verb[list[Ended]]:
         scope.rung.update(session for (session,) in rows)
         yield Statement("end_tell_waits", {"seqs": waited})
         yield Statement("end_drop_waits", {"seqs": waited})
-    return told
 
 
-def cancel_rows(scope: Scope, rows: list[Row], message: str) -> Verb[list[Ended]]:
+def cancel_rows(scope: Scope, rows: list[Row], message: str) -> Verb[None]:
     """Cancel live calls: ask the worker of a leased one, end the others here."""
+    yield from apply_moves(scope, (yield from _stop_all(scope, rows, message)))
+
+
+def _stop_all(scope: Scope, rows: list[Row], message: str) -> Verb[list[Move]]:
+    """Ask the workers of leased calls; return the moves that end the others."""
     leased = [r for r in rows if r.state is State.LEASED and r.cancel_asked is None]
     if leased:
         seqs = [r.seq for r in leased]
         yield Statement("cancel_ask", {"seqs": seqs, "message": message})
         yield Statement("cancel_tell", {"seqs": seqs})
         scope.rung.update(r.session for r in leased if r.session is not None)
-    idle = [stop(r, Event.CANCEL) for r in rows if r.state is not State.LEASED and not r.state.final]
-    return (yield from apply_moves(scope, idle))
+    return [stop(r, Event.CANCEL) for r in rows if r.state is not State.LEASED and not r.state.final]
 
 
-def expire_calls(scope: Scope) -> Verb[list[Ended]]:
+def expire_calls(scope: Scope) -> Verb[None]:
     """End the calls that were not started in time."""
     rows = yield Statement("expire_match", {"now": scope.now})
-    if not rows:
-        return []
-    error = error_record(TaskExpired, "the call was not started before it expired")
-    return (yield from apply_moves(scope, [stop(Row.read(r), Event.EXPIRE, error) for r in rows]))
+    if rows:
+        error = error_record(TaskExpired, "the call was not started before it expired")
+        yield from apply_moves(scope, [stop(Row.read(r), Event.EXPIRE, error) for r in rows])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from everloop._core.clock import Clock
-from everloop._core.records import Lane
+from everloop._core.records import Ended, Lane
 
 
 @dataclass
@@ -19,6 +19,8 @@ class Scope:
         names: The same the other way round.
         rung: Sessions whose inbox has grown.
         ready: Whether calls became ready, so that workers should look.
+        told: Ends that the asking session is told of in the answer itself; None when the answer has no
+            place for them.
     """
 
     clock: Clock
@@ -27,6 +29,7 @@ class Scope:
     names: dict[int, Lane] = field(default_factory=dict[int, Lane])
     rung: set[int] = field(default_factory=set[int])
     ready: bool = False
+    told: list[Ended] | None = None
 
     @cached_property
     def now(self) -> int:

@@ -54,7 +54,6 @@ def close_session(scope: Scope) -> Verb[None]:
     """End the asking session: release what it holds, drop what it was told."""
     session = scope.session
     rows = yield Statement("session_leases", {"session": session})
-    scope.session = None  # nobody is there to be told in an answer
     yield from apply_moves(scope, [_release(*_read(row)) for row in rows])
     yield from _drop(session)
 
@@ -70,9 +69,12 @@ def release_others(scope: Scope, holding: tuple[str, ...]) -> Verb[None]:
 def reap(scope: Scope) -> Verb[int]:
     """End every session whose time is over."""
     dead = yield Statement("session_dead", {"now": scope.now})
+    moves: list[Move] = []
     for (session,) in dead:
         rows = yield Statement("session_leases", {"session": session})
-        yield from apply_moves(scope, [_reap(*_read(row)) for row in rows])
+        moves += [_reap(*_read(row)) for row in rows]
+    yield from apply_moves(scope, moves)
+    for (session,) in dead:
         yield from _drop(session)
     return len(dead)
 
@@ -83,7 +85,7 @@ def _read(columns: list[Any]) -> tuple[Row, int]:
     return row, crash_limit
 
 
-def _release(row: Row, crash_limit: int) -> Move:
+def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape as _reap
     if row.cancel_asked is not None:
         return stop(row, Event.CANCEL)
     return Move(row, State.READY, row.due, row.attempt, row.crashes, growth=1)

@@ -28,10 +28,12 @@ def text(payload: bytes | None) -> str | None:
     """Turn payload bytes into the text column's form: as they are, or as hex behind a backslash.
 
     Everloop's own codec writes UTF-8; only a user's codec (compression, encryption) needs hex. No
-    payload starts with a backslash: its first byte is a codec's letter.
+    payload starts with a backslash: its first byte is a codec's letter. Databases end a text at a zero.
     """
     if payload is None:
         return None
+    if b"\0" in payload:
+        return "\\" + payload.hex()
     try:
         return payload.decode()
     except UnicodeDecodeError:

@@ -17,23 +17,31 @@ INBOX = 2_000
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
-    settled, ended = yield from settle(scope, request.outcomes)
+    scope.told = ended = []
+    if request.progress:
+        # Before the outcomes: the last thing that a run says of itself comes with its end.
+        yield Statement("progress_put", {"rows": [list(p) for p in request.progress]})
+    settled = yield from settle(scope, request.outcomes)
     if request.holding is not None:
         yield from release_others(scope, request.holding)
-    if request.progress:
-        yield Statement("progress_put", {"rows": [list(p) for p in request.progress]})
     added = yield from add(scope, request.adds)
     leased: list[Leased] = []
     next_due: int | None = None
     if request.lanes:
+        yield from expire_calls(scope)
         next_due = yield from _promote(scope)
-        ended += yield from expire_calls(scope)
         if request.room > 0:
             leased = yield from _lease(scope, request)
     cancels: list[Cancel] = []
     more = yield from _take_inbox(scope, ended, cancels)
     return TurnAnswer(
-        settled=settled, added=added, leased=leased, ended=ended, cancels=cancels, next_due=next_due, more=more
+        settled=settled,
+        added=added,
+        leased=leased,
+        ended=ended,
+        cancels=cancels,
+        next_due=next_due,
+        more=more,
     )
 
 
@@ -50,8 +58,8 @@ def _promote(scope: Scope) -> Verb[int | None]:
 
 def _lease(scope: Scope, request: Turn) -> Verb[list[Leased]]:
     pick = "lease_pick" if request.roots else "lease_pick_children"
-    lanes = [scope.lanes[lane] for lane in request.lanes]
-    rows = yield Statement(pick, {"lanes": lanes, "room": request.room})
+    lanes = list({scope.lanes[lane] for lane in request.lanes})
+    rows = yield Statement(pick, {"lanes": lanes, "room": request.room, "session": scope.session})
     if not rows:
         return []
     yield Statement(
@@ -59,15 +67,9 @@ def _lease(scope: Scope, request: Turn) -> Verb[list[Leased]]:
     )
     names = scope.names
     return [
-        Leased(id_, fence, names[lane], args.encode() if args[0] != "\\" else bytes.fromhex(args[1:]), *rest)
-        for _, id_, fence, lane, args, *rest in (_decode_policy(row) for row in rows)
+        Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
+        for _, id_, fence, lane, args, policy, *rest in rows
     ]
-
-
-def _decode_policy(row: list[object]) -> list[object]:
-    policy = row[5]
-    row[5] = blob(policy) if isinstance(policy, str) else b""
-    return row
 
 
 def _take_inbox(scope: Scope, ended: list[Ended], cancels: list[Cancel]) -> Verb[bool]:
@@ -75,11 +77,12 @@ def _take_inbox(scope: Scope, ended: list[Ended], cancels: list[Cancel]) -> Verb
     rows = yield Statement("inbox_read", {"session": scope.session, "most": INBOX})
     if not rows:
         return False
-    yield Statement("inbox_take", {"session": scope.session, "seqs": [row[0] for row in rows]})
+    yield Statement("inbox_take", {"session": scope.session, "rows": [row[:2] for row in rows]})
+    told = {end.id for end in ended}  # by this turn's own settlements, in the answer itself
     for _, kind, id_, state, value, error, attempt, fence, asked in rows:
         if kind == "cancel":
             if state == State.LEASED:
                 cancels.append(Cancel(id_, fence, asked or ""))
-        else:
+        elif id_ not in told:
             ended.append(Ended(id_, State(state), blob(value), blob(error), attempt))
     return len(rows) == INBOX

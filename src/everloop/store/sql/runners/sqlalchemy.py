@@ -1,0 +1,44 @@
+"""Run a verb inside a transaction that the user's own SQLAlchemy connection has open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from everloop.store.sql.dialect import statements
+from everloop.store.sql.runners.sqlite import sql_of
+from everloop.store.sql.verbs.statement import Statement, Verb
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[list[Any]]).decode
+
+
+async def drive_on(connection: AsyncConnection, verb: Verb[T]) -> T:
+    """Drive `verb` on a connection whose transaction the caller commits or rolls back."""
+    reply: Any = None
+    try:
+        while True:
+            reply = await _execute(connection, verb.send(reply))
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # the verb's answer
+    finally:
+        verb.close()
+
+
+async def _execute(connection: AsyncConnection, statement: Statement) -> Any:
+    template = statements("sqlite")[statement.name]
+    parameters = {
+        name: _encode(value).decode() if isinstance(value, list) else value
+        for name, value in statement.parameters.items()
+    }
+    result = await connection.exec_driver_sql(sql_of(template), parameters)
+    if not template.columns:
+        return result.rowcount
+    if not template.sql.startswith("SELECT"):
+        return [list(row) for row in result.all()]
+    return _decode(result.scalar_one())

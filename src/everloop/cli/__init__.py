@@ -1,0 +1,27 @@
+"""The command line: parse, one function call, print.
+
+* `group` - the commands, each imported when it is asked for
+* `exits` - the exit codes, and which error means which
+* `target` - from `module:app`, a file, or nothing at all to an `App`
+* `reading` - the store behind an app or a URL, opened for one command
+* `view`, `tables`, `terminal` - one call as JSON; rows as a table; what the terminal can show
+* `worker`, `submit`, `ls`, `show`, `retry`, `cancel`, `demo` - one command each
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given in (["--version"], ["-V"]):
+        from everloop._version import __version__
+
+        print(f"everloop {__version__}")
+        return 0
+    from everloop.cli.group import run
+
+    return run(given)

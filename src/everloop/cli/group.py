@@ -1,0 +1,151 @@
+"""The commands, each imported when it is asked for, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from everloop._core.errors import EverloopError
+from everloop._core.text import near_miss
+from everloop.cli import exits
+from everloop.cli.terminal import clean, paint, say
+
+#: Name to module and summary: listing them imports none of them.
+COMMANDS = {
+    "demo": ("everloop.cli.demo.command", "Fetch pages at once as durable tasks, and kill the worker."),
+    "worker": ("everloop.cli.worker", "Run the tasks of an app until it is told to stop."),
+    "submit": ("everloop.cli.submit", "Submit a call, and with --wait print its result."),
+    "ls": ("everloop.cli.ls", "List calls, newest first."),
+    "show": ("everloop.cli.show", "Show everything about one call."),
+    "retry": ("everloop.cli.retry", "Submit finished calls anew."),
+    "cancel": ("everloop.cli.cancel", "Cancel calls that have not finished."),
+}
+
+
+class Command(click.Command):
+    """A command whose help ends with a runnable example and its exit codes."""
+
+    def __init__(self, *args: Any, example: str, codes: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+        self.codes = codes
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), exits.TEXTS[code]) for code in self.codes])
+        with formatter.section("Example"):
+            for line in self.example.strip().splitlines():
+                formatter.write(f"  {line}\n")
+
+
+class Group(click.Group):
+    """The commands by name; a misspelt one is answered with the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"there is no command {args[0]!r}{near_miss(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), text) for code, text in exits.TEXTS.items()])
+        with formatter.section("Example"):
+            formatter.write("  everloop demo\n  everloop worker shop:app\n")
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    options_metavar="[OPTIONS]",
+    subcommand_metavar="COMMAND ...",
+)
+@click.version_option(None, "-V", "--version", package_name="everloop", message="everloop %(version)s")
+def group() -> None:
+    """Everloop: asyncio, durable and distributed.
+
+    Where a command takes an app, write `module:app` or `file.py`. Without one it is `[tool.everloop] app`
+    of pyproject.toml, then EVERLOOP_APP, then app.py, main.py or tasks.py in this folder.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; every error becomes a message and a code."""
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail_on(stream)
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: object) -> None:
+        # As after Ctrl-C, which asyncio handles well, but with an exit code of its own.
+        terminated.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        code = group.main(list(arguments), prog_name="everloop", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or exits.OK)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        say("everloop: terminated" if terminated else "everloop: interrupted")
+        return exits.TERMINATED if terminated else exits.INTERRUPTED
+    except click.UsageError as error:
+        return _explain_usage(error)
+    except click.ClickException as error:
+        _complain(error.message)
+        return error.exit_code
+    except EverloopError as error:
+        _complain(str(error))
+        return exits.code_of(error)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`everloop ls | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+
+
+def _never_fail_on(stream: object) -> None:
+    """Escape what the terminal's encoding cannot show, instead of failing in the middle of a table."""
+    reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _complain(text: str) -> None:
+    if text:
+        label = paint("everloop:", "bold", "red", stream=sys.stderr)
+        say(f"{label} {clean(text, lines=True)}")
+
+
+def _explain_usage(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        say(error.format_message())
+        return exits.USAGE
+    if isinstance(error, click.NoSuchOption):
+        near = near_miss(error.option_name, error.possibilities or ())
+        _complain(f"there is no option {error.option_name!r}{near}")
+    else:
+        _complain(error.format_message())
+    if error.ctx is not None:
+        say(f"For help: {error.ctx.command_path} --help")
+    return exits.USAGE

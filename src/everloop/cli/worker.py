@@ -1,0 +1,177 @@
+"""`everloop worker`: run the tasks of an app until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+import click
+
+from everloop._app import App
+from everloop.cli import exits
+from everloop.cli.group import Command
+from everloop.cli.reading import run, shared_url
+from everloop.cli.target import load_app
+from everloop.cli.terminal import clean, say
+from everloop.cli.times import span
+from everloop.engine.worker import Worker
+
+#: Seconds that threads of tasks (or of users) may hold up the end of the process.
+LINGER = 2.0
+
+
+@click.command(
+    "worker",
+    cls=Command,
+    example="everloop worker shop:app --concurrency 200 --queues default,mail",
+    codes=(exits.OK, exits.USAGE, exits.STORE, exits.INTERRUPTED, exits.TERMINATED),
+)
+@click.argument("target", metavar="[APP]", required=False)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    envvar="EVERLOOP_CONCURRENCY",
+    show_envvar=True,
+    help="How many tasks run at once; those that wait for their children do not count.",
+)
+@click.option(
+    "--queues",
+    metavar="NAMES",
+    envvar="EVERLOOP_QUEUES",
+    show_envvar=True,
+    help="Serve these queues (a,b) instead of those that the functions name.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=30.0,
+    metavar="SECONDS",
+    show_default="30",
+    envvar="EVERLOOP_GRACE",
+    show_envvar=True,
+    help="How long running tasks may finish after the first signal.",
+)
+def command(target: str | None, concurrency: int, queues: str | None, grace: float) -> int:
+    """Run the tasks of an app until it is told to stop.
+
+    The first Ctrl-C or SIGTERM takes no more calls and gives the running ones the grace period; what runs
+    longer is released for other workers. The second releases at once. The third kills.
+    """
+    app = load_app(target)
+    shared_url(app)
+    names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
+    if names == []:
+        raise click.UsageError("--queues names none; write --queues default,mail or leave it out")
+    stopping = Stopping(grace)
+    return run(_serve(app, concurrency, names, stopping))
+
+
+async def _serve(app: App, concurrency: int, queues: Sequence[str] | None, stopping: Stopping) -> int:
+    stopping.listen()
+    async with app.worker(concurrency=concurrency, queues=queues, grace=stopping.grace):
+        worker = app._sessions.current().session.worker  # noqa: SLF001 - how hard to stop is for us to say
+        assert worker is not None  # noqa: S101 - it runs inside this block
+        stopping.worker = worker
+        say(_ready(app, worker))
+        await stopping.first.wait()
+    stopping.say_end()
+    _end_soon(stopping.code)
+    return stopping.code
+
+
+def _ready(app: App, worker: Worker) -> str:
+    queues = sorted({lane.queue for lane in worker.lanes})
+    functions = sorted({lane.fn for lane in worker.lanes})
+    return clean(
+        f"everloop: worker ready: app {app.name}, store {app.store_url}, "
+        f"queue{_s(queues)} {', '.join(queues) or 'none'}, "
+        f"function{_s(functions)} {', '.join(functions) or 'none (decorate some with @app.task)'}, pid {os.getpid()}"
+    )
+
+
+def _s(items: Sequence[str]) -> str:
+    return "" if len(items) == 1 else "s"
+
+
+class Stopping:
+    """What signals do: the first drains, the second releases at once, the third kills.
+
+    Python's own signal handlers are used, not the loop's: the third must work while a body blocks it.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.grace = grace
+        self.worker: Worker | None = None
+        self.first = asyncio.Event()
+        self.code = exits.OK
+        self._signals = 0
+
+    def listen(self) -> None:
+        """Take over SIGINT and SIGTERM."""
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._came)
+
+    def _came(self, number: int, frame: object) -> None:
+        self._signals += 1
+        name = signal.Signals(number).name
+        if self._signals >= 3:
+            os.write(2, f"everloop: {name} for the third time: killed\n".encode())
+            os._exit(128 + number)
+        step = self._drain if self._signals == 1 else self._hurry
+        self._loop.call_soon_threadsafe(step, name, number)
+
+    def _drain(self, name: str, number: int) -> None:
+        running = self.worker.slots.running if self.worker is not None else 0
+        if running:
+            say(
+                f"everloop: {name}: no more calls are taken; {_calls(running)} may finish within {span(self.grace)} "
+                "(again: release now, a third time: kill)"
+            )
+            self._loop.call_later(self.grace, self._announce_release, "the grace period is over")
+        else:
+            say(f"everloop: {name}: no more calls are taken; none is running")
+        self.first.set()
+
+    def _hurry(self, name: str, number: int) -> None:
+        self.code = 128 + number
+        self._announce_release(f"{name} again")
+        if self.worker is not None:
+            self.worker.hurry()
+        self.first.set()
+
+    def _announce_release(self, why: str) -> None:
+        running = self.worker.slots.running if self.worker is not None else 0
+        if running:
+            say(f"everloop: {why}: stopping {_calls(running)} and releasing them for other workers")
+
+    def say_end(self) -> None:
+        """Announce the end."""
+        left = len(self.worker.holding) if self.worker is not None else 0
+        if left:
+            say(f"everloop: stopped; {_calls(left)} did not stop, and end with this process")
+        else:
+            say("everloop: stopped")
+
+
+def _calls(count: int) -> str:
+    return f"{count} running call{'' if count == 1 else 's'}"
+
+
+def _end_soon(code: int) -> None:
+    """End the process even when a thread (of a `def` task, or the user's) does not end."""
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    timer = threading.Timer(LINGER, end)
+    timer.daemon = True
+    timer.start()

@@ -70,10 +70,12 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
     def __repr__(self) -> str:
         return f"<everloop.Call {self.function.name} {self.id}>"
 
-    def __getattr__(self, name: str) -> str:
-        if name in ("__name__", "__qualname__"):  # asyncio shows a task by its coroutine's
-            return self.function.name
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # a checker would take any attribute for a text
+
+        def __getattr__(self, name: str) -> str:
+            if name in ("__name__", "__qualname__"):  # asyncio shows a task by its coroutine's
+                return self.function.name
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def overrides(self) -> Settings:

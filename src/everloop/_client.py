@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,15 @@ from typing_extensions import Unpack
 from everloop._call import Call
 from everloop._core.calls import State
 from everloop._core.codec import Payloads, Shape, load_error
-from everloop._core.errors import NotRetryable, OptionError, TaskNotFound, UsageError, WouldDeadlock
+from everloop._core.errors import (
+    IdConflict,
+    KeyConflict,
+    NotRetryable,
+    OptionError,
+    TaskNotFound,
+    UsageError,
+    WouldDeadlock,
+)
 from everloop._core.ids import is_id, new_id
 from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
@@ -166,14 +175,9 @@ class Client:
             if n % CHUNK == 0:
                 await turns.room()
                 await asyncio.sleep(0)
-        for task in tasks:
-            try:
+        for task in reversed(tasks):  # the last is stored last: the others then need no waiting
+            with suppress(IdConflict, KeyConflict):
                 await task.stored()
-            except UsageError:
-                raise
-            except Exception:
-                if not task.done():
-                    raise
         return tasks
 
     async def as_completed(

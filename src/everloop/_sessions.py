@@ -7,7 +7,7 @@ import atexit
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from everloop._core.errors import ClosedError
 from everloop._core.records import Lane
@@ -80,6 +80,7 @@ class Sessions:
         self._embed = embed
         self._pid = os.getpid()
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenSession] = WeakKeyDictionary()
+        self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
     # -- finding --------------------------------------------------------------------------------------------
 
@@ -95,13 +96,19 @@ class Sessions:
             self._open = WeakKeyDictionary()
         loop = asyncio.get_running_loop()
         entry = self._open.get(loop)
+        if entry is None and automatic and loop in self._closed:
+            raise ClosedError(
+                "the app is closed: its `async with` block on this loop has ended. Keep the block open "
+                "around "
+                "everything that uses the app"
+            )
         if entry is None or (entry.ready.done() and _failed(entry.ready)):
             entry = OpenSession(self._make(), automatic=automatic)
             self._open[loop] = entry
             if automatic:
                 self._end_with_loop(entry, loop)
         elif entry.closing:
-            raise ClosedError("the app is closed: its `async with` block, or its loop, has ended")
+            raise ClosedError("the app is being closed: its `async with` block, or its loop, is ending")
         return entry
 
     async def opened(self) -> Session:
@@ -157,8 +164,10 @@ class Sessions:
             await self._close_resources()
         finally:
             await entry.session.store.close()
-            if self._open.get(asyncio.get_running_loop()) is entry:
-                del self._open[asyncio.get_running_loop()]
+            loop = asyncio.get_running_loop()
+            if self._open.get(loop) is entry:
+                del self._open[loop]
+            self._closed.add(loop)
 
     # -- ending with the loop -------------------------------------------------------------------------------
 

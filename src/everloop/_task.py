@@ -273,6 +273,13 @@ class Task(asyncio.Future[R]):
             self.set_exception(error)
             self._quiet()
 
+    def abandoned(self) -> None:
+        """The app was closed: waiting ends here, for everybody who waits; the call goes on."""
+        following = self.next_waiter
+        self._cancel_here("the app was closed; the call goes on")
+        if following is not None:
+            following.abandoned()
+
     def ended(self, end: Ended) -> None:
         """The call has reached a final state."""
         self._seen = end.state

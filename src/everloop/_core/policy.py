@@ -32,6 +32,18 @@ def check_delay(name: str, value: object, *, least: float = 0) -> int:
     return microseconds(seconds)
 
 
+def check_whole(name: str, value: object, least: int, most: int = 1 << 31) -> int:
+    """Return a whole number, or say which option is wrong.
+
+    Raises:
+        OptionError: It is no whole number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        span = f"{least} or more" if most == 1 << 31 else f"from {least} to {most}"
+        raise OptionError(f"`{name}` is a whole number, {span}, not {value!r}")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Say how often, when, and after which exceptions a call is tried again.
@@ -62,8 +74,7 @@ class Retry:
     only: Sequence[type[BaseException]] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 0:
-            raise OptionError(f"`Retry(times)` is a number of repeats, 0 or more, not {self.times!r}")
+        check_whole("Retry(times)", self.times, 0)
         check_delay("Retry(delay=)", self.delay)
         check_delay("Retry(cap=)", self.cap)
         if not self.factor >= 1:
@@ -115,7 +126,8 @@ class Key:
     on_conflict: Literal["join", "raise", "replace"] = field(default="join", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, str) or not 1 <= len(self.value) <= 255:
+        value: object = self.value
+        if not isinstance(value, str) or not 1 <= len(value) <= 255:
             raise OptionError(f"`Key(value)` is a text of 1 to 255 characters, not {self.value!r:.80}")
         if self.among not in ("live", "done", "ever"):
             raise OptionError(f"`Key(among=)` is 'live', 'done' or 'ever', not {self.among!r}")

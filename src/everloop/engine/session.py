@@ -31,6 +31,7 @@ class Waiter(Sink, Protocol):
     next_waiter: Waiter | None
 
     def ended(self, end: Ended) -> None: ...
+    def abandoned(self) -> None: ...
 
 
 class Session:
@@ -59,6 +60,7 @@ class Session:
         self.closing = False  # whoever waits now waits no longer, and the calls go on
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
         self.turns.use_clock(now)
+        self.turns.expects = lambda: bool(self._waiters)
         self._now = now
         self._lease = lease
         self._stall_limit = stall_limit
@@ -113,6 +115,8 @@ class Session:
         if self._recovery is not None:
             await self._recovery
         await self._leave()
+        for waiter in list(self._waiters.values()):
+            waiter.abandoned()  # the waiting ends; the call goes on
         try:
             await self.store.close_session(self.number)
         except StoreError as error:

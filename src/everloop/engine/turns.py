@@ -43,6 +43,8 @@ UNFLUSHED = 10_000
 POLL = 1.0
 #: Seconds between attempts while the store is away: from, to.
 RETRY_FROM, RETRY_TO = 0.05, 2.0
+#: Seconds that an ending process waits for a store that is away.
+GIVE_UP = 10.0
 
 
 class Sink(Protocol):
@@ -84,6 +86,8 @@ class TurnLoop:
         self._session = session
         self._on_ended = on_ended
         self.taker: Taker | None = None
+        #: Tells whether this process waits for an end: if not, and it takes nothing, it need not poll.
+        self.expects: Callable[[], bool] = lambda: True
         self.turns = 0
         self._adds: deque[tuple[NewCall, Sink | None]] = deque()
         self._outcomes: deque[Outcome] = deque()
@@ -94,6 +98,7 @@ class TurnLoop:
         self._uncertain = False
         self._next_due: int | None = None
         self._pause = 0.0
+        self._away_since = 0.0
         self._now: Callable[[], int] | None = None
 
     # -- requests ---------------------------------------------------------------------------------------
@@ -161,13 +166,17 @@ class TurnLoop:
         if self._wake.is_set():
             return
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._idle_seconds(), self._wake.set)
+        seconds = self._idle_seconds()
+        timer = None if seconds is None else loop.call_later(seconds, self._wake.set)
         try:
             await self._wake.wait()
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
-    def _idle_seconds(self) -> float:
+    def _idle_seconds(self) -> float | None:
+        if self.taker is None and not self.expects():
+            return None
         poll = POLL * (0.9 + 0.2 * random.random())  # noqa: S311 - spreads processes
         if self._next_due is None or self.taker is None or self._now is None:
             return poll
@@ -224,7 +233,8 @@ class TurnLoop:
         taker = self.taker
         holding = None
         if self._uncertain:
-            holding = taker.holding if taker else ()
+            # Bodies that run, and ended ones whose outcome waits for a later turn.
+            holding = (*(taker.holding if taker else ()), *(outcome.id for outcome in self._outcomes))
         return Turn(
             outcomes=batch.outcomes,
             adds=[call for call, _ in batch.adds],
@@ -258,12 +268,30 @@ class TurnLoop:
 
     async def _later(self, batch: _Batch, error: StoreError) -> None:
         """Put everything back in its order and try again after a pause."""
+        loop = asyncio.get_running_loop()
         if not self._pause:
+            self._away_since = loop.time()
             log.warning("everloop: the store does not answer (%s); going on when it does", error)
+        if self._closing and loop.time() - self._away_since > GIVE_UP:
+            self._give_up(batch, error)
+            return
         self._uncertain = True
         self._put_back(batch)
         self._pause = min(RETRY_TO, (self._pause or RETRY_FROM) * 2)
         await asyncio.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 - spreads processes
+
+    def _give_up(self, batch: _Batch, error: StoreError) -> None:
+        """The process is ending and the store is away: say what is not stored."""
+        self._put_back(batch)
+        log.error(
+            "everloop: ended without the store: %d calls were not submitted, %d outcomes not stored (those "
+            "calls "
+            "run again)",
+            len(self._adds),
+            len(self._outcomes),
+        )
+        self._outcomes.clear()
+        self.refuse_all(error)
 
     def _put_back(self, batch: _Batch) -> None:
         self._adds.extendleft(reversed(batch.adds))

@@ -41,6 +41,7 @@ class Worker:
         self.slots = Slots(concurrency)
         self._attempts: dict[str, Attempt] = {}
         self._draining = False
+        self._hurried = False
         self._changed = asyncio.Event()
         self.lanes: tuple[Lane, ...] = tuple(functions)
 
@@ -99,21 +100,26 @@ class Worker:
 
     async def _run(self, function: Runnable, attempt: Attempt) -> None:
         outcome = await execute(function, attempt, self._now)
+        # The slot is free before the outcome goes: the turn that settles it leases the next.
+        self._free(attempt)
         if outcome is not None:
             self._turns.settle(outcome)
 
-    def _ended(self, attempt: Attempt) -> None:
+    def _free(self, attempt: Attempt) -> None:
         attempt.end()
         self.slots.end()
         held = self._attempts.get(attempt.leased.id)
         if held is attempt:
             del self._attempts[attempt.leased.id]
+        self._changed.set()
+        self._turns.look()
+
+    def _ended(self, attempt: Attempt) -> None:
         task = attempt.task
         if task is not None and task.cancelled():
             # Cancelled before its first step: nothing of the body has run.
+            self._free(attempt)
             self._settle_unstarted(attempt)
-        self._changed.set()
-        self._turns.look()
 
     def _settle_unstarted(self, attempt: Attempt) -> None:
         if attempt.stopping == "lost":
@@ -139,9 +145,14 @@ class Worker:
         """
         self._draining = True
         deadline = self._loop.time() + grace
-        while self.slots.running > 0 and self._loop.time() < deadline:
+        while self.slots.running > 0 and not self._hurried and self._loop.time() < deadline:
             await self._change(deadline - self._loop.time())
         await self.unwind()
+
+    def hurry(self) -> None:
+        """End the patience of a drain: what runs is unwound and released now."""
+        self._hurried = True
+        self._changed.set()
 
     async def unwind(self) -> None:
         """Stop every body with a private reason; its call is released, unharmed."""

@@ -76,7 +76,6 @@ class SqliteStore:
             hot.close()
             raise
         self._hot = hot
-        self._reading = SqliteRunner(self._file.connect, "reads", gate, self._fault)
 
     async def close(self) -> None:
         for runner in (self._hot, self._reading):
@@ -182,7 +181,11 @@ class SqliteStore:
             self._bell.ring(scope.rung, workers=scope.ready)
 
     async def _read(self, verb: Verb[T]) -> T:
-        return await self._open_runner(self._reading).run(verb, write=False)
+        if self._reading is None:
+            self._open_runner(self._hot)
+            gate = write_gate(self.path)
+            self._reading = SqliteRunner(self._file.connect, "reads", gate, self._fault)
+        return await self._reading.run(verb, write=False)
 
     def _open_runner(self, runner: SqliteRunner | None) -> SqliteRunner:
         if runner is None:

@@ -13,11 +13,13 @@ import hashlib
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _LONGEST = 90  # bytes of a folder's path: a socket's path may have 107
 _WORKER = "w"
+_TICK = 100_000_000  # nanoseconds: more than any file system's time stamps are coarse
 
 
 class Doorbell:
@@ -31,6 +33,8 @@ class Doorbell:
         self.folder = folder
         self._socket: socket.socket | None = None
         self._own: set[str] = set()
+        self._listed: list[str] = []
+        self._listed_at = 0
 
     def listen(self, session: int, wake: Callable[[], None], *, worker: bool) -> Callable[[], None]:
         """Call `wake` on the running loop at each ring; return what stops it."""
@@ -62,14 +66,22 @@ class Doorbell:
     def ring(self, sessions: Iterable[int], *, workers: bool) -> None:
         """Ring these sessions, and every worker when `workers`."""
         names = set(map(str, sessions))
-        try:
-            there = [entry.name for entry in self.folder.iterdir()]
-        except FileNotFoundError:
-            return
-        for name in there:
+        for name in self._there():
             is_worker = name.startswith(_WORKER)
             if name not in self._own and (name.lstrip(_WORKER) in names or (workers and is_worker)):
                 self._ring(name)
+
+    def _there(self) -> list[str]:
+        """List the bells; the folder is only read again when it has changed."""
+        try:
+            changed = os.stat(self.folder).st_mtime_ns  # noqa: PTH116 - hot: a Path costs more than the call
+            if changed != self._listed_at:
+                self._listed = os.listdir(self.folder)  # noqa: PTH208 - hot
+                # A change in the same tick as this look would not show: trust only an older one.
+                self._listed_at = changed if time.time_ns() - changed > _TICK else 0
+        except FileNotFoundError:
+            return []
+        return self._listed
 
     def _ring(self, name: str) -> None:
         if self._socket is None:

@@ -17,7 +17,8 @@ INBOX = 2_000
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
-    scope.told = ended = []
+    ended: list[Ended] = []
+    scope.told = ended
     if request.progress:
         # Before the outcomes: the last thing that a run says of itself comes with its end.
         yield Statement("progress_put", {"rows": [list(p) for p in request.progress]})

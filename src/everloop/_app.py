@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from importlib import import_module
@@ -248,7 +248,7 @@ class App(Client):
     @asynccontextmanager
     async def worker(
         self, *, concurrency: int = 100, queues: Sequence[str] | None = None, grace: Delay = 0.0
-    ) -> AsyncIterator[Self]:
+    ) -> AsyncGenerator[Self]:
         """Run a worker inside the running loop.
 
         Args:
@@ -322,9 +322,13 @@ class App(Client):
     def _make_session(self) -> Session:
         return Session(self.open_store(), self.name, SystemClock().now, lease=self.lease)
 
-    @cached_property
-    def threads(self) -> ThreadPoolExecutor:
+    @property
+    def threads(self) -> Executor:
         """Where `def` functions run."""
+        return self._threads
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(max(1, self._concurrency), thread_name_prefix="everloop-body")
 
     _concurrency = 100

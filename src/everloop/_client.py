@@ -230,7 +230,7 @@ class Client:
                 unfinished -= 1
                 yield task
 
-    # -- one task ---------------------------------------------------------------------------------------------
+    # -- one task -------------------------------------------------------------------------------------------
 
     @overload
     async def get_task(self, id: str, of: TaskFunction[..., R], /) -> Task[R]: ...
@@ -321,7 +321,7 @@ class Client:
         await task.stored()
         return task
 
-    # -- many ---------------------------------------------------------------------------------------------------
+    # -- many -----------------------------------------------------------------------------------------------
 
     async def counts(self, queue: str | None = None) -> dict[str, int]:
         """Count this app's calls by state; every state is a key."""
@@ -368,7 +368,7 @@ class Client:
         )
         return [self._task_of(session, snapshot) for snapshot in found]
 
-    # -- as tasks see it ----------------------------------------------------------------------------------------
+    # -- as tasks see it ------------------------------------------------------------------------------------
 
     def read_value(self, name: str, stored: bytes) -> Any:
         """Decode a stored result by its function's annotation."""
@@ -386,15 +386,18 @@ class Client:
         """Send a cancellation with the next batch."""
         batcher = self._cancels.get(session)
         if batcher is None:
-            batcher = Batcher(lambda items: _cancel_all(session, items), most=1_000, name="cancel")
-            self._cancels[session] = batcher
+
+            async def flush(items: Sequence[tuple[str, str]]) -> list[None]:
+                return await _cancel_all(session, items)
+
+            batcher = self._cancels[session] = Batcher(flush, most=1_000, name="cancel")
         self._keep(batcher.ask((task_id, message)))
 
     def is_closing(self, session: Session) -> bool:
         """Whether the loop, the app or the terminal ends the waiting, and not a user's cancel."""
         return session.closing or (loop_is_closing() and not self._interrupt_cancels)
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- inside ---------------------------------------------------------------------------------------------
 
     def _with(self, call: Call[R], options: Options) -> Call[R]:
         if not isinstance(call, Call):

@@ -199,7 +199,9 @@ class TaskFunction(Generic[P, R]):
 
 async def _in_thread(threads: Executor, work: Callable[[], R]) -> R:
     """Run `work` in a thread and wait for its end, also when this is cancelled: a thread cannot be."""
-    future = asyncio.get_running_loop().run_in_executor(threads, copy_context().run, _guarded, work)
+    context = copy_context()
+    future: asyncio.Future[tuple[R | None, BaseException | None]]
+    future = asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(_guarded, work))
     while not future.done():
         # Its slot stays taken until the thread has ended; `current().stopping` tells the body.
         with contextlib.suppress(asyncio.CancelledError):

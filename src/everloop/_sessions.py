@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -140,7 +140,7 @@ class Sessions:
     @asynccontextmanager
     async def worker(
         self, queues: tuple[str, ...] | None, concurrency: int, grace: float
-    ) -> AsyncIterator[Worker]:
+    ) -> AsyncGenerator[Worker]:
         """Hold the session open and serve from it; on leaving, drain for `grace` seconds."""
         entry = await self.acquire()
         entry.workers += 1

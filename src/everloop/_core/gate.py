@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -49,7 +49,7 @@ class WriteGate:
         # Invariant: the gate is held exactly while the first place in the line is granted.
 
     @contextmanager
-    def hold(self, timeout: float) -> Iterator[None]:
+    def hold(self, timeout: float) -> Generator[None]:
         """Hold the gate from a thread.
 
         Raises:
@@ -69,7 +69,7 @@ class WriteGate:
             self._leave(place)
 
     @asynccontextmanager
-    async def hold_async(self) -> AsyncIterator[None]:
+    async def hold_async(self) -> AsyncGenerator[None]:
         """Hold the gate from a coroutine; cancelling the wait gives the place up."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()

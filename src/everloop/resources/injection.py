@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -73,7 +73,7 @@ class Scopes:
     @asynccontextmanager
     async def entered(
         cls, parameters: Mapping[str, Injected], given: Mapping[str, Any]
-    ) -> AsyncIterator[Scopes]:
+    ) -> AsyncGenerator[Scopes]:
         """Enter the scopes of the parameters that are not given, in order; leave them in reverse."""
         scopes = cls()
         async with AsyncExitStack() as stack:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -57,7 +57,7 @@ class Resource(Generic[T]):
         return self._shared()
 
     @asynccontextmanager
-    async def _shared(self) -> AsyncIterator[T]:
+    async def _shared(self) -> AsyncGenerator[T]:
         yield await self._pool.get(self)
 
 

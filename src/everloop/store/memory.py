@@ -12,9 +12,10 @@ The answer then does not depend on the order in which a request lists them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import wraps
 from threading import RLock
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -64,7 +65,7 @@ T = TypeVar("T")
 
 def _atomic(
     verb: Callable[Concatenate[MemoryStore, P], Awaitable[T]],
-) -> Callable[Concatenate[MemoryStore, P], Coroutine[Any, Any, T]]:
+) -> Callable[Concatenate[MemoryStore, P], CoroutineType[Any, Any, T]]:
     """Let no other thread in while a verb runs."""
 
     @wraps(verb)

@@ -31,7 +31,7 @@ from everloop.store.sql.verbs.adding import add, lanes_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.settling import settle
 from everloop.store.sql.verbs.statement import Statement, Verb
-from everloop.store.sql.verbs.turning import turn
+from everloop.store.sql.verbs.turning import turn as take_turn
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -115,11 +115,11 @@ class SqliteStore:
 
     # -- the hot path -----------------------------------------------------------------------------------
 
-    async def turn(self, session: int, turn_: Turn) -> TurnAnswer:
+    async def turn(self, session: int, turn: Turn) -> TurnAnswer:
         scope = self._scope(session)
-        scope.lanes = await self._lanes_for({*turn_.lanes, *lanes_of(turn_.adds)})
+        scope.lanes = await self._lanes_for({*turn.lanes, *lanes_of(turn.adds)})
         scope.names = self._names
-        return await self._write(scope, turn(scope, turn_))
+        return await self._write(scope, take_turn(scope, turn))
 
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
         scope = self._scope(session)

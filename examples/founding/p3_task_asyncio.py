@@ -21,3 +21,4 @@ if __name__ == "__main__":
     print("returned", loop.run_until_complete(task))
     print("done?", task.done())
     print(f"TIME: {time.time() - start:.2f} s")
+    loop.close()

@@ -21,3 +21,4 @@ if __name__ == "__main__":
     for task in tasks:
         print("returned", task.result())
     print(f"TIME: {time.time() - start:.2f} s")
+    loop.close()

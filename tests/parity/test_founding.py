@@ -1,0 +1,126 @@
+"""The founding programs print what their plain twins print: embedded, and with a worker of its own.
+
+`EVERLOOP_TEST_SECOND=1` runs them at their real speed; by default a second takes a fifth of one.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.processes import Ran, run_program, worker
+from tests.helpers.site import slow_site
+
+FOUNDING = Path(__file__).resolve().parents[2] / "examples" / "founding"
+SECOND = float(os.environ.get("EVERLOOP_TEST_SECOND", "0.2"))
+#: What a program may take beyond its sleeps, in real seconds.
+SLACK = 0.5
+
+#: Each program, and the seconds that it measures.
+PROGRAMS: dict[str, float | None] = {
+    "p1_fetch": 4,
+    "p2_pool": None,
+    "p3_task": 2,
+    "p4_callback": 2,
+    "p5_in_turn": 7,
+    "p6_at_once": 4,
+    "p7_nested": 4,
+    "p8_returning": 4,
+    "p9_comprehension": 4,
+}
+
+every_program = pytest.mark.parametrize("program", PROGRAMS)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    with slow_site(SECOND) as url:
+        yield url
+
+
+@pytest.fixture
+def env(site: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        "SITE": site,
+        "SECOND": str(SECOND),
+        "DATABASE": f"sqlite+aiosqlite:///{tmp_path}/pages.db",
+        "EVERLOOP_STORE": f"sqlite:///{tmp_path}/store.db",
+        # `asyncio.get_event_loop()` without a loop is what program 1 shows.
+        "PYTHONWARNINGS": "error,ignore::DeprecationWarning:__main__",
+        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(FOUNDING)])),
+    }
+
+
+@every_program
+def test_embedded_a_program_prints_what_its_twin_prints(
+    program: str, env: dict[str, str], tmp_path: Path
+) -> None:
+    twin = run_program(FOUNDING / f"{program}_asyncio.py", folder=tmp_path, env=env, name="twin").checked()
+    ours = run_program(FOUNDING / f"{program}.py", folder=tmp_path, env=env, name="ours").checked()
+
+    assert untimed(ours) == untimed(twin)
+    check_time(program, twin)
+    check_time(program, ours)
+    assert ours.err.count("this process runs its tasks itself") == 1
+
+
+@every_program
+def test_with_a_worker_of_its_own_too(program: str, env: dict[str, str], tmp_path: Path) -> None:
+    twin = run_program(FOUNDING / f"{program}_asyncio.py", folder=tmp_path, env=env, name="twin").checked()
+    # One file for the output of both, as if they ran in one terminal.
+    with worker(f"{program}:app", folder=tmp_path, env=env, name="ours"):
+        ours = run_program(FOUNDING / f"{program}.py", folder=tmp_path, env=env, name="ours").checked()
+
+    assert untimed(ours) == untimed(twin)
+    check_time(program, ours)
+    assert ours.err == "serving\n"
+
+
+@every_program
+def test_only_the_decorator_and_the_app_differ(program: str) -> None:
+    ours = ast.parse((FOUNDING / f"{program}.py").read_text(encoding="utf-8"))
+    twin = ast.parse((FOUNDING / f"{program}_asyncio.py").read_text(encoding="utf-8"))
+
+    if program == "p2_pool":
+        # Its functions are given their connection instead of asking the pool for it.
+        assert names(ours) == names(twin)
+    else:
+        assert ast.unparse(plain(ours)) == ast.unparse(plain(twin))
+
+
+def untimed(ran: Ran) -> list[str]:
+    """Return what was printed, without the time taken."""
+    return [re.sub(r"^TIME: [0-9.]+ s$", "TIME", line) for line in ran.lines]
+
+
+def check_time(program: str, ran: Ran) -> None:
+    """Check the time that a program says it took."""
+    seconds = PROGRAMS[program]
+    if seconds is None:
+        return
+    (text,) = re.findall(r"^TIME: ([0-9.]+) s$", ran.out, re.MULTILINE)
+    # Printed with two digits, and timers may be early by a clock's tick.
+    assert seconds * SECOND - 0.02 <= float(text) <= seconds * SECOND + SLACK
+
+
+def plain(program: ast.Module) -> ast.Module:
+    """Take docstring, app and decorators away."""
+    body = [
+        each
+        for each in program.body[1:]
+        if "App(" not in ast.unparse(each) and "import App" not in ast.unparse(each)
+    ]
+    for each in body:
+        if isinstance(each, ast.AsyncFunctionDef):
+            each.decorator_list = [d for d in each.decorator_list if ast.unparse(d) != "app.task"]
+    return ast.Module(body, [])
+
+
+def names(program: ast.Module) -> list[str]:
+    """Return the names of the functions, in order."""
+    return [each.name for each in program.body if isinstance(each, ast.AsyncFunctionDef)]

@@ -88,8 +88,9 @@ class ResourcePool:
         if not inspect.isasyncgenfunction(fn):
             raise FunctionError(
                 f"the resource {name!r} has to be an asynchronous generator function that yields once:\n"
-                f"    async def {name}() -> AsyncIterator[...]:\n        async with ... as it:\n           "
-                " yield it"
+                f"    async def {name}() -> AsyncIterator[...]:\n"
+                "        async with ... as it:\n"
+                "            yield it"
             )
         if inspect.signature(fn).parameters:
             raise FunctionError(f"the resource {name!r} takes parameters; it is opened without any")

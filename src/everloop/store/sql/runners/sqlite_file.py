@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
 from everloop.store.sql.dialect import migrations
 from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
+
+log = logging.getLogger("everloop")
 
 #: JSON operators and `UPDATE ... FROM` are needed.
 OLDEST = (3, 38, 0)
@@ -52,6 +55,8 @@ class SqliteFile:
             raise ConfigError(
                 f"this Python links SQLite {sqlite3.sqlite_version}; Everloop needs {wanted} or newer"
             )
+        if sqlite3.sqlite_version_info < SOUND:
+            log.info("everloop: SQLite %s has the WAL-reset bug; one connection checkpoints", sqlite3.sqlite_version)
         folder = self.path.parent
         if not folder.is_dir():
             raise ConfigError(

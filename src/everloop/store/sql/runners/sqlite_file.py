@@ -56,7 +56,8 @@ class SqliteFile:
                 f"this Python links SQLite {sqlite3.sqlite_version}; Everloop needs {wanted} or newer"
             )
         if sqlite3.sqlite_version_info < SOUND:
-            log.info("everloop: SQLite %s has the WAL-reset bug; one connection checkpoints", sqlite3.sqlite_version)
+            version = sqlite3.sqlite_version
+            log.info("everloop: SQLite %s has the WAL-reset bug; one connection checkpoints", version)
         folder = self.path.parent
         if not folder.is_dir():
             raise ConfigError(

@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "test-results"
 
-#: What `make check` runs.
-QUICK = ("unit", "typing", "docs", "tools")
+#: What `make check` runs, two at a time.
+QUICK = ("unit", "docs", "typing")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
@@ -75,18 +78,29 @@ def plan(*, everything: bool) -> Iterator[Suite]:
         yield from (Suite(name, python) for python in others() for name in names() if name in EVERYWHERE)
 
 
-def run(suite: Suite) -> Tally:
+def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     """Run one and count."""
     results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
     results.unlink(missing_ok=True)
-    print(f"\n--- {suite.title}", flush=True)
     command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
     environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}
     try:
-        code = subprocess.run(command, cwd=ROOT, env=environment, timeout=LIMIT_S, check=False).returncode
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, timeout=LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         return Tally(failed=1, complaints=[f"{suite.title}: no end after {LIMIT_S} s"])
-    return judge(suite, code, count(results))
+    return judge(suite, done.returncode, count(results))
+
+
+def run_aside(suite: Suite) -> Tally:
+    """Run one beside another: what it prints appears when it has ended."""
+    # A file, not a pipe: a process that a test left behind would hold the pipe open.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        tally = run(suite, output)
+        output.seek(0)
+        print(f"\n--- {suite.title}\n{output.read().rstrip()}", flush=True)
+    return tally
 
 
 def count(results: Path) -> Tally:
@@ -117,6 +131,14 @@ def judge(suite: Suite, code: int, tally: Tally) -> Tally:
 def run_all(*, everything: bool) -> Tally:
     """Run the plan and sum it up."""
     tally = Tally()
-    for suite in plan(everything=everything):
-        tally.add(run(suite))
+    suites = list(plan(everything=everything))
+    aside = [suite for suite in suites if suite.name in QUICK]
+    with ThreadPoolExecutor(2) as pool:
+        for counted in pool.map(run_aside, aside):
+            tally.add(counted)
+    # The others measure time, or keep the machine busy by themselves.
+    for suite in suites:
+        if suite not in aside:
+            print(f"\n--- {suite.title}", flush=True)
+            tally.add(run(suite))
     return tally

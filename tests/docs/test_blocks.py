@@ -150,6 +150,10 @@ def test_a_line_of_shell_is_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("line", "unknown"),
     [
+        ("everloop ls --limit 3", None),
+        ("everloop --version", None),
+        ("everloop los", "los"),
+        ("everloop ls --limited=3", "--limited"),
         ("make test ARGS=x", None),
         ("make tea", "tea"),
         ("pip install 'everloop[sql,cli]'", None),

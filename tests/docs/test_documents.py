@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from everloop.cli.group import group
 from tests.docs.blocks import DOCUMENTS, ROOT, Block, of_document
 from tests.docs.scenes import Scene, commands, play, scenes
 
@@ -64,9 +65,7 @@ def missing(words: list[str]) -> str | None:
     """Return what a command names and we do not have."""
     match words:
         case ["everloop", *rest]:
-            from everloop.cli import main
-
-            return missing_option(main, rest)
+            return missing_option(group, rest)
         case ["make", *rest]:
             targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
             return next((word for word in rest if "=" not in word and word not in targets), None)
@@ -85,7 +84,7 @@ def missing(words: list[str]) -> str | None:
 def missing_option(command: click.Command, words: list[str]) -> str | None:
     """Return the first sub-command or option that the command line does not know."""
     if isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.commands.get(words[0])
+        found = command.get_command(click.Context(command), words[0])
         return missing_option(found, words[1:]) if found else words[0]
     known = {
         option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)

@@ -175,11 +175,18 @@ class Sessions:
         """Close an automatic session when its loop ends, however the loop is run.
 
         `asyncio.run` closes asynchronous generators at its end, so one of ours is the hook; a loop that
-        is only abandoned (`run_until_complete`) is finished at exit.
+        is driven by hand (`run_until_complete`) is finished when it is closed, or else at exit.
         """
         entry.until_loop_ends = self._until_loop_ends(entry)
         entry.ready.add_done_callback(lambda _: entry.checks.add(loop.create_task(self._arm(entry))))
-        atexit.register(self._at_exit, loop, entry)
+        atexit.register(self._finish, loop, entry)
+        close = loop.close
+
+        def close_after_us() -> None:
+            self._finish(loop, entry)
+            close()
+
+        loop.close = close_after_us  # type: ignore[method-assign]  # no hook tells of the end of a loop
 
     async def _arm(self, entry: OpenSession) -> None:
         if entry.until_loop_ends is not None:
@@ -191,7 +198,7 @@ class Sessions:
         finally:
             await self._close(entry)
 
-    def _at_exit(self, loop: asyncio.AbstractEventLoop, entry: OpenSession) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, entry: OpenSession) -> None:
         if os.getpid() == self._pid and not entry.closing and not loop.is_closed() and not loop.is_running():
             loop.run_until_complete(self._close(entry))
 
@@ -210,10 +217,14 @@ class Sessions:
         session = entry.session
         if not (entry.automatic and self._embed):
             await asyncio.sleep(PATIENCE)
-        if session.worker is not None and lane in session.worker.lanes:
-            return
-        if (lane.queue, lane.fn) in await session.store.serving(lane.app):
-            return
+        while (lane.queue, lane.fn) in await session.store.serving(lane.app):
+            if session.worker is not None and lane in session.worker.lanes:
+                return
+            # One that has died is listed until its lease ends: look again while somebody waits here.
+            await asyncio.sleep(PATIENCE)
+            if not session.waiting:
+                entry.asked.discard(lane)
+                return
         functions = self._functions(None)
         if entry.automatic and self._embed and (session.worker is not None or lane in functions):
             await session.start_worker(functions, EMBEDDED)

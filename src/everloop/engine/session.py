@@ -168,6 +168,11 @@ class Session:
 
     # -- waiters ------------------------------------------------------------------------------------------
 
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody here waits for the end of a call."""
+        return bool(self._waiters)
+
     def watch(self, waiter: Waiter, *, hold: bool) -> None:
         """Remember who waits for the end of `waiter.id`; with `hold`, keep it alive until then."""
         first = self._waiters.get(waiter.id)

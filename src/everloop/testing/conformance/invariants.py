@@ -7,11 +7,11 @@ answered so far. They need no oracle: they hold for a store under any load.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from everloop._core.calls import Event, State
-from everloop._core.records import NewCall, Outcome, Snapshot
+from everloop._core.records import Added, NewCall, Outcome, Snapshot, Turn
 from everloop.testing.conformance.expect import holds, same
 
 Calls = Mapping[str, Snapshot]
@@ -22,24 +22,46 @@ class Log:
     """What a store has answered so far.
 
     Attributes:
-        acknowledged: The calls that it said it has.
+        acknowledged: The ids of the calls that it said it has.
+        crash_limits: Of the calls that it said it added.
         leases: Which session was given which (id, fence).
         open: Sessions that were opened, and not yet closed or reaped.
         settled: The outcomes that were answered True, by id.
-        asked: Each child's parent's fence when it was last asked for.
+        asked: The fence under which a parent last asked for a child, by the ids of both.
     """
 
-    acknowledged: dict[str, NewCall] = field(default_factory=dict[str, NewCall])
+    acknowledged: set[str] = field(default_factory=set[str])
+    crash_limits: dict[str, int] = field(default_factory=dict[str, int])
     leases: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
     open: set[int] = field(default_factory=set[int])
     settled: dict[str, list[Outcome]] = field(default_factory=dict[str, list[Outcome]])
-    asked: dict[str, int] = field(default_factory=dict[str, int])
+    asked: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
 
-    def note_added(self, call: NewCall, id: str) -> None:
-        """Note that `call` was answered with `id`."""
-        known = self.acknowledged.setdefault(id, call)
-        if call.parent and known.parent and known.parent.id == call.parent.id:
-            self.asked[id] = call.parent.fence
+    def note_added(self, call: NewCall, answer: Added) -> None:
+        """Note the answer to adding `call`."""
+        if answer.status == "added":
+            self.crash_limits[answer.id] = call.crash_limit
+        if answer.status in ("added", "exists"):
+            self.acknowledged.add(answer.id)
+            if call.parent is not None:
+                self.asked[call.parent.id, answer.id] = call.parent.fence
+
+    def note_turn(
+        self,
+        session: int,
+        turn: Turn,
+        settled: Sequence[bool],
+        added: Sequence[Added],
+        leased: Sequence[tuple[str, int]],
+    ) -> None:
+        """Note the answer to a turn."""
+        for outcome, done in zip(turn.outcomes, settled, strict=True):
+            if done:
+                self.settled.setdefault(outcome.id, []).append(outcome)
+        for call, answer in zip(turn.adds, added, strict=True):
+            self.note_added(call, answer)
+        for lease in leased:
+            self.note_lease(session, *lease)
 
     def note_lease(self, session: int, id: str, fence: int) -> None:
         """Note a lease, which must be greater than every earlier one of the call."""
@@ -93,8 +115,7 @@ def attempts(_before: Calls, after: Calls, log: Log) -> None:
         same(call.attempt, len(ran), f"I6: the attempts of {id}")
         leases = sum(1 for other, _ in log.leases if other == id)
         holds(call.attempt + call.crashes <= leases, f"I6: {id} had a lease for each attempt and crash")
-        limit = log.acknowledged[id].crash_limit if id in log.acknowledged else call.crashes
-        over = call.crashes > limit
+        over = call.crashes > log.crash_limits.get(id, call.crashes)
         holds(call.state.final or not over, f"I6: {id} crashed {call.crashes} times and has ended")
 
 
@@ -120,7 +141,11 @@ def children(_before: Calls, after: Calls, log: Log) -> None:
         ends = log.settled.get(parent.id, [])
         by_body = bool(ends) and ends[-1].fence == parent.fence
         holds(by_body, f"I14: {id} lives on, so its parent {parent.id} ended by its body")
-        same(log.asked.get(id), parent.fence, f"I14: {id} lives on, so the last run asked for it; its fence")
+        same(
+            log.asked.get((parent.id, id)),
+            parent.fence,
+            f"I14: {id} lives on, so the last run asked for it; its fence",
+        )
 
 
 #: Every invariant that is judged by looking; I5 and I7 are judged by asking again (see `walk`).

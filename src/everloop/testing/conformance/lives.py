@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,42 +55,20 @@ def look(birth: NewCall, facts: Iterable[Fact]) -> Look:
     """Compute what a call looks like after these facts."""
     now = Look("unborn", 0)
     for word, at, detail in facts:
-        now = _after(now, birth, word, at, detail)
+        now = _WORDS[word](now, birth, at, detail)
     return now
 
 
-def _after(now: Look, birth: NewCall, word: str, at: int, detail: Any) -> Look:
-    match word:
-        case "born":
-            due = birth.due or at + birth.delay
-            return replace(now, due=due, state="waiting" if detail else "scheduled" if due > at else "ready")
-        case "awaited call ended":
-            return replace(now, state="scheduled" if now.due > at else "ready")
-        case "fell due":
-            return replace(now, state="ready")
-        case "leased":
-            return replace(now, state="leased", fence=now.fence + 1, session=detail, started=at)
-        case "wanted":
-            return replace(now, wanted=detail)
-        case "progress":
-            return replace(now, progress=detail)
-        case "asked to cancel":
-            return replace(now, asked=detail)
-        case "settled":
-            return _after_settled(now, at, detail)
-        case "given back":
-            return _back(now, at, 0) if now.asked is None else _stopped(now, "cancelled", at)
-        case "worker died":
-            return _after_death(replace(now, crashes=now.crashes + 1), birth, at)
-        case "cancelled":
-            return _stopped(now, "cancelled", at)
-        case "expired":
-            return _stopped(now, "expired", at, Like(b"TaskExpired"))
-        case _:
-            raise ValueError(f"the oracle knows no fact {word!r}")
+def _born(now: Look, birth: NewCall, at: int, waits: object) -> Look:
+    due = birth.due or at + birth.delay
+    return replace(now, due=due, state="waiting" if waits else "scheduled" if due > at else "ready")
 
 
-def _after_settled(now: Look, at: int, outcome: Outcome) -> Look:
+def _leased(now: Look, _: NewCall, at: int, session: int) -> Look:
+    return replace(now, state="leased", fence=now.fence + 1, session=session, started=at)
+
+
+def _settled(now: Look, _: NewCall, at: int, outcome: Outcome) -> Look:
     how = str(outcome.event)
     if how == "release":
         if now.asked is not None:
@@ -104,7 +82,12 @@ def _after_settled(now: Look, at: int, outcome: Outcome) -> Look:
     return replace(now, state=word, ended=at, value=value, error=outcome.error)
 
 
-def _after_death(now: Look, birth: NewCall, at: int) -> Look:
+def _given_back(now: Look, _: NewCall, at: int, __: Any) -> Look:
+    return _back(now, at, 0) if now.asked is None else _stopped(now, "cancelled", at)
+
+
+def _bereft(now: Look, birth: NewCall, at: int, _: Any) -> Look:
+    now = replace(now, crashes=now.crashes + 1)
     if now.asked is not None:
         return _stopped(now, "cancelled", at)
     if now.crashes > birth.crash_limit:
@@ -119,6 +102,23 @@ def _back(now: Look, at: int, delay: int) -> Look:
 
 def _stopped(now: Look, word: str, at: int, error: Any = None) -> Look:
     return replace(now, state=word, ended=at, fence=now.fence + 1, error=error, outside=True)
+
+
+#: What each fact does to the look of a call.
+_WORDS: dict[str, Callable[[Look, NewCall, int, Any], Look]] = {
+    "born": _born,
+    "awaited call ended": lambda now, _, at, __: replace(now, state="scheduled" if now.due > at else "ready"),
+    "fell due": lambda now, _, __, ___: replace(now, state="ready"),
+    "leased": _leased,
+    "wanted": lambda now, _, __, fence: replace(now, wanted=fence),
+    "progress": lambda now, _, __, progress: replace(now, progress=progress),
+    "asked to cancel": lambda now, _, __, message: replace(now, asked=message),
+    "settled": _settled,
+    "given back": _given_back,
+    "worker died": _bereft,
+    "cancelled": lambda now, _, at, __: _stopped(now, "cancelled", at),
+    "expired": lambda now, _, at, __: _stopped(now, "expired", at, Like(b"TaskExpired")),
+}
 
 
 @dataclass

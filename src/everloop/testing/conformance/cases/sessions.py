@@ -211,6 +211,4 @@ async def listening_is_a_hint_and_can_be_stopped(scene: Scene) -> None:
     await scene.end(worker, "work")
     for stop in stops:
         stop()
-    for stop in stops:
-        stop()
     same(await scene.told(client), ["work"])

@@ -151,3 +151,15 @@ async def an_end_is_told_only_after_it_is_stored(scene: Scene) -> None:
     await scene.end(worker, "first")
     (ended,) = (await scene.inbox(client)).ended
     same((ended.state, await scene.state("first")), (State.SUCCEEDED, State.SUCCEEDED))
+
+
+@case
+async def an_end_beside_a_cancellation_is_told_wherever_a_part_of_the_inbox_ends(scene: Scene) -> None:
+    session, worker = await scene.session(), await scene.session()
+    await scene.add(*(scene.call(f"{i}", "work") for i in range(2_000)), session=session)
+    leased = await scene.lease(session, "work", room=2_000)
+    await scene.store.cancel([leased[-1].id])
+    outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in leased]
+    await scene.store.turn(worker, Turn(outcomes=outcomes))
+    told = [ended.id for _ in range(3) for ended in (await scene.inbox(session)).ended]
+    same(sorted(told), sorted(lease.id for lease in leased), "every end once")

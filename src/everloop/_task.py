@@ -77,6 +77,23 @@ class Task(asyncio.Future[R]):
     """
 
     __module__ = "everloop"
+    __slots__ = (
+        "_attempts",
+        "_bound",
+        "_cancelling",
+        "_holds_up",
+        "_is_stored",
+        "_message",
+        "_name",
+        "_owned",
+        "_reader",
+        "_seen",
+        "_session",
+        "_snapshot",
+        "_stored",
+        "id",
+        "next_waiter",
+    )
 
     def __init__(
         self, reader: Reader, session: Session, id_: str, name: str, *, owned: bool, state: State

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
@@ -22,6 +21,22 @@ class Attempt:
     another call may run in its place.
     """
 
+    __slots__ = (
+        "_ordinals",
+        "_over",
+        "_pending",
+        "_resume",
+        "_suspend",
+        "began",
+        "leased",
+        "message",
+        "on_progress",
+        "progress",
+        "settled_inside",
+        "stopping",
+        "task",
+    )
+
     def __init__(self, leased: Leased, suspend: Callable[[], None], resume: Callable[[], None]) -> None:
         self.leased = leased
         self.stopping: Stopping | None = None
@@ -34,7 +49,8 @@ class Attempt:
         self._over = False
         self._suspend = suspend
         self._resume = resume
-        self._ordinals: Counter[str] = Counter()
+        self._ordinals: dict[str, int] | None = None
+        self.began = False  # whether the body's task has taken its first step
         self.on_progress: Callable[[Progress], None] | None = None
 
     @property
@@ -55,8 +71,10 @@ class Attempt:
     def child_key(self, fn: str, args: bytes) -> str:
         """Name the next child by function, argument digest, and ordinal among equals."""
         digest = blake2b(fn.encode() + b"\0" + args, digest_size=16).hexdigest()
-        self._ordinals[digest] += 1
-        return f"{digest}.{self._ordinals[digest]}"
+        if self._ordinals is None:
+            self._ordinals = {}
+        ordinal = self._ordinals[digest] = self._ordinals.get(digest, 0) + 1
+        return f"{digest}.{ordinal}"
 
     def child_began(self) -> None:
         """Count an owned child that is pending."""
@@ -85,7 +103,7 @@ class Attempt:
         if self.stopping is None or reason == "lost":
             self.stopping = reason
             self.message = message
-        if self.task is not None and not self.task.done():
+        if self.began and self.task is not None and not self.task.done():
             self.task.cancel(message or None)
 
     def report(self, done: float, total: float | None, note: str) -> None:

@@ -120,10 +120,11 @@ async def execute(function: Runnable, attempt: Attempt, now: Callable[[], int]) 
     Never raises: whatever the body does, also `SystemExit`, is an outcome of the call.
     """
     CURRENT.set(attempt)
+    attempt.began = True
     policy = policy_of(function, attempt.leased)
     timers = _start_timers(attempt, policy, now)
     try:
-        value = await function.invoke(attempt)
+        value = await _invoke(function, attempt)
     except BaseException as error:  # noqa: BLE001 - it is the outcome
         return _after_error(attempt, policy, error, now)
     else:
@@ -133,8 +134,17 @@ async def execute(function: Runnable, attempt: Attempt, now: Callable[[], int]) 
             timer.cancel()
 
 
+async def _invoke(function: Runnable, attempt: Attempt) -> bytes:
+    """Run the body, unless it was asked to stop before its first step."""
+    if attempt.stopping is not None:
+        raise asyncio.CancelledError(attempt.message)
+    return await function.invoke(attempt)
+
+
 def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> list[asyncio.TimerHandle]:
     """Arm the timeouts: of this attempt, and of the call as a whole."""
+    if not (policy.timeout or policy.total_timeout):
+        return []
     limits: list[tuple[float, str]] = []
     if policy.timeout:
         limits.append((policy.timeout / 1e6, f"the attempt took longer than {policy.timeout / 1e6:g} s"))

@@ -60,13 +60,15 @@ class Session:
         self.closing = False  # whoever waits now waits no longer, and the calls go on
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
         self.turns.use_clock(now)
-        self.turns.expects = lambda: bool(self._waiters)
+        self.turns.expects = lambda: self.waiting
         self._now = now
         self._lease = lease
         self._stall_limit = stall_limit
-        # Waiters are kept alive by who awaits them; `_held` keeps those that somebody certainly awaits.
-        self._waiters: WeakValueDictionary[str, Waiter] = WeakValueDictionary()
-        self._held: set[Waiter] = set()
+        # Who waits for which id: `_held` keeps its waiters alive, because somebody awaits them; `_seen` does
+        # not: a submitted task that nobody keeps needs no telling.
+        # Invariant: an id is in at most one of the two; further waiters of it hang on the first.
+        self._held: dict[str, Waiter] = {}
+        self._seen: WeakValueDictionary[str, Waiter] = WeakValueDictionary()
         self._keeper: Keeper | None = None
         self._stop_listening: Callable[[], None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -115,7 +117,7 @@ class Session:
         if self._recovery is not None:
             await self._recovery
         await self._leave()
-        for waiter in list(self._waiters.values()):
+        for waiter in [*self._held.values(), *self._seen.values()]:
             waiter.abandoned()  # the waiting ends; the call goes on
         try:
             await self.store.close_session(self.number)
@@ -161,7 +163,7 @@ class Session:
             self.worker.drop_all()
         await self._leave()
         await self._enter()
-        ids = list(self._waiters)
+        ids = [*self._held, *self._seen]
         for start in range(0, len(ids), 1_000):
             await self.store.wait(self.number, ids[start : start + 1_000])
         self.turns.look()
@@ -171,46 +173,51 @@ class Session:
     @property
     def waiting(self) -> bool:
         """Whether somebody here waits for the end of a call."""
-        return bool(self._waiters)
+        return bool(self._held or self._seen)
 
     def watch(self, waiter: Waiter, *, hold: bool) -> None:
         """Remember who waits for the end of `waiter.id`; with `hold`, keep it alive until then."""
-        first = self._waiters.get(waiter.id)
+        first = self._first(waiter.id)
         if first is None:
-            self._waiters[waiter.id] = waiter
+            if hold:
+                self._held[waiter.id] = waiter
+            else:
+                self._seen[waiter.id] = waiter
         elif first is not waiter:
-            # The first is the others' only way to be told: keep them all.
+            # The first is the others' only way to be told: keep it.
             waiter.next_waiter, first.next_waiter = first.next_waiter, waiter
-            self._held.add(first)
-            self._held.add(waiter)
-        if hold:
-            self._held.add(waiter)
+            self.hold(first)
 
     def hold(self, waiter: Waiter) -> None:
         """Keep a waiter alive until its end: somebody awaits it."""
-        self._held.add(waiter)
+        if self._seen.get(waiter.id) is waiter:
+            del self._seen[waiter.id]
+            self._held[waiter.id] = waiter
 
     def unwatch(self, waiter: Waiter) -> None:
         """Forget a waiter that is done; those behind it stay."""
-        self._held.discard(waiter)
-        first = self._waiters.get(waiter.id)
+        first = self._first(waiter.id)
         if first is waiter:
-            if waiter.next_waiter is None:
-                del self._waiters[waiter.id]
-            else:
-                self._waiters[waiter.id] = waiter.next_waiter
-        else:
-            while first is not None and first.next_waiter is not waiter:
-                first = first.next_waiter
-            if first is not None:
-                first.next_waiter = waiter.next_waiter
+            self._held.pop(waiter.id, None)
+            self._seen.pop(waiter.id, None)
+            if waiter.next_waiter is not None:
+                self._held[waiter.id] = waiter.next_waiter
+                waiter.next_waiter = None
+            return
+        while first is not None and first.next_waiter is not waiter:
+            first = first.next_waiter
+        if first is not None:
+            first.next_waiter, waiter.next_waiter = waiter.next_waiter, None
+
+    def _first(self, id_: str) -> Waiter | None:
+        return self._held.get(id_) or self._seen.get(id_)
 
     def _ended(self, ends: list[Ended]) -> None:
+        held, seen = self._held, self._seen
         for end in ends:
-            waiter = self._waiters.pop(end.id, None)
+            waiter = held.pop(end.id, None) or seen.pop(end.id, None)
             while waiter is not None:
                 following, waiter.next_waiter = waiter.next_waiter, None
-                self._held.discard(waiter)
                 waiter.ended(end)
                 waiter = following
 

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextvars import Context
 
-from everloop._core.calls import Event
-from everloop._core.records import Cancel, Lane, Leased, Outcome
+from everloop._core.records import Cancel, Lane, Leased
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable, execute
 from everloop.engine.slots import Slots
@@ -96,12 +95,13 @@ class Worker:
         self.slots.start()
         body = self._run(self._functions[leased.lane], attempt)
         attempt.task = self._loop.create_task(body, name=f"{leased.lane.fn} {leased.id}", context=Context())
-        attempt.task.add_done_callback(lambda _: self._ended(attempt))
 
     async def _run(self, function: Runnable, attempt: Attempt) -> None:
-        outcome = await execute(function, attempt, self._now)
-        # The slot is free before the outcome goes: the turn that settles it leases the next.
-        self._free(attempt)
+        try:
+            outcome = await execute(function, attempt, self._now)
+        finally:
+            # The slot is free before the outcome goes: the turn that settles it leases the next.
+            self._free(attempt)
         if outcome is not None:
             self._turns.settle(outcome)
 
@@ -113,19 +113,6 @@ class Worker:
             del self._attempts[attempt.leased.id]
         self._changed.set()
         self._turns.look()
-
-    def _ended(self, attempt: Attempt) -> None:
-        task = attempt.task
-        if task is not None and task.cancelled():
-            # Cancelled before its first step: nothing of the body has run.
-            self._free(attempt)
-            self._settle_unstarted(attempt)
-
-    def _settle_unstarted(self, attempt: Attempt) -> None:
-        if attempt.stopping == "lost":
-            return
-        event = Event.CANCEL if attempt.stopping == "cancelled" else Event.RELEASE
-        self._turns.settle(Outcome(attempt.leased.id, attempt.leased.fence, event))
 
     def _suspend(self) -> None:
         self.slots.suspend()
@@ -162,8 +149,9 @@ class Worker:
         tasks = [a.task for a in self._attempts.values() if a.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=5.0)
-        if self._attempts:
-            stuck = ", ".join(sorted({a.leased.lane.fn for a in self._attempts.values()}))
+        left = [a for a in self._attempts.values() if a.task is not None and not a.task.done()]
+        if left:
+            stuck = ", ".join(sorted({a.leased.lane.fn for a in left}))
             log.warning("everloop: still running after being asked to stop, and left behind: %s", stuck)
 
     async def _change(self, within: float) -> None:

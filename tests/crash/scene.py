@@ -1,0 +1,87 @@
+"""A store, a ledger, a client in the test's process, and workers in others that the test may kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.crash.programs.ledger import Ledger
+from tests.helpers.processes import Running, started
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = "tests.crash.programs.ledger:app"
+#: Nothing that a test waits for takes longer.
+LIMIT_S = 40.0
+
+
+class Scene:
+    """What a test of crashes plays with."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.ledger_path = folder / "ledger.txt"
+        self.gate = folder / "gate"
+        self.store = f"sqlite:///{folder}/store.db"
+        self.ledger = Ledger(self.store)
+        self.app = self.ledger.app
+        self.env = {
+            "EVERLOOP_STORE": self.store,
+            "LEDGER": str(self.ledger_path),
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),
+        }
+        self._stack = stack
+        self._started = 0
+
+    def program(self, *command: str) -> Running:
+        """Start a Python program beside the store."""
+        self._started += 1
+        name = f"process{self._started}"
+        return self._stack.enter_context(started(*command, folder=self.folder, env=self.env, name=name))
+
+    def worker(self, concurrency: int = 20, grace: float = 0) -> Running:
+        """Start a worker; it serves soon."""
+        options = ("--concurrency", str(concurrency), "--grace", str(grace))
+        return self.program("-m", "everloop", "worker", TARGET, *options)
+
+    # -- the ledger ---------------------------------------------------------------------------------------
+
+    def lines(self, word: str) -> list[tuple[str, int]]:
+        """Return what stands in the ledger under this word: (of which call, by which process)."""
+        text = self.ledger_path.read_text() if self.ledger_path.exists() else ""
+        rows = (line.split() for line in text.splitlines())
+        return [(row[1], int(row[2])) for row in rows if row[0] == word]
+
+    def times(self, word: str) -> Counter[str]:
+        """Count the lines of this word by call."""
+        return Counter(call for call, _ in self.lines(word))
+
+    async def noted(self, word: str, times: int) -> None:
+        """Wait until the ledger has a word so many times."""
+        await self.until(lambda: len(self.lines(word)) >= times)
+
+    # -- the store ----------------------------------------------------------------------------------------
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(LIMIT_S):
+            while not holds():
+                await asyncio.sleep(0.002)
+
+    async def until_counted(self, state: str, times: int) -> None:
+        """Wait until the store counts so many calls of a state."""
+        async with asyncio.timeout(LIMIT_S):
+            while (await self.app.counts())[state] != times:
+                await asyncio.sleep(0.005)
+
+    async def running(self) -> set[str]:
+        """Return the ids of the calls that are leased."""
+        return {task.id for task in await self.app.tasks(state="leased", limit=10_000)}
+
+    async def kill(self, worker: Running) -> set[str]:
+        """Kill a worker and return the calls that were leased then."""
+        worker.kill()
+        return await self.running()

@@ -14,10 +14,8 @@ from pathlib import Path
 
 #: No process of a test runs longer than this.
 LIMIT_S = 50.0
-#: How long a worker may take to say that it serves.
+#: How long a process may take to say that it is ready.
 START_S = 20.0
-
-SERVE = Path(__file__).with_name("serve.py")
 
 
 @dataclass(frozen=True)
@@ -127,19 +125,23 @@ def run_program(
 @contextmanager
 def worker(
     target: str,
-    *,
+    *options: str,
     folder: Path,
     env: Mapping[str, str] = {},
     name: str = "worker",
-    concurrency: int = 100,
 ) -> Iterator[Running]:
-    """Serve `module:app` from a process of its own until the block ends, then drain it with SIGTERM.
+    """Run `everloop worker module:app` until the block ends, then drain it with SIGTERM.
 
     `module` is imported from `folder`, or from where PYTHONPATH says.
     """
-    with started(SERVE, target, str(concurrency), folder=folder, env=env, name=name) as running:
-        running.until("serving")
+    with started("-m", "everloop", "worker", target, *options, folder=folder, env=env, name=name) as running:
+        running.until("worker ready")
         yield running
         if running.process.poll() is None:
             running.signal(signal.SIGTERM)
             running.ended(20.0).checked()
+
+
+def command(*arguments: str, folder: Path, env: Mapping[str, str] = {}, name: str = "command") -> Ran:
+    """Run the command `everloop` with these arguments."""
+    return run_program("-m", "everloop", *arguments, folder=folder, env=env, name=name)

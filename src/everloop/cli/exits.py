@@ -48,7 +48,7 @@ class Exit(click.ClickException):
 
     def __init__(self, code: int, text: str = "") -> None:
         super().__init__(text)
-        self.exit_code = code
+        self.code = code
 
 
 def code_of(error: EverloopError) -> int:

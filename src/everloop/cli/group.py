@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from typing_extensions import override
 
 from everloop._core.errors import EverloopError
 from everloop._core.text import near_miss
@@ -36,6 +37,7 @@ class Command(click.Command):
         self.example = example
         self.codes = codes
 
+    @override
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), exits.TEXTS[code]) for code in self.codes])
@@ -47,15 +49,18 @@ class Command(click.Command):
 class Group(click.Group):
     """The commands by name; a misspelt one is answered with the nearest."""
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    @override
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -63,10 +68,12 @@ class Group(click.Group):
             raise click.UsageError(f"there is no command {args[0]!r}{near_miss(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
+    @override
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), text) for code, text in exits.TEXTS.items()])
@@ -95,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
         _never_fail_on(stream)
     terminated: list[int] = []
 
-    def terminate(number: int, frame: object) -> None:
+    def terminate(number: int, _frame: object) -> None:
         # As after Ctrl-C, which asyncio handles well, but with an exit code of its own.
         terminated.append(number)
         signal.raise_signal(signal.SIGINT)
@@ -105,23 +112,28 @@ def run(arguments: Sequence[str]) -> int:
         code = group.main(list(arguments), prog_name="everloop", standalone_mode=False)
         sys.stdout.flush()
         return int(code or exits.OK)
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         say("everloop: terminated" if terminated else "everloop: interrupted")
         return exits.TERMINATED if terminated else exits.INTERRUPTED
-    except click.UsageError as error:
-        return _explain_usage(error)
-    except click.ClickException as error:
-        _complain(error.message)
+    except (click.exceptions.Exit, click.ClickException, EverloopError, BrokenPipeError) as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong, and return the exit code that it means."""
+    if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    except EverloopError as error:
-        _complain(str(error))
-        return exits.code_of(error)
-    except BrokenPipeError:
+    if isinstance(error, click.UsageError):
+        return _explain_usage(error)
+    if isinstance(error, BrokenPipeError):
         # Whoever read our output has seen enough (`everloop ls | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.FAILED
+    if isinstance(error, exits.Exit):
+        _complain(error.message)
+        return error.code
+    _complain(error.message if isinstance(error, click.ClickException) else str(error))
+    return exits.code_of(error) if isinstance(error, EverloopError) else exits.FAILED
 
 
 def _never_fail_on(stream: object) -> None:

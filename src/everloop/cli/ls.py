@@ -42,12 +42,15 @@ everloop ls --db sqlite:///shop.db -o jsonl | jq .reason
 @click.option("--queue", metavar="NAME", help="Only this queue.")
 @click.option("--name", metavar="NAME", help="Only this task function.")
 @click.option("--tag", metavar="TEXT", help="Only calls with this tag.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most."
+)
 @click.option("--before", metavar="ID", help="Continue after this call, the last one shown.")
 @source_options
 @output_option
-def command(
+def command(  # noqa: PLR0913 - one per option
     target: str | None,
+    *,
     state: tuple[str, ...],
     queue: str | None,
     name: str | None,
@@ -89,7 +92,9 @@ def _state(text: str) -> State:
         return State(text.strip().lower())
     except ValueError:
         known = ", ".join(State)
-        raise click.BadParameter(f"there is no state {text!r}{near_miss(text, State)}; the states are {known}") from None
+        raise click.BadParameter(
+            f"there is no state {text!r}{near_miss(text, State)}; the states are {known}"
+        ) from None
 
 
 def _print_table(calls: Sequence[Snapshot]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -44,7 +44,7 @@ class Source:
         return Payloads() if self.app is None else self.app.payloads
 
     @asynccontextmanager
-    async def store(self) -> AsyncIterator[Store]:
+    async def store(self) -> AsyncGenerator[Store]:
         """Open the store, and close it afterwards.
 
         Raises:
@@ -85,8 +85,9 @@ def shared_url(app: App) -> str:
     url = app.store_url
     if url.startswith("memory:"):
         raise click.UsageError(
-            f"the app {app.name!r} keeps its calls in {url}, inside one process, where a command cannot see them; "
-            f"give it a file: App({app.name!r}, 'sqlite:///{app.name}.db'), or leave the store out and set EVERLOOP_STORE"
+            f"the app {app.name!r} keeps its calls in {url}, inside one process, where a command cannot see "
+            f"them; give it a file: App({app.name!r}, 'sqlite:///{app.name}.db'), or leave the store out and "
+            "set EVERLOOP_STORE"
         )
     return url
 

@@ -12,7 +12,15 @@ from everloop._core.records import Snapshot
 from everloop.cli import exits
 from everloop.cli.group import Command
 from everloop.cli.ls import STATE_STYLES
-from everloop.cli.reading import Source, not_found, output_option, run, source_of, source_options, split_target
+from everloop.cli.reading import (
+    Source,
+    not_found,
+    output_option,
+    run,
+    source_of,
+    source_options,
+    split_target,
+)
 from everloop.cli.terminal import Style, clean, paint
 from everloop.cli.times import ago, length
 from everloop.cli.view import details, dumps, iso

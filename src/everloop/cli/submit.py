@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import traceback
+import sys
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import click
 import msgspec
@@ -39,15 +39,17 @@ everloop submit shop:app send_receipt --kwargs '{"order": 7}' --delay 60
 @click.argument("words", metavar="[APP] FUNCTION [ARGS]", nargs=-1, required=True)
 @click.option("--kwargs", metavar="JSON", default="{}", help="Arguments by name, as a JSON object.")
 @click.option("--wait", is_flag=True, help="Wait for the end; print the result, exit with the outcome.")
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="With --wait: give up waiting after.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="With --wait: give up waiting after."
+)
 @click.option("--queue", metavar="NAME", help="The queue; by default the function's.")
 @click.option("--priority", type=int, metavar="N", help="-100 to 100; higher goes first.")
 @click.option("--delay", type=float, metavar="SECONDS", help="Start after so many seconds.")
 @click.option("--at", metavar="TIME", help="Start at this time: ISO 8601 with its zone, 2030-01-31T09:00Z.")
 @click.option("--key", metavar="TEXT", help="Join the unfinished call of this key, if there is one.")
-@click.option("--id", "id_", metavar="UUID", help="The call's id: submitting it twice is submitting it once.")
+@click.option("--id", "id", metavar="UUID", help="The call's id: submitting it twice is submitting it once.")
 @click.option("--tag", "tags", metavar="TEXT", multiple=True, help="A tag for listings; may be repeated.")
-def command(words: tuple[str, ...], kwargs: str, wait: bool, timeout: float | None, **given: Any) -> int:
+def command(words: tuple[str, ...], *, kwargs: str, wait: bool, timeout: float | None, **given: Any) -> int:
     """Submit a call and print its id.
 
     ARGS are the positional arguments as a JSON list. With --wait the result is printed as JSON instead,
@@ -58,23 +60,28 @@ def command(words: tuple[str, ...], kwargs: str, wait: bool, timeout: float | No
     target, name, args = _split(words)
     app = load_app(target)
     function = _function(app, name)
-    call = _bind(function, _json(args, list, "ARGS", '["https://example.org"]'), _json(kwargs, dict, "--kwargs", '{"n": 1}'))
+    call = _bind(
+        function,
+        _json(args, list, "ARGS", '["https://example.org"]'),
+        _json(kwargs, dict, "--kwargs", '{"n": 1}'),
+    )
     shared_url(app)
-    return run(_submit(app, call, _options(given), wait=wait, timeout=timeout))
+    return run(_submit(app, call, _options(given), wait=wait, patience=timeout))
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, str, str]:
     """Tell app, function and arguments apart: the app may be left out, and so may the arguments."""
     if len(words) > 3:
         raise click.UsageError(
-            f"too many arguments ({len(words)}): [APP] FUNCTION [ARGS]. ARGS is one JSON list; quote it for the shell"
+            f"too many arguments ({len(words)}): [APP] FUNCTION [ARGS]. ARGS is one JSON list; quote it for "
+            "the shell"
         )
-    with_app = len(words) == 3 or looks_like_target(words[0]) or (len(words) == 2 and not _is_json(words[1]))
-    target, *rest = words if with_app else (None, *words)
-    if not rest:
-        raise click.UsageError(f"which function? everloop submit {target} FUNCTION [ARGS]")
-    function, args = (*rest, "[]")[:2]
-    return target, str(function), str(args)
+    first, rest = next(iter(words)), words[1:]
+    if len(words) == 3 or looks_like_target(first) or (rest and not _is_json(rest[0])):
+        if not rest:
+            raise click.UsageError(f"which function? everloop submit {first} FUNCTION [ARGS]")
+        return first, rest[0], rest[1] if len(rest) > 1 else "[]"
+    return None, first, rest[0] if rest else "[]"
 
 
 def _is_json(text: str) -> bool:
@@ -95,7 +102,9 @@ def _json(text: str, kind: type, what: str, example: str) -> Any:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise click.UsageError(f"{what} is no JSON: {error}; got {text!r:.200}, write for example '{example}'") from None
+        raise click.UsageError(
+            f"{what} is no JSON ({error}): {text!r:.200}; write for example '{example}'"
+        ) from None
     if not isinstance(value, kind):
         wanted = "a JSON list" if kind is list else "a JSON object"
         raise click.UsageError(f"{what} is {wanted}, such as '{example}', not {text!r:.200}")
@@ -119,10 +128,9 @@ def _bind(function: TaskFunction[..., Any], args: list[Any], kwargs: dict[str, A
 
 
 def _options(given: dict[str, Any]) -> Options:
-    options: dict[str, Any] = {"id": given.pop("id_"), **given}
-    options["at"] = _moment(options["at"]) if options["at"] else None
-    kept = {name: value for name, value in options.items() if value not in (None, ())}
-    return Options(**kept)  # type: ignore[typeddict-item]  # the names are those of our options
+    all_: dict[str, Any] = {**given, "at": _moment(given["at"]) if given["at"] else None}
+    kept = {name: value for name, value in all_.items() if value not in (None, ())}
+    return cast("Options", kept)  # the names are those of our options
 
 
 def _moment(text: str) -> datetime:
@@ -131,16 +139,16 @@ def _moment(text: str) -> datetime:
     except ValueError:
         raise click.UsageError(f"--at is no time: {text!r}; write ISO 8601, 2030-01-31T09:00Z") from None
     if at.tzinfo is None:
-        raise click.UsageError(f"--at {text} does not say of which time zone; write {text}Z for UTC, or {text}+02:00")
+        raise click.UsageError(
+            f"--at {text} does not say of which time zone; write {text}Z for UTC, or {text}+02:00"
+        )
     return at
 
 
-# -- submitting and waiting -----------------------------------------------------------------------------------
+# -- submitting and waiting ---------------------------------------------------------------------------------
 
 
-async def _submit(
-    app: App, call: Call[Any], options: Options, *, wait: bool, timeout: float | None
-) -> int:
+async def _submit(app: App, call: Call[Any], options: Options, *, wait: bool, patience: float | None) -> int:
     async with app:
         task = await app.submit(call, **options)
         if not wait:
@@ -148,12 +156,13 @@ async def _submit(
             return exits.OK
         say(f"everloop: waiting for {task.id}")
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 await asyncio.wait([task])
         except TimeoutError:
             await task.refresh()
             raise Exit(
-                exits.TIMEOUT, f"the call {task.id} is {task.state} after {timeout:g} s; it goes on without us"
+                exits.TIMEOUT,
+                f"the call {task.id} is {task.state} after {patience:g} s; it goes on without us",
             ) from None
         except asyncio.CancelledError:
             say(f"everloop: the call goes on without us: everloop show {task.id}")
@@ -172,6 +181,6 @@ def _tell(function: TaskFunction[..., Any], task: Task[Any]) -> int:
     if error.__cause__ is not None:
         say(clean(str(error.__cause__), lines=True).strip())
     name = error.type_name if isinstance(error, TaskFailed) and error.type_name else type(error).__name__
-    text = clean("".join(traceback.format_exception_only(error)), lines=True).strip() if not str(error) else str(error)
-    say(f"{paint('everloop:', 'bold', 'red')} {name}: {clean(text, lines=True)}")
+    text = clean(f"{name}: {error}".rstrip(": "), lines=True)
+    say(f"{paint('everloop:', 'bold', 'red', stream=sys.stderr)} {text}")
     return exits.FAILED

@@ -26,7 +26,7 @@ class Column(Generic[Row]):
     right: bool = False
     least: int | None = None
     rank: int = 0
-    style: Callable[[Row], tuple[Style, ...]] = lambda row: ()
+    style: Callable[[Row], tuple[Style, ...]] = lambda _row: ()
 
 
 def table(rows: Sequence[Row], columns: Sequence[Column[Row]], width: int | None) -> list[str]:

@@ -58,7 +58,9 @@ def _from_pyproject() -> App | None:
     if target is None:
         return None
     if not isinstance(target, str):
-        raise click.UsageError(f'`app` in [tool.everloop] of {path} is a text such as "shop:app", not {target!r}')
+        raise click.UsageError(
+            f'`app` in [tool.everloop] of {path} is a text such as "shop:app", not {target!r}'
+        )
     _put_on_path(folder)
     say(f"everloop: using {target} ([tool.everloop] in {path})")
     return _load(target)
@@ -90,13 +92,13 @@ def _from_usual_files() -> App:
 def _load(target: str) -> App:
     place, _, attribute = target.partition(":")
     if not place:
-        raise click.UsageError(f"the app {target!r} names no module; write `module:app` or `file.py:app`")
+        raise click.UsageError(f"the app {target!r} has no module; write `module:app` or `file.py:app`")
     is_file = place.endswith(".py") or os.sep in place
     module = _import_file(place, target) if is_file else _import_module(place, target)
     return _attribute(module, attribute, place) if attribute else _only_app(module, place)
 
 
-# -- modules --------------------------------------------------------------------------------------------------
+# -- modules ------------------------------------------------------------------------------------------------
 
 
 def _import_file(place: str, target: str) -> ModuleType:
@@ -122,10 +124,12 @@ def _import_file(place: str, target: str) -> ModuleType:
 def _import_module(name: str, target: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
         inside = _users_frames(error.__traceback__)
         if inside is None and isinstance(error, ModuleNotFoundError):
-            raise click.UsageError(f"could not import {name!r} (for the app {target!r}){_near_module(name)}") from None
+            raise click.UsageError(
+                f"could not import {name!r} (for the app {target!r}){_near_module(name)}"
+            ) from None
         # The user's own failure: show the user's own frames, and not ours.
         traceback.print_exception(error.with_traceback(inside))
         what = f"{type(error).__name__} while importing {name!r}"
@@ -148,7 +152,9 @@ def _near_module(name: str) -> str:
         return near_miss(name, (module.name for module in pkgutil.iter_modules([str(Path.cwd())])))
     package = sys.modules.get(parent)
     if package is None:
-        return f": there is no package {parent!r} in {Path.cwd()}, nor is one installed" + _near_module(parent)
+        return f": there is no package {parent!r} in {Path.cwd()}, nor is one installed" + _near_module(
+            parent
+        )
     inside = pkgutil.iter_modules(getattr(package, "__path__", []))
     return near_miss(last, (module.name for module in inside))
 
@@ -158,7 +164,7 @@ def _put_on_path(folder: Path) -> None:
         sys.path.insert(0, str(folder))
 
 
-# -- what is in them ------------------------------------------------------------------------------------------
+# -- what is in them ----------------------------------------------------------------------------------------
 
 
 def _attribute(module: ModuleType, attribute: str, place: str) -> App:
@@ -166,7 +172,7 @@ def _attribute(module: ModuleType, attribute: str, place: str) -> App:
     for name in attribute.split("."):
         if not hasattr(value, name):
             apps = _apps(module)
-            near = near_miss(name, apps) or near_miss(name, vars(value) if hasattr(value, "__dict__") else ())
+            near = near_miss(name, apps) or near_miss(name, dir(value))
             raise click.UsageError(f"{place} has no attribute {attribute!r}{near}{_which(apps, place, near)}")
         value = getattr(value, name)
     if not isinstance(value, App):

@@ -14,14 +14,16 @@ Style = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
 _CODES: dict[Style, int] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 # C0, DEL, C1, and the marks that turn the direction of text: a stored name must not paint the screen.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_CONTROL_BUT_LINES = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_BUT_LINES = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """Return `text` without control characters; white space becomes a blank, with `lines` but new lines.
+    r"""Return `text` without control characters; white space becomes a blank, with `lines` but new lines.
 
     Example:
-        >>> clean("red \\x1b[31mtext\\n")
+        >>> clean("red \x1b[31mtext\n")
         'red [31mtext '
     """
     spaced = text.expandtabs(4).replace("\r\n", "\n").replace("\r", "\n")

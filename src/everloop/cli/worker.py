@@ -88,11 +88,14 @@ async def _serve(app: App, concurrency: int, queues: Sequence[str] | None, stopp
 def _ready(app: App, worker: Worker) -> str:
     queues = sorted({lane.queue for lane in worker.lanes})
     functions = sorted({lane.fn for lane in worker.lanes})
-    return clean(
-        f"everloop: worker ready: app {app.name}, store {app.store_url}, "
-        f"queue{_s(queues)} {', '.join(queues) or 'none'}, "
-        f"function{_s(functions)} {', '.join(functions) or 'none (decorate some with @app.task)'}, pid {os.getpid()}"
-    )
+    told = [
+        f"app {app.name}",
+        f"store {app.store_url}",
+        f"queue{_s(queues)} {', '.join(queues) or 'none'}",
+        f"function{_s(functions)} {', '.join(functions) or 'none (decorate some with @app.task)'}",
+        f"pid {os.getpid()}",
+    ]
+    return clean(f"everloop: worker ready: {', '.join(told)}")
 
 
 def _s(items: Sequence[str]) -> str:
@@ -118,49 +121,53 @@ class Stopping:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._came)
 
-    def _came(self, number: int, frame: object) -> None:
+    def _came(self, number: int, _frame: object) -> None:
         self._signals += 1
         name = signal.Signals(number).name
-        if self._signals >= 3:
-            os.write(2, f"everloop: {name} for the third time: killed\n".encode())
-            os._exit(128 + number)
-        step = self._drain if self._signals == 1 else self._hurry
-        self._loop.call_soon_threadsafe(step, name, number)
-
-    def _drain(self, name: str, number: int) -> None:
-        running = self.worker.slots.running if self.worker is not None else 0
-        if running:
-            say(
-                f"everloop: {name}: no more calls are taken; {_calls(running)} may finish within {span(self.grace)} "
-                "(again: release now, a third time: kill)"
+        if self._signals == 1:
+            self._announce(
+                f"{name}: no more calls are taken", self._calls(f" may finish within {span(self.grace)}")
             )
-            self._loop.call_later(self.grace, self._announce_release, "the grace period is over")
+            self._loop.call_soon_threadsafe(self._drain)
+        elif self._signals == 2:
+            self.code = 128 + number
+            self._announce(f"{name} again", self._calls(" are released for other workers now"))
+            self._loop.call_soon_threadsafe(self._hurry)
         else:
-            say(f"everloop: {name}: no more calls are taken; none is running")
+            self._announce(f"{name} for the third time", "killed")
+            os._exit(128 + number)
+
+    def _drain(self) -> None:
+        self._loop.call_later(self.grace, self._grace_is_over)
         self.first.set()
 
-    def _hurry(self, name: str, number: int) -> None:
-        self.code = 128 + number
-        self._announce_release(f"{name} again")
+    def _grace_is_over(self) -> None:
+        if self.worker is not None and self.worker.slots.running:
+            self._announce("the grace period is over", self._calls(" are released for other workers"))
+
+    def _hurry(self) -> None:
+        self.first.set()
         if self.worker is not None:
             self.worker.hurry()
-        self.first.set()
 
-    def _announce_release(self, why: str) -> None:
+    def _calls(self, fate: str) -> str:
         running = self.worker.slots.running if self.worker is not None else 0
-        if running:
-            say(f"everloop: {why}: stopping {_calls(running)} and releasing them for other workers")
+        return f"{_count(running)}{fate}" if running else "no call is running"
+
+    def _announce(self, what: str, then: str) -> None:
+        # Not through sys.stderr: a signal may come while that is printing.
+        os.write(2, f"everloop: {what}: {then}\n".encode())
 
     def say_end(self) -> None:
         """Announce the end."""
         left = len(self.worker.holding) if self.worker is not None else 0
         if left:
-            say(f"everloop: stopped; {_calls(left)} did not stop, and end with this process")
+            say(f"everloop: stopped; {_count(left)} did not stop, and end with this process")
         else:
             say("everloop: stopped")
 
 
-def _calls(count: int) -> str:
+def _count(count: int) -> str:
     return f"{count} running call{'' if count == 1 else 's'}"
 
 

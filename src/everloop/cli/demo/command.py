@@ -13,10 +13,10 @@ import click
 
 from everloop._core.errors import MissingDependency
 from everloop.cli import exits
+from everloop.cli.demo.screen import tell
 from everloop.cli.demo.urls import check_url
 from everloop.cli.group import Command
 from everloop.cli.reading import run
-from everloop.cli.terminal import say
 from everloop.store.url import sqlite_path, store_from_url
 
 
@@ -32,11 +32,13 @@ everloop demo --kill
 )
 @click.argument("urls", metavar="[URL]...", nargs=-1)
 @click.option("--db", metavar="URL", help="Store calls and rows in this SQLite file: sqlite:///pages.db.")
-@click.option("--kill", is_flag=True, help="Kill the worker half-way, start another, and count what is there.")
+@click.option(
+    "--kill", is_flag=True, help="Kill the worker half-way, start another, and count what is there."
+)
 @click.option(
     "--concurrency", type=click.IntRange(1, 10_000), help="Pages at a time; by default 100, with --kill 8."
 )
-def command(urls: tuple[str, ...], db: str | None, kill: bool, concurrency: int | None) -> int:
+def command(urls: tuple[str, ...], *, db: str | None, kill: bool, concurrency: int | None) -> int:
     """Fetch pages at once as durable tasks, and insert a row for each in the task's own transaction.
 
     Without URLs the demo serves itself a small site, with slow, big, failing and flaky pages.
@@ -61,7 +63,7 @@ async def _demo(urls: Sequence[str], *, kill: bool, concurrency: int | None) -> 
             pages = site.STEADY if kill else site.MIXED
             home = await stack.enter_async_context(site.serve(pages))
             names = {home + page.path: page.path for page in pages}
-            say(f"a site of {len(pages)} pages is served at {home}")
+            tell(f"a site of {len(pages)} pages is served at {home}")
         ok = await (
             killing.fetch_all(list(names), names, concurrency or 8)
             if kill
@@ -75,7 +77,8 @@ def _check_packages() -> None:
     missing = [name for name in ("sqlalchemy", "aiosqlite") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependency(
-            f'the demo keeps its rows with {" and ".join(missing)}, which is not installed: pip install "everloop[sql]"'
+            f"the demo keeps its rows with {' and '.join(missing)}, which is not installed: "
+            'pip install "everloop[sql]"'
         )
 
 
@@ -85,7 +88,9 @@ def _store_url(db: str | None) -> str:
         db = f"sqlite:///{Path(tempfile.mkdtemp(prefix='everloop-')) / 'demo.db'}"
     elif not db.startswith("sqlite"):
         store_from_url(db)  # says what is wrong with an unknown one
-        raise click.UsageError(f"the demo keeps its rows beside its calls, in an SQLite file: not {db}, but sqlite:///demo.db")
+        raise click.UsageError(
+            f"the demo keeps its rows beside its calls, in an SQLite file: not {db}, but sqlite:///demo.db"
+        )
     url = f"sqlite:///{sqlite_path(db).absolute()}"
-    say(f"calls and rows are stored in {url}")
+    tell(f"calls and rows are stored in {url}")
     return url

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from everloop import _notices
 from everloop._core.calls import State
 from everloop.cli.demo.pages import app, fetch
 from everloop.cli.demo.plain import make_table, show
@@ -26,6 +28,8 @@ async def fetch_all(urls: Sequence[str], names: Mapping[str, str], concurrency: 
         calls = [fetch(url) for url in urls]
         name_of = {call.id: names[url] for call, url in zip(calls, urls, strict=True)}
         screen = Screen(len(urls))
+        # Which worker serves, and when none does, is what is shown here anyway.
+        _notices.show = lambda _text: None
 
         async def print_completed() -> None:
             async for task in app.as_completed(calls):
@@ -40,10 +44,11 @@ async def fetch_all(urls: Sequence[str], names: Mapping[str, str], concurrency: 
             await _half_way(screen, printing, name_of.keys())
             await first.kill()
             ran = await _running(name_of.keys())
-            screen.tell(paint(_obituary(first, screen, [name_of[id_] for id_ in ran]), "bold"))
+            screen.tell(_obituary(first, screen, [name_of[id_] for id_ in ran]))
             second = await Worker.start(concurrency)
             stack.push_async_callback(second.stop)
-            screen.tell(f"worker {second.pid} runs; it takes over when the lease of {first.pid} ends ({app.lease:g} s)")
+            screen.tell(f"worker {second.pid} runs, and takes over when the lease of {first.pid} is over")
+            screen.note = f"waiting for the lease to end ({app.lease:g} s)" if ran else ""
             await _until(printing, second)
             total = screen.elapsed
         lines = await read_lines(list(name_of.items()))
@@ -56,7 +61,8 @@ async def fetch_all(urls: Sequence[str], names: Mapping[str, str], concurrency: 
 
 async def _half_way(screen: Screen, printing: asyncio.Task[None], ids: Collection[str]) -> None:
     """Wait until half of the pages are there and calls are running."""
-    while not printing.done() and (screen.done < screen.total // 2 or not await _running(ids)):
+    # What a worker in another process begins rings no bell here: look.
+    while not printing.done() and (screen.done < screen.total // 2 or not await _running(ids)):  # noqa: ASYNC110
         await asyncio.sleep(LOOK)
 
 
@@ -76,12 +82,10 @@ async def _until(printing: asyncio.Task[None], worker: Worker) -> None:
 
 
 def _obituary(worker: Worker, screen: Screen, pages: Sequence[str]) -> str:
-    done = f"{screen.done} of {screen.total} pages were there"
-    if not pages:
-        return f"worker {worker.pid} killed with SIGKILL: {done}, and no call was running"
     some = ", ".join(pages[:4]) + (", ..." if len(pages) > 4 else "")
-    plural = "" if len(pages) == 1 else "s"
-    return f"worker {worker.pid} killed with SIGKILL: {done}, {len(pages)} call{plural} running ({some})"
+    running = f"{len(pages)} running ({some})" if pages else "none running"
+    killed = paint("killed with SIGKILL", "bold", "red", stream=sys.stderr)
+    return f"worker {worker.pid} {killed}: {screen.done} of {screen.total} pages done, {running}"
 
 
 async def _print_verdict(lines: Sequence[Line]) -> bool:

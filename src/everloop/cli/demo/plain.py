@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from everloop import _notices
 from everloop._task import Task
 from everloop.cli.demo.pages import Page, app, db, fetch, rows
 from everloop.cli.demo.report import explain, print_rows, print_table, print_times, read_lines, say_where
@@ -17,6 +18,7 @@ async def fetch_all(urls: Sequence[str], names: Mapping[str, str], concurrency: 
         calls = [fetch(url) for url in urls]
         name_of = {call.id: names[url] for call, url in zip(calls, urls, strict=True)}
         screen = Screen(len(urls))
+        _notices.show = screen.tell
         async with screen.live():
             async for task in app.as_completed(calls):
                 show(screen, name_of[task.id], task)

@@ -19,6 +19,7 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._said: list[str] = []
+        self._reading: asyncio.Task[None] | None = None
         self.pid = process.pid
 
     @classmethod
@@ -44,7 +45,9 @@ class Worker:
         except BaseException as error:
             await worker.kill()
             if isinstance(error, TimeoutError):
-                raise Exit(FAILED, f"the worker was not ready after {PATIENCE:g} s{worker._words()}") from None
+                raise Exit(
+                    FAILED, f"the worker was not ready after {PATIENCE:g} s{worker._words()}"
+                ) from None
             raise
         worker._reading = asyncio.create_task(worker._read_until(None))
         return worker

@@ -99,7 +99,9 @@ def print_table(lines: Sequence[Line]) -> None:
         Column("BYTES", lambda line: line.size, right=True),
         Column("TIME", lambda line: span(line.seconds), right=True),
         Column("ATTEMPTS", lambda line: str(line.call.attempt), right=True),
-        Column("CRASHES", lambda line: str(line.call.crashes) if line.call.crashes else "", right=True, rank=2),
+        Column(
+            "CRASHES", lambda line: str(line.call.crashes) if line.call.crashes else "", right=True, rank=2
+        ),
         Column("WHY", lambda line: line.why, least=12, rank=1, style=lambda _: ("red",)),
     ]
     print("\n" + "\n".join(table(lines, columns, width())))
@@ -117,13 +119,14 @@ def print_times(lines: Sequence[Line], total: float) -> None:
 async def print_rows(lines: Sequence[Line]) -> Count:
     """Tell what the table of rows holds of these calls."""
     count = await count_rows(lines)
-    print(f"{count.rows} rows in demo_pages, each committed together with the outcome of its call")
+    plural = "" if count.rows == 1 else "s"
+    print(f"{count.rows} row{plural} in demo_pages, each committed with the outcome of its call")
     return count
 
 
 def say_where() -> None:
     """Tell where to look closer."""
-    say(f"\nLook closer:  everloop ls --db {app.store_url}")
+    say(f"\nLook closer: everloop ls --db {app.store_url}")
 
 
 def explain(error: BaseException | None) -> tuple[str, str]:

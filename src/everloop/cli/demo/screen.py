@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from everloop.cli.terminal import clean, cut, is_terminal, paint, width
@@ -36,7 +37,7 @@ class Screen:
         return time.perf_counter() - self.started
 
     @asynccontextmanager
-    async def live(self) -> AsyncIterator[None]:
+    async def live(self) -> AsyncGenerator[None]:
         """Keep the bar moving."""
         ticking = asyncio.create_task(self._tick())
         try:
@@ -54,11 +55,12 @@ class Screen:
     def tell(self, text: str) -> None:
         """Print something for the human above the bar, on standard error."""
         self._wipe()
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
         self._draw()
 
     def page(self, name: str, status: str, size: str, *, failed: bool, why: str = "") -> None:
         """Print the line of a page that is done."""
+        self.note = ""
         self.done += 1
         self.failed += failed
         columns = width()
@@ -98,6 +100,16 @@ class Screen:
             self._drawn = False
 
 
+def tell(text: str) -> None:
+    """Print something for the human on standard error, wrapped to the terminal."""
+    columns = width(sys.stderr)
+    if columns is not None:
+        text = textwrap.fill(
+            text, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    print(text, file=sys.stderr, flush=True)
+
+
 def _can_show(text: str, encoding: str | None) -> bool:
     try:
         text.encode(encoding or "ascii")
@@ -112,4 +124,3 @@ def size_text(count: int) -> str:
         return f"{count} B"
     number, unit = (count / 1e3, "kB") if count < 999_500 else (count / 1e6, "MB")
     return f"{number:.0f} {unit}" if number >= 9.95 else f"{number:.1f} {unit}"
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ STEADY = tuple(Served(f"/page/{n}", 0.3 + 0.05 * (n * 7 % 12), 2_000 * n) for n 
 
 
 @asynccontextmanager
-async def serve(pages: tuple[Served, ...]) -> AsyncIterator[str]:
+async def serve(pages: tuple[Served, ...]) -> AsyncGenerator[str]:
     """Serve these pages on a free port of loopback, and give the site's URL."""
     seen: Counter[str] = Counter()
     by_path = {page.path: page for page in pages}

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 _said: set[str] = set()
 
 
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - its purpose
+
+
+#: What shows a notice; a command that draws on the terminal puts its own here.
+show: Callable[[str], None] = _print
+
+
 def notice(text: str) -> None:
-    """Print `everloop: text` on standard error, once."""
+    """Show `everloop: text`, once."""
     if text not in _said:
         _said.add(text)
-        print(f"everloop: {text}", file=sys.stderr, flush=True)  # noqa: T201 - its purpose
+        show(f"everloop: {text}")

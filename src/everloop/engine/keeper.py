@@ -90,9 +90,8 @@ class Keeper:
                         return
                     renewals = [*renewals[-1:], now]
                     next_renewal = now + self._lease / 3
-                if len(renewals) == 2 and now - renewals[0] < self._lease:
-                    # Only who has seen the store answer twice in time may call others dead.
-                    await self._store.reap()
+                # Only who has seen the store answer twice in time may call others late.
+                await self._store.reap(overdue=len(renewals) == 2 and now - renewals[0] < self._lease)
                 await self._store.tend()
             except EverloopError as error:
                 renewals.clear()

@@ -80,8 +80,12 @@ class Store(Protocol):
         """End `session`: release its leases unharmed and drop its inbox. Idempotent."""
         ...
 
-    async def reap(self) -> int:
+    async def reap(self, *, overdue: bool = True) -> int:
         """End every session whose time is over, and return how many there were.
+
+        A store that can tell that a session's process is gone ends it, too, before its time; with
+        `overdue=False` only those. A caller that has not seen the store answer for a while must not judge
+        others by their time.
 
         A leased call of a dead session becomes ready again with one crash more; one that crashed
         more often than its limit fails (`TaskCrashed`); one whose cancellation was asked is

@@ -109,9 +109,15 @@ class SqliteStore:
         await self._write(scope, sessions.close_session(scope))
         self._workers.discard(session)
 
-    async def reap(self) -> int:
+    async def reap(self, *, overdue: bool = True) -> int:
+        gone = self._bell.gone()
+        if not (gone or overdue):
+            return 0
         scope = self._scope(None)
-        return await self._write(scope, sessions.reap(scope))
+        reaped = await self._write(scope, sessions.reap(scope, list(gone), overdue=overdue))
+        for bell in gone.values():
+            bell.unlink(missing_ok=True)
+        return reaped
 
     # -- the hot path -----------------------------------------------------------------------------------
 

@@ -3,6 +3,9 @@
 Each listening session binds a socket named after it in a folder beside the file; whoever commits
 something for a session sends it an empty datagram. A bell is a hint: it may be lost, and nobody waits
 for it. Polling `data_version` instead costs 5 % of a core at one millisecond.
+
+A bell also tells the living from the dead: the kernel closes a dead process's sockets, whatever killed it,
+and a bell that is there but refuses is one of them. A stopped process keeps its bell.
 """
 
 from __future__ import annotations
@@ -58,8 +61,10 @@ class Doorbell:
             self._own.discard(name)
             if not loop.is_closed():
                 loop.remove_reader(bell.fileno())
+            path.unlink(
+                missing_ok=True
+            )  # before it is closed: a bell that is there and refuses is a dead process's
             bell.close()
-            path.unlink(missing_ok=True)
 
         return stop
 
@@ -93,11 +98,27 @@ class Doorbell:
             self._socket.sendto(b"", str(path))
         except BlockingIOError:
             return  # it is full of rings already
-        except ConnectionRefusedError:
-            # Its process died without unlinking it: a bound socket never refuses.
-            path.unlink(missing_ok=True)
         except OSError:
-            return  # it has just been unlinked
+            return  # its process has ended, one way or the other
+
+    def gone(self) -> dict[int, Path]:
+        """Return the sessions whose process has died, each with its bell."""
+        dead: dict[int, Path] = {}
+        for name in self._there():
+            number = name.lstrip(_WORKER)
+            if name not in self._own and number.isdecimal() and self._refuses(self.folder / name):
+                dead[int(number)] = self.folder / name
+        return dead
+
+    def _refuses(self, path: Path) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                return True
+            except OSError:
+                return False
+        return False
 
     def close(self) -> None:
         """Close the ringing socket."""

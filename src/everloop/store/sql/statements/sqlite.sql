@@ -242,7 +242,7 @@ DELETE FROM ever_inbox WHERE session = :session
 DELETE FROM ever_waits WHERE session = :session
 
 -- name: session_dead -> session
-SELECT session FROM ever_sessions WHERE until <= :now
+SELECT session FROM ever_sessions WHERE until <= :now OR session IN (SELECT value FROM json_each(:gone))
 
 -- Reading -----------------------------------------------------------------------------------------
 

@@ -66,9 +66,9 @@ def release_others(scope: Scope, holding: tuple[str, ...]) -> Verb[None]:
     yield from apply_moves(scope, [_release(*each) for each in lost])
 
 
-def reap(scope: Scope) -> Verb[int]:
-    """End every session whose time is over."""
-    dead = yield Statement("session_dead", {"now": scope.now})
+def reap(scope: Scope, gone: list[int], *, overdue: bool) -> Verb[int]:
+    """End every session whose process is gone, and with `overdue` every one whose time is over."""
+    dead = yield Statement("session_dead", {"now": scope.now if overdue else 0, "gone": gone})
     moves: list[Move] = []
     for (session,) in dead:
         rows = yield Statement("session_leases", {"session": session})

@@ -84,10 +84,8 @@ class Settings(msgspec.Struct, frozen=True):
             return self
         given = {name: value for name, value in msgspec.structs.asdict(later).items() if value is not None}
         given["policy"] = later.policy.over(self.policy)
-        if "due" in given:
-            given["delay"] = 0
-        elif "delay" in given:
-            given["due"] = 0
+        if "due" in given or "delay" in given:
+            given = {"due": None, "delay": None} | given  # the later of the two replaces the other
         return msgspec.structs.replace(self, **given)
 
 

@@ -175,10 +175,10 @@ class MemoryStore:
         now = self._clock.now()
         for progress in turn.progress:
             self._note(progress)
+        added = self._add(session, turn.adds, now)
         settled = self._settle(turn.outcomes, now)
         if turn.holding is not None:
             self._release([row for row in self._tables.held(session) if row.new.id not in turn.holding], now)
-        added = self._add(session, turn.adds, now)
         leased: list[Leased] = []
         next_due: int | None = None
         if turn.lanes:

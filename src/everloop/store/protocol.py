@@ -96,19 +96,23 @@ class Store(Protocol):
     # -- the hot path -------------------------------------------------------------------------------
 
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:
-        """Settle what ended, add what is new, lease what fits, and take the session's inbox.
+        """Add what is new, settle what ended, lease what fits, and take the session's inbox, in this order.
 
+        * *add*: see `NewCall`. A child is added only under its parent's current fence, so it may come
+          with the outcome of its parent; one with the `child_key` of an earlier child joins it when
+          that one lives or succeeded, and tells this session. Callbacks are calls like any other; they
+          are added with a call that is added or exists, and not answered. Idempotent by id.
         * *settle*: each outcome with the current `(id, fence)` moves its call as the transition
-          table says; a stale one changes nothing and is answered False. An end is told to every
-          session that waits for it, starts the callbacks, and asks the owned children that the last
-          attempt did not ask for to cancel. A call whose cancellation was asked does not go back to
-          the queue: RETRY and RELEASE end it as cancelled. Repeating a settlement answers False.
-        * *add*: see `NewCall`. A child is added only under its parent's current fence; one with the
-          `child_key` of an earlier child joins it when that one lives or succeeded, and tells this
-          session. Idempotent by id.
+          table says; a stale one changes nothing and is answered False, and so is the second of two
+          for one lease. An end is told to every session that waits for it, starts the callbacks, and
+          cancels the owned children that the last attempt did not ask for; an end from outside (a
+          cancel, an expiry, a crash) cancels them all. A call whose cancellation was asked does not go
+          back to the queue: RETRY and RELEASE end it as cancelled, RELEASE from outside. Outcomes are
+          judged together; what their ends lead to comes after. Repeating a settlement answers False.
         * *lease*: at most `room` ready calls of `lanes`, by priority, then the root's due time and
-          submission, then deepest first. Two sessions never receive the same call. Scheduled calls
-          whose time has come are ready first; expired ones are ended instead.
+          submission, then deepest first. Two sessions never receive the same call, and one that was
+          reaped receives none. When lanes are named, calls of any lane that expired are ended first,
+          scheduled ones whose time has come are ready, and `next_due` is answered.
         * *inbox*: ends and cancellations for this session, each handed out once.
 
         Atomic as a whole. When the answer is lost, so are the leases in it: the caller repeats the

@@ -89,11 +89,11 @@ class Oracle:
         for p in turn.progress:
             if self._holds(p.id, p.fence):
                 self.lives[p.id].add("progress", at, (p.done, p.total, p.note))
+        added = self.add(session, turn.adds, at)
         settled = [self._settle(outcome, at) for outcome in turn.outcomes]
         self._let_rules_hold(at)
         if turn.holding is not None:
             self._leave({session}, "given back", at, but=turn.holding)
-        added = self.add(session, turn.adds, at)
         leased: list[tuple[str, int]] = []
         if turn.lanes:
             self._let_time_pass(at)

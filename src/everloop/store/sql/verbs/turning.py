@@ -1,4 +1,4 @@
-"""The turn: settle, add, lease and take the inbox, in one transaction."""
+"""The turn: add, settle, lease and take the inbox, in one transaction."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     if request.progress:
         # Before the outcomes: the last thing that a run says of itself comes with its end.
         yield Statement("progress_put", {"rows": [list(p) for p in request.progress]})
+    # Before the outcomes too: a run may have submitted children, and ended without awaiting them.
+    added = yield from add(scope, request.adds)
     settled = yield from settle(scope, request.outcomes)
     if request.holding is not None:
         yield from release_others(scope, request.holding)
-    added = yield from add(scope, request.adds)
     leased: list[Leased] = []
     next_due: int | None = None
     if request.lanes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from everloop._core.calls import Event, State
-from everloop._core.records import Added, KeyRule, Leased, Parent
+from everloop._core.records import Added, KeyRule, Leased, Outcome, Parent, Turn
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import holds, same
 from everloop.testing.conformance.scene import SECOND, Scene
@@ -159,6 +159,20 @@ async def children_of_an_only_run_live_on_when_it_ends(scene: Scene) -> None:
     await scene.settle(session, parent)
     same(await scene.state("child"), State.READY)
     await scene.end(session, "child")
+
+
+@case
+async def children_that_come_with_the_end_of_their_parent_are_added_and_live_on(scene: Scene) -> None:
+    session = await scene.session()
+    for event in (Event.SUCCEED, Event.FAIL, Event.RETRY):
+        parent = await scene.start(session, event)
+        child = scene.call(
+            f"child of {event}", parent=Parent(parent.id, parent.fence), owned=True, child_key="c"
+        )
+        outcome = Outcome(parent.id, parent.fence, event)
+        answer = await scene.store.turn(session, Turn(outcomes=[outcome], adds=[child]))
+        same((answer.added, answer.settled), ([Added(child.id)], [True]))
+        same(await scene.state(f"child of {event}"), State.READY)
 
 
 @case

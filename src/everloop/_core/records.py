@@ -82,7 +82,8 @@ class Added(NamedTuple):
     """The answer to one `NewCall`.
 
     `status` is "added", "exists" (an equal call is there; `id` is its id), "lost" (the parent's
-    lease is), or "refused" with the reason "id" (`IdConflict`) or "key" (`KeyConflict`).
+    lease is), or "refused" with the reason "id" (`IdConflict`), "key" (`KeyConflict`) or "after" (the call
+    that it should follow is not there).
     """
 
     id: str

@@ -212,6 +212,13 @@ class Session:
     def _first(self, id_: str) -> Waiter | None:
         return self._held.get(id_) or self._seen.get(id_)
 
+    def rename(self, waiter: Waiter, id_: str) -> None:
+        """Let it wait for another call, the one that it has joined."""
+        held = waiter.id in self._held
+        self.unwatch(waiter)
+        waiter.id = id_
+        self.watch(waiter, hold=held)
+
     def _ended(self, ends: list[Ended]) -> None:
         held, seen = self._held, self._seen
         for end in ends:

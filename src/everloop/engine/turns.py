@@ -214,11 +214,21 @@ class TurnLoop:
             [outcomes.popleft() for _ in range(min(len(outcomes), BATCH))],
             list(self._progress.values()),
         )
+        if adds:
+            self._hold_back(batch.outcomes)
         self._progress.clear()
         if adds or outcomes:
             self._wake.set()
         self._let_in()
         return batch
+
+    def _hold_back(self, settling: list[Outcome]) -> None:
+        """Keep the outcomes of parents whose children are still to be added: after it they would be lost."""
+        parents = {call.parent.id for call, _ in self._adds if call.parent is not None}
+        early = [outcome for outcome in settling if outcome.id in parents]
+        if early:
+            settling[:] = [outcome for outcome in settling if outcome.id not in parents]
+            self._outcomes.extendleft(reversed(early))
 
     def _let_in(self) -> None:
         """Let as many waiting submitters go on as there is room for."""

@@ -1,4 +1,4 @@
-"""The static checks, two at a time; each line that one prints bears its name."""
+"""The static checks; each line that one prints bears its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +24,6 @@ class Lint:
     command: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one."""
-
-    lint: Lint
-    ok: bool
-    output: str
-    seconds: float
-
-
 def lints() -> list[Lint]:
     """Return the checks, the slow ones first."""
     typed = [folder for folder in TYPED if any((ROOT / folder).rglob("*.py"))]
@@ -48,7 +37,8 @@ def lints() -> list[Lint]:
     ]
 
 
-def run(lint: Lint) -> Verdict:
+def passes(lint: Lint) -> bool:
+    """Run it, print what it found, and tell whether that was nothing."""
     started = time.monotonic()
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
     done = subprocess.run(
@@ -60,22 +50,9 @@ def run(lint: Lint) -> Verdict:
         text=True,
         check=False,
     )
-    return Verdict(lint, done.returncode == 0, done.stdout, time.monotonic() - started)
-
-
-def run_all() -> list[str]:
-    """Run them all, print what is wrong, and return the names of those that found something."""
-    broken = []
-    with ThreadPoolExecutor(2) as pool:
-        for verdict in pool.map(run, lints()):
-            name = verdict.lint.name
-            if not verdict.ok:
-                broken.append(name)
-                for line in verdict.output.rstrip().splitlines():
-                    print(f"{name:>12} | {line}")
-            print(f"{name:>12} {'ok' if verdict.ok else 'FAILED'} ({verdict.seconds:.1f} s)", flush=True)
-    return broken
-
-
-if __name__ == "__main__":
-    sys.exit(1 if run_all() else 0)
+    ok = done.returncode == 0
+    found = [] if ok else [f"{lint.name:>12} | {line}" for line in done.stdout.rstrip().splitlines()]
+    ended = f"{lint.name:>12} {'ok' if ok else 'FAILED'} ({time.monotonic() - started:.1f} s)"
+    # In one piece: others print beside it.
+    print("\n".join([*found, ended]) + "\n", end="", flush=True)
+    return ok

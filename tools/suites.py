@@ -9,8 +9,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -20,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "test-results"
 
 #: What `make check` runs, two at a time.
-QUICK = ("unit", "docs", "typing")
+QUICK = ("typing", "docs", "unit")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
@@ -69,13 +67,12 @@ def others() -> list[Path]:
     return sorted(pythons, key=lambda path: int(path.parts[-3].rpartition(".")[2]), reverse=True)
 
 
-def plan(*, everything: bool) -> Iterator[Suite]:
-    """Yield what is to be run, in order."""
-    for name in names():
-        if everything or name in QUICK:
-            yield Suite(name, Path(sys.executable))
-    if everything:
-        yield from (Suite(name, python) for python in others() for name in names() if name in EVERYWHERE)
+def plan(*, everything: bool) -> list[Suite]:
+    """Return what is to be run, in order."""
+    here = [Suite(name, Path(sys.executable)) for name in names() if everything or name in QUICK]
+    if not everything:
+        return here
+    return here + [Suite(name, python) for python in others() for name in names() if name in EVERYWHERE]
 
 
 def run(suite: Suite, output: IO[str] | None = None) -> Tally:
@@ -103,6 +100,12 @@ def run_aside(suite: Suite) -> Tally:
     return tally
 
 
+def run_alone(suite: Suite) -> Tally:
+    """Run one while nothing else runs."""
+    print(f"\n--- {suite.title}", flush=True)
+    return run(suite)
+
+
 def count(results: Path) -> Tally:
     """Read pytest's report."""
     if not results.exists():
@@ -125,20 +128,4 @@ def judge(suite: Suite, code: int, tally: Tally) -> Tally:
     elif code:
         tally.failed += 1
         tally.complaints.append(f"{suite.title}: pytest ended with {code}")
-    return tally
-
-
-def run_all(*, everything: bool) -> Tally:
-    """Run the plan and sum it up."""
-    tally = Tally()
-    suites = list(plan(everything=everything))
-    aside = [suite for suite in suites if suite.name in QUICK]
-    with ThreadPoolExecutor(2) as pool:
-        for counted in pool.map(run_aside, aside):
-            tally.add(counted)
-    # The others measure time, or keep the machine busy by themselves.
-    for suite in suites:
-        if suite not in aside:
-            print(f"\n--- {suite.title}", flush=True)
-            tally.add(run(suite))
     return tally

@@ -33,7 +33,7 @@ async def drive_on(connection: AsyncConnection, verb: Verb[T]) -> T:
 async def _execute(connection: AsyncConnection, statement: Statement) -> Any:
     template = statements("sqlite")[statement.name]
     parameters = {
-        name: _encode(value).decode() if isinstance(value, list) else value
+        name: _encode(value).decode() if isinstance(value, list | dict) else value
         for name, value in statement.parameters.items()
     }
     result = await connection.exec_driver_sql(sql_of(template), parameters)

@@ -156,7 +156,7 @@ def execute(connection: sqlite3.Connection, statement: Statement) -> Any:
     """Execute one statement; return its rows, or how many rows it changed."""
     template = statements("sqlite")[statement.name]
     parameters = {
-        name: _encode(value).decode() if isinstance(value, list) else value
+        name: _encode(value).decode() if isinstance(value, list | dict) else value
         for name, value in statement.parameters.items()
     }
     try:

@@ -4,7 +4,7 @@
 -- `-- name: N -> a, b` starts a query; its rows are the named columns. The runner folds them into one
 --   JSON text, because every step of a cursor gives the interpreter lock away and may wait 5 ms to get
 --   it back: one statement is one step, whatever the number of rows (docs/decisions/0003).
--- A parameter that is a list arrives as a JSON array; the columns of its rows are read by position.
+-- A parameter that is a list or a dict arrives as JSON; the columns of rows in it are read by position.
 
 -- name: seq_next -> value
 UPDATE ever_meta SET value = value + :n WHERE name = 'seq' RETURNING value
@@ -18,13 +18,13 @@ SELECT lane, app, queue, fn FROM ever_lanes
 -- Adding ------------------------------------------------------------------------------------------
 
 -- name: add_roots
--- rows: id, lane, state, priority, due, args
+-- ids: an object of them by seq; roots that share everything else
 INSERT OR IGNORE INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
-SELECT :first + key, value->>0, value->>1, value->>2, value->>3, value->>4, :first + key, value->>4, :waiter
-FROM json_each(:rows)
+SELECT CAST(key AS INTEGER), value, :lane, :state, :priority, :due, CAST(key AS INTEGER), :due, :waiter
+FROM json_each(:ids)
 
 -- name: add_root_payloads
-INSERT INTO ever_payloads (seq, args, created) SELECT :first + key, value->>5, :now FROM json_each(:rows)
+INSERT INTO ever_payloads (seq, args, created) SELECT :first + key, value, :now FROM json_each(:args)
 
 -- name: add_calls
 -- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
@@ -105,10 +105,9 @@ INSERT INTO ever_outcomes (seq, ended, session, value, error)
 SELECT value->>0, :now, value->>1, value->>2, value->>3 FROM json_each(:rows)
 
 -- name: end_tell
--- rows: session, seq; only sessions that are still there
+-- only a session that is still there
 INSERT OR IGNORE INTO ever_inbox (session, seq, kind)
-SELECT s.session, b.value->>1, 'ended'
-FROM json_each(:rows) AS b JOIN ever_sessions AS s ON s.session = b.value->>0
+SELECT s.session, b.value, 'ended' FROM ever_sessions AS s, json_each(:seqs) AS b WHERE s.session = :session
 
 -- name: end_waits -> session
 SELECT DISTINCT session FROM ever_waits WHERE seq IN (SELECT value FROM json_each(:seqs))
@@ -196,12 +195,11 @@ WHERE seq IN (SELECT value FROM json_each(:seqs))
 -- name: inbox_read -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
 SELECT i.seq, i.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
 FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
-WHERE i.session = :session LIMIT :most
+WHERE i.session = :session ORDER BY i.seq, i.kind LIMIT :most
 
 -- name: inbox_take
--- rows: seq, kind
-DELETE FROM ever_inbox
-WHERE session = :session AND (seq, kind) IN (SELECT value->>0, value->>1 FROM json_each(:rows))
+-- as far as it was read
+DELETE FROM ever_inbox WHERE session = :session AND (seq, kind) <= (:seq, :kind)
 
 -- name: wait_match -> id, seq, state
 SELECT c.id, c.seq, c.state FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value

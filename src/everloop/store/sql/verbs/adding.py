@@ -59,15 +59,27 @@ def _add_plain(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added] | Non
     if known or len({c.id for c in calls}) < len(calls):
         return None
     ((last,),) = yield Statement("seq_next", {"n": len(calls)})
-    rows: list[list[Any]] = []
-    for c in calls:
-        due = c.due or now + c.delay
-        state = "scheduled" if due > now else "ready"
-        rows.append([c.id, lanes[c.lane], state, -(c.priority or 0), due, text(c.args)])
-        scope.ready = scope.ready or state == "ready"
     first = last - len(calls) + 1
-    yield Statement("add_roots", {"rows": rows, "first": first, "waiter": scope.session})
-    yield Statement("add_root_payloads", {"rows": rows, "first": first, "now": now})
+    alike: dict[tuple[Lane, int, int], dict[int, str]] = {}
+    for seq, c in enumerate(calls, first):
+        kind = c.lane, -(c.priority or 0), c.due or now + c.delay
+        alike.setdefault(kind, {})[seq] = c.id
+    # What calls share travels once: nearly always, one statement adds them all.
+    for (lane, priority, due), ids in alike.items():
+        state = State.SCHEDULED if due > now else State.READY
+        scope.ready = scope.ready or state is State.READY
+        yield Statement(
+            "add_roots",
+            {
+                "ids": ids,
+                "lane": lanes[lane],
+                "state": state,
+                "priority": priority,
+                "due": due,
+                "waiter": scope.session,
+            },
+        )
+    yield Statement("add_root_payloads", {"args": [text(c.args) for c in calls], "first": first, "now": now})
     return [Added(c.id) for c in calls]
 
 
@@ -246,7 +258,7 @@ class _Plan:
         if self.waits:
             yield Statement("wait_add", {"seqs": self.waits, "session": self.scope.session})
         if self.ended:
-            yield Statement("end_tell", {"rows": [[self.scope.session, seq] for seq in self.ended]})
+            yield Statement("end_tell", {"session": self.scope.session, "seqs": self.ended})
         if self.replace:
             # Last: what is replaced may have been added by this very request.
             rows = yield Statement("cancel_match", {"ids": list(dict.fromkeys(self.replace))})

@@ -40,7 +40,7 @@ def wait(scope: Scope, ids: Sequence[str]) -> Verb[list[str]]:
         yield Statement("watch", {"rows": [[seq, WAITS] for seq in live]})
     ended = [seq for _, seq, state in found if State(state).final]
     if ended:
-        yield Statement("end_tell", {"rows": [[scope.session, seq] for seq in ended]})
+        yield Statement("end_tell", {"session": scope.session, "seqs": ended})
     known = {id_ for id_, _, _ in found}
     return [id_ for id_ in ids if id_ not in known]
 

@@ -102,7 +102,7 @@ def _end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Move]]:
 
 def _tell(scope: Scope, ends: list[Move]) -> Verb[None]:
     """Tell every session that waits; the asking one in the answer, where that has a place for it."""
-    others: list[list[int]] = []
+    others: dict[int, list[int]] = {}
     for m in ends:
         waiter = m.row.waiter
         if waiter is None:
@@ -110,16 +110,21 @@ def _tell(scope: Scope, ends: list[Move]) -> Verb[None]:
         if scope.told is not None and waiter == scope.session:
             scope.told.append(Ended(m.row.id, m.state, m.value, m.error, m.attempt))
         else:
-            others.append([waiter, m.row.seq])
-            scope.rung.add(waiter)
-    if others:
-        yield Statement("end_tell", {"rows": others})
+            others.setdefault(waiter, []).append(m.row.seq)
+    yield from tell_others(scope, others)
     waited = [m.row.seq for m in ends if m.row.watched & WAITS]
     if waited:
         rows = yield Statement("end_waits", {"seqs": waited})
         scope.rung.update(session for (session,) in rows)
         yield Statement("end_tell_waits", {"seqs": waited})
         yield Statement("end_drop_waits", {"seqs": waited})
+
+
+def tell_others(scope: Scope, others: dict[int, list[int]]) -> Verb[None]:
+    """Put ends into the inboxes of the sessions that wait for them."""
+    for session, seqs in others.items():
+        yield Statement("end_tell", {"session": session, "seqs": seqs})
+        scope.rung.add(session)
 
 
 def cancel_rows(scope: Scope, rows: list[Row], message: str) -> Verb[None]:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Statement(NamedTuple):
-    """A statement of the dialect's file, by name, with its parameters; a list travels as JSON."""
+    """A statement of the dialect's file, by name, with its parameters; a list or a dict travels as JSON."""
 
     name: str
     parameters: dict[str, Any]

@@ -79,7 +79,8 @@ def _take_inbox(scope: Scope, ended: list[Ended], cancels: list[Cancel]) -> Verb
     rows = yield Statement("inbox_read", {"session": scope.session, "most": INBOX})
     if not rows:
         return False
-    yield Statement("inbox_take", {"session": scope.session, "rows": [row[:2] for row in rows]})
+    last, kind, *_ = rows[-1]
+    yield Statement("inbox_take", {"session": scope.session, "seq": last, "kind": kind})
     told = {end.id for end in ended}  # by this turn's own settlements, in the answer itself
     for _, kind, id_, state, value, error, attempt, fence, asked in rows:
         if kind == "cancel":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import everloop
@@ -47,6 +48,15 @@ async def hold(n: int, gate: str) -> int:
     return n
 
 
+async def stay(n: int, gate: str) -> int:
+    """Hold the process's loop, deaf to everything, until the gate is open."""
+    note("begin", n)
+    while not Path(gate).exists():
+        time.sleep(0.005)
+    note("did", n)
+    return n
+
+
 async def die(n: int) -> int:
     note("begin", n)
     os._exit(9)
@@ -59,6 +69,7 @@ class Ledger:
         self.app = app = App("ledger", store, lease=LEASE_S, embed=False)
         self.work: TaskFunction[[int], int] = app.task(work)
         self.hold: TaskFunction[[int, str], int] = app.task(hold)
+        self.stay: TaskFunction[[int, str], int] = app.task(stay)
         self.die: TaskFunction[[int], int] = app.task(crashes=1)(die)
 
         @app.task

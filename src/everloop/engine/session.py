@@ -14,7 +14,7 @@ from everloop._core.errors import StoreError
 from everloop._core.records import Added, Ended, Lane, NewCall, SessionInfo
 from everloop.engine.executor import Runnable
 from everloop.engine.keeper import STALL_LIMIT, Keeper
-from everloop.engine.turns import Sink, TurnLoop
+from everloop.engine.turns import RETRY_TO, Sink, TurnLoop
 from everloop.engine.worker import Worker
 from everloop.store.protocol import Store
 
@@ -102,7 +102,10 @@ class Session:
         self.turns.look()
         self.turns.taker = None
         self.worker = None
-        await self.store.serve(self.number, self._info())
+        try:
+            await self.store.serve(self.number, self._info())
+        except StoreError as error:
+            log.warning("everloop: the store was not told that this worker ends (%s)", error)
 
     async def close(self, grace: float = 0.0) -> None:
         """Drain, flush, and end the session; its leases are released and nothing is cancelled."""
@@ -114,8 +117,9 @@ class Session:
             if self._loop_task.cancelled():
                 # `asyncio.run` cancels every task before it lets anybody clean up.
                 await self.turns.run()
-        if self._recovery is not None:
-            await self._recovery
+        if self._recovery is not None and not self._recovery.done():
+            self._recovery.cancel()
+            await asyncio.wait([self._recovery])
         await self._leave()
         for waiter in [*self._held.values(), *self._seen.values()]:
             waiter.abandoned()  # the waiting ends; the call goes on
@@ -162,10 +166,18 @@ class Session:
         if self.worker is not None:
             self.worker.drop_all()
         await self._leave()
-        await self._enter()
-        ids = [*self._held, *self._seen]
-        for start in range(0, len(ids), 1_000):
-            await self.store.wait(self.number, ids[start : start + 1_000])
+        while True:
+            try:
+                await self._enter()
+                ids = [*self._held, *self._seen]
+                for start in range(0, len(ids), 1_000):
+                    await self.store.wait(self.number, ids[start : start + 1_000])
+            except StoreError as error:
+                log.warning("everloop: no new session yet (%s); trying again", error)
+                await self._leave()
+                await asyncio.sleep(RETRY_TO)
+            else:
+                break
         self.turns.look()
 
     # -- waiters ------------------------------------------------------------------------------------------

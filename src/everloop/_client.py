@@ -55,7 +55,9 @@ class Client:
     _interrupt_cancels: bool
 
     def __init__(self) -> None:
-        self._keyed: WeakKeyDictionary[Session, Batcher[NewCall, Added]] = WeakKeyDictionary()
+        self._keyed: WeakKeyDictionary[Session, Batcher[tuple[NewCall, Task[Any]], None]] = (
+            WeakKeyDictionary()
+        )
         self._cancels: WeakKeyDictionary[Session, Batcher[tuple[str, str], None]] = WeakKeyDictionary()
         self._background: set[asyncio.Future[Any]] = set()
 
@@ -412,13 +414,17 @@ class Client:
         batcher = self._keyed.get(session)
         if batcher is None:
 
-            async def flush(calls: Sequence[NewCall]) -> list[Added]:
+            async def flush(items: Sequence[tuple[NewCall, Task[Any]]]) -> list[None]:
                 await asyncio.shield(entry.ready)
-                return await session.add_apart(calls)
+                answers = await session.add_apart([call for call, _ in items])
+                # At once: the next turn may tell the end of a call that was joined.
+                for (_, asker), answer in zip(items, answers, strict=True):
+                    asker.added(answer)
+                return [None] * len(items)
 
             batcher = self._keyed[session] = Batcher(flush, most=1_000, name="keyed")
-        answer = batcher.ask(new)
-        answer.add_done_callback(lambda done: _hand_over(done, task))
+        answer = batcher.ask((new, task))
+        answer.add_done_callback(lambda done: _refuse_failed(done, task))
         self._keep(answer)
 
     def _keep(self, future: asyncio.Future[Any]) -> None:
@@ -426,13 +432,11 @@ class Client:
         future.add_done_callback(self._background.discard)
 
 
-def _hand_over(answer: asyncio.Future[Added], task: Task[Any]) -> None:
+def _refuse_failed(answer: asyncio.Future[None], task: Task[Any]) -> None:
     if answer.cancelled():
         task.refused(UsageError("the loop ended before the call was stored"))
     elif (error := answer.exception()) is not None:
         task.refused(error if isinstance(error, Exception) else UsageError(str(error)))
-    else:
-        task.added(answer.result())
 
 
 async def _cancel_all(session: Session, items: Sequence[tuple[str, str]]) -> list[None]:

@@ -269,9 +269,7 @@ class Task(asyncio.Future[R]):
             self.refused(LeaseLost("this attempt lost its lease; what it submitted was not added"))
             return
         if answer.id != self.id:
-            self._session.unwatch(self)
-            self.id = answer.id
-            self._session.watch(self, hold=self._owned)
+            self._session.rename(self, answer.id)
         self._is_stored = True
         if self._stored is not None and not self._stored.done():
             self._stored.set_result(None)

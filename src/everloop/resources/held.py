@@ -1,24 +1,65 @@
-"""What this code holds while it runs: connections and write transactions that a call may need."""
+"""What this code holds while it runs: connections and write transactions that a call may need.
+
+A scope is noted in the context in which it is entered, so that the tasks that are started inside see it,
+and the object they share tells them when it is over.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextvars import ContextVar
 from types import FrameType
+
+_NOT_THE_USERS = frozenset({"everloop", "asyncio", "contextlib", "greenlet", "sqlalchemy"})
 
 
 class Holding:
     """One scope: it holds something from its first statement until its end.
 
     Attributes:
-        what: Names it, for `WouldDeadlock`.
-        own_write: Whether it is a write transaction on the store's own file.
+        database: Names the database, for messages.
+        file: The SQLite file, or an empty text.
+        own: Whether it is the store's own database.
+        connection: Whether it holds a connection of the pool.
+        writing: Whether it holds a write transaction.
     """
 
-    def __init__(self, what: str, *, own_write: bool) -> None:
-        self.what = f"{what} (from {_user_line()})"
-        self.own_write = own_write
-        self.active = False
+    def __init__(self, database: str, file: str, *, own: bool) -> None:
+        self.database = database
+        self.file = file
+        self.own = own
+        self.connection = False
+        self.writing = False
+        self._task = asyncio.current_task()
+        self._frame = _user_frame()
+        self._parameter = ""
+        self._began: tuple[str, int] | None = None
+
+    def name_parameter(self, name: str) -> None:
+        """Note that it was entered for a parameter of a task function."""
+        self._parameter = name
+
+    def begin(self) -> None:
+        """Note the line of the first statement, as far as the stack shows it."""
+        if self._began is None:
+            self._began = _user_frame() or self._frame
+
+    @property
+    def active(self) -> bool:
+        """Whether it holds anything now."""
+        return self.connection or self.writing
+
+    def __str__(self) -> str:
+        what = "a write transaction" if self.writing else "a connection"
+        place = self._began or self._frame
+        told = [f"the parameter {self._parameter!r}"] if self._parameter else []
+        told += [f"since {place[0]}:{place[1]}"] if place is not None else []
+        return f"{what} on {self.database}" + (f" ({', '.join(told)})" if told else "")
+
+    def blocks(self, file: str) -> bool:
+        """Whether the running task would wait for itself if it began to write this file."""
+        return self.writing and self.file == file and self._task is asyncio.current_task()
 
 
 _HOLDINGS: ContextVar[tuple[Holding, ...]] = ContextVar("everloop_holdings", default=())
@@ -31,25 +72,30 @@ def enter(holding: Holding) -> None:
 
 def leave(holding: Holding) -> None:
     """Forget it; tasks that were started inside see that it is over."""
-    holding.active = False
+    holding.connection = holding.writing = False
     _HOLDINGS.set(tuple(each for each in _HOLDINGS.get() if each is not holding))
 
 
 def held(*, own_write: bool = False) -> str | None:
     """Name what this code holds, or None; with `own_write` only a write on the store's own file counts."""
     for holding in reversed(_HOLDINGS.get()):
-        if holding.active and (holding.own_write or not own_write):
-            return holding.what
+        if (holding.writing and holding.own) if own_write else holding.active:
+            return str(holding)
     return None
 
 
-def _user_line() -> str:
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - for the message
+def writing(file: str) -> Holding | None:
+    """Return the write transaction that the running task has open on this SQLite file."""
+    return next((each for each in reversed(_HOLDINGS.get()) if each.blocks(file)), None)
+
+
+def _user_frame() -> tuple[str, int] | None:
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the user's line is for the message
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
+        module = str(frame.f_globals.get("__name__", ""))
         if module == "everloop.engine.executor":
-            break
-        if not module.startswith(("everloop.", "contextlib", "asyncio")):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            return None
+        if module.partition(".")[0] not in _NOT_THE_USERS:
+            return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
-    return "a parameter of this task"
+    return None

@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar, cast
 
-from everloop._core.errors import OptionError
-from everloop.resources.database import Transaction
+from everloop._core.errors import FunctionError, OptionError
+from everloop.resources.database import Database
+from everloop.resources.resource import Resource
+from everloop.resources.scopes import Scope, WriteScope
 
 T = TypeVar("T")
 
@@ -20,7 +22,15 @@ class Injected:
         self.scope = scope
 
     def __repr__(self) -> str:
-        return f"Use({getattr(self.scope, '__qualname__', self.scope)})"
+        if isinstance(self.scope, Resource):
+            return f"Use({self.scope.name})"
+        return f"Use({getattr(self.scope, '__qualname__', None) or repr(self.scope)})"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{self!r} has no {name!r}: it stands for what Everloop fills in when it runs the function. "
+            "Await the call, or run the body here with `await function.plain(...)`"
+        )
 
 
 def Use(scope: Callable[[], AbstractAsyncContextManager[T]], /) -> T:  # noqa: N802 - reads as a marker
@@ -47,47 +57,109 @@ def Use(scope: Callable[[], AbstractAsyncContextManager[T]], /) -> T:  # noqa: N
                 return response.status
         ```
     """
-    given: object = scope
-    if not callable(given):
-        called = (
-            "; pass it without calling it: Use(http), not Use(http())" if hasattr(given, "__aenter__") else ""
-        )
-        raise OptionError(f"Use() takes a resource or another scope, not {given!r:.100}{called}")
+    what_to_do = _what_is_wrong(scope)
+    if what_to_do:
+        raise OptionError(f"Use() takes a resource or another scope, not {scope!r:.100}: {what_to_do}")
     return cast("T", Injected(scope))
 
 
+def _what_is_wrong(scope: object) -> str:
+    """Say why this is no scope and what to do; an empty text when it may be one."""
+    if isinstance(scope, Resource):
+        return ""
+    if isinstance(scope, Database):
+        return "choose a scope of it: Use(db.connection), Use(db.transaction) or Use(db.session)"
+    if isinstance(scope, AbstractAsyncContextManager):
+        return "pass what makes it, without calling it: Use(http), not Use(http())"
+    if not callable(scope):
+        return "it has to be callable, and to return an asynchronous context manager"
+    return _what_is_wrong_with_function(scope)
+
+
+def _what_is_wrong_with_function(scope: Callable[..., object]) -> str:
+    if inspect.isasyncgenfunction(scope):
+        return "decorate that function with @app.resource, to share it, or with @asynccontextmanager"
+    if inspect.iscoroutinefunction(scope) or inspect.isgeneratorfunction(scope):
+        return "it has to return an asynchronous context manager (@contextlib.asynccontextmanager makes one)"
+    try:
+        parameters = inspect.signature(scope).parameters.values()
+    except ValueError:  # a callable of C tells nothing
+        return ""
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
+    if not required:
+        return ""
+    return (
+        f"it is called without arguments, but requires {', '.join(required)}; functools.partial can give them"
+    )
+
+
 def injected(fn: Callable[..., Any]) -> dict[str, Injected]:
-    """Return the parameters of `fn` whose default is `Use(...)`."""
-    parameters = inspect.signature(fn).parameters.values()
-    return {p.name: p.default for p in parameters if isinstance(p.default, Injected)}
+    """Return the parameters of `fn` whose default is `Use(...)`.
+
+    Raises:
+        FunctionError: One of them cannot be given by name.
+    """
+    found: dict[str, Injected] = {}
+    for parameter in inspect.signature(fn).parameters.values():
+        if isinstance(parameter.default, Injected):
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise FunctionError(
+                    f"the parameter {parameter.name!r} of {fn.__qualname__}() is filled in by name, but "
+                    "stands before the `/`; move it behind"
+                )
+            found[parameter.name] = parameter.default
+    return found
 
 
 class Scopes:
-    """The scopes that are entered around one body."""
+    """The scopes that are entered around one body.
+
+    They belong to the loop. Around a `def` that runs in a thread they are entered and left on the loop,
+    before and after the thread has run it.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
-        self._transactions: list[Transaction] = []
+        self._writers: list[WriteScope] = []
 
     @classmethod
     @asynccontextmanager
     async def entered(
         cls, parameters: Mapping[str, Injected], given: Mapping[str, Any]
     ) -> AsyncGenerator[Scopes]:
-        """Enter the scopes of the parameters that are not given, in order; leave them in reverse."""
+        """Enter the scopes of the parameters that are not given, in order; leave them in reverse.
+
+        They see the body's exception, but cannot keep it from the caller: a body that failed has no value.
+        """
         scopes = cls()
+        failure: BaseException | None = None
         async with AsyncExitStack() as stack:
             for name, marker in parameters.items():
                 if name not in given:
-                    manager = marker.scope()
-                    scopes.values[name] = await stack.enter_async_context(manager)
-                    if isinstance(manager, Transaction):
-                        scopes._transactions.append(manager)
-            yield scopes
+                    scopes.values[name] = await scopes._enter(stack, name, marker)
+            try:
+                yield scopes
+            except BaseException as error:
+                failure = error
+                raise
+        if failure is not None:
+            raise failure
 
-    def own_transaction(self) -> Transaction | None:
-        """Return the transaction that has begun on the store's own database, if one has."""
-        for transaction in self._transactions:
-            if transaction.own and transaction.began:
-                return transaction
-        return None
+    async def _enter(self, stack: AsyncExitStack, name: str, marker: Injected) -> Any:
+        manager: object = marker.scope()
+        if not isinstance(manager, AbstractAsyncContextManager):
+            raise OptionError(
+                f"the parameter {name!r}: {marker!r} gave {manager!r:.100}, which is no asynchronous context "
+                "manager (it has no __aenter__ and __aexit__)"
+            )
+        value = await stack.enter_async_context(manager)
+        if isinstance(manager, Scope):
+            manager.holding.name_parameter(name)
+        if isinstance(manager, WriteScope):
+            self._writers.append(manager)
+        return value
+
+    def own_transaction(self) -> WriteScope | None:
+        """Return the scope whose transaction has begun on the store's own database, if one has."""
+        return next((scope for scope in self._writers if scope.own and scope.is_open), None)

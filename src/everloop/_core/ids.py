@@ -35,9 +35,7 @@ def new_id() -> str:
     """
     n = next(_counter)
     ms = time.time_ns() // 1_000_000
-    return (
-        f"{ms >> 16 & 0xFFFFFFFF:08x}-{ms & 0xFFFF:04x}-7{n >> 16 & 0xFFF:03x}-{_random}{n & 0xFFFF:04x}"
-    )
+    return f"{ms >> 16 & 0xFFFFFFFF:08x}-{ms & 0xFFFF:04x}-7{n >> 16 & 0xFFF:03x}-{_random}{n & 0xFFFF:04x}"
 
 
 def is_id(text: str) -> bool:

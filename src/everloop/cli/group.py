@@ -108,6 +108,8 @@ def run(arguments: Sequence[str]) -> int:
         signal.raise_signal(signal.SIGINT)
 
     signal.signal(signal.SIGTERM, terminate)
+    # A script's background commands begin with SIGINT ignored; asyncio then would not handle it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = group.main(list(arguments), prog_name="everloop", standalone_mode=False)
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import tempfile
@@ -64,11 +65,17 @@ async def _demo(urls: Sequence[str], *, kill: bool, concurrency: int | None) -> 
             home = await stack.enter_async_context(site.serve(pages))
             names = {home + page.path: page.path for page in pages}
             tell(f"a site of {len(pages)} pages is served at {home}")
-        ok = await (
-            killing.fetch_all(list(names), names, concurrency or 8)
-            if kill
-            else plain.fetch_all(list(names), names, concurrency or 100)
-        )
+        try:
+            ok = await (
+                killing.fetch_all(list(names), names, concurrency or 8)
+                if kill
+                else plain.fetch_all(list(names), names, concurrency or 100)
+            )
+        except asyncio.CancelledError:
+            tell(f"what is not fetched yet stays stored in {os.environ['EVERLOOP_STORE']}")
+            if urls:
+                tell("to go on: EVERLOOP_STORE=... everloop worker everloop.cli.demo.pages:app")
+            raise
         # Some pages of the own site are made to fail; what the user asked for is not.
         return ok or not (urls or kill)
 

@@ -94,6 +94,7 @@ async def _print_verdict(lines: Sequence[Line]) -> bool:
     fetched = sum(line.call.state is State.SUCCEEDED for line in lines)
     lost = sum(not line.call.state.final for line in lines) + count.missing
     repeated = sum(line.call.crashes for line in lines)
+    print()
     for what, number, good in (
         ("pages fetched", f"{fetched} of {len(lines)}", fetched == len(lines)),
         ("runs repeated", str(repeated), True),

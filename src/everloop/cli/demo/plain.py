@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from everloop import _notices
 from everloop._task import Task
 from everloop.cli.demo.pages import Page, app, db, fetch, rows
-from everloop.cli.demo.report import explain, print_rows, print_table, print_times, read_lines, say_where
+from everloop.cli.demo.report import (
+    explain,
+    print_rows,
+    print_table,
+    print_times,
+    read_lines,
+    say_where,
+    status_style,
+)
 from everloop.cli.demo.screen import Screen, size_text
 
 
@@ -41,10 +49,10 @@ async def make_table() -> None:
 def show(screen: Screen, name: str, task: Task[Page]) -> None:
     """Print the line of a finished task."""
     if task.cancelled():
-        screen.page(name, "-", "-", failed=True, why="cancelled")
+        screen.page(name, "-", "-", style="red", why="cancelled")
     elif (error := task.exception()) is not None:
         status, why = explain(error)
-        screen.page(name, status, "-", failed=True, why=why)
+        screen.page(name, status, "-", style="red", why=why)
     else:
         page = task.result()
-        screen.page(name, str(page.status), size_text(page.size), failed=False)
+        screen.page(name, str(page.status), size_text(page.size), style=status_style(page))

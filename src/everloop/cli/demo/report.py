@@ -61,16 +61,16 @@ class Count:
     doubled: int
 
 
-async def read_lines(pages: Sequence[tuple[str, str]]) -> list[Line]:
+async def read_lines(named: Sequence[tuple[str, str]]) -> list[Line]:
     """Read the calls behind (id, page) pairs, in order."""
     store = app.open_store()
     await store.open()
     try:
-        calls = await store.get([id_ for id_, _ in pages])
+        calls = await store.get([id_ for id_, _ in named])
     finally:
         await store.close()
     lines: list[Line] = []
-    for (_, page), call in zip(pages, calls, strict=True):
+    for (_, page), call in zip(named, calls, strict=True):
         assert call is not None  # noqa: S101 - it was submitted, and nothing is ever lost
         value = app.read_value("fetch", call.value) if call.state is State.SUCCEEDED and call.value else None
         error = app.read_error("fetch", call.error, call.id) if call.error else None
@@ -95,7 +95,9 @@ def print_table(lines: Sequence[Line]) -> None:
     """Print the table of pages."""
     columns: list[Column[Line]] = [
         Column("PAGE", lambda line: line.page, least=12),
-        Column("STATUS", lambda line: line.status, right=True, style=_style),
+        Column(
+            "STATUS", lambda line: line.status, right=True, style=lambda line: (status_style(line.value),)
+        ),
         Column("BYTES", lambda line: line.size, right=True),
         Column("TIME", lambda line: span(line.seconds), right=True),
         Column("ATTEMPTS", lambda line: str(line.call.attempt), right=True),
@@ -110,17 +112,17 @@ def print_table(lines: Sequence[Line]) -> None:
 def print_times(lines: Sequence[Line], total: float) -> None:
     """Compare the time it took with the sum of the times."""
     each = sum(line.seconds for line in lines)
-    times = f" ({each / total:.1f} times as long)" if total > 0 and each > total else ""
-    failed = sum(line.value is None for line in lines)
-    told = f"\n{_pages(len(lines))} in {span(total)}; the sum of their times is {span(each)}{times}"
-    print(told + (f"\n{_pages(failed)} failed, after the attempts shown" if failed else ""))
+    times = f" ({each / total:.1f} times that)" if each > total > 0 else ""
+    print(f"\n{pages(len(lines))} in {span(total)}; the sum of their times is {span(each)}{times}")
+    if failed := sum(line.value is None for line in lines):
+        print(f"{pages(failed)} failed, after the attempts shown")
 
 
 async def print_rows(lines: Sequence[Line]) -> Count:
     """Tell what the table of rows holds of these calls."""
     count = await count_rows(lines)
     plural = "" if count.rows == 1 else "s"
-    print(f"{count.rows} row{plural} in demo_pages, each committed with the outcome of its call")
+    print(f"{count.rows} row{plural} stored, each in the transaction that ended its call")
     return count
 
 
@@ -142,9 +144,12 @@ def explain(error: BaseException | None) -> tuple[str, str]:
     return "-", first_line(f"{name}: {error}".rstrip(": "))
 
 
-def _pages(count: int) -> str:
+def status_style(page: Page | None) -> Style:
+    """Return the colour of a page's status."""
+    if page is None:
+        return "red"
+    return "green" if page.status < 400 else "yellow"
+
+
+def pages(count: int) -> str:
     return f"{count} page{'' if count == 1 else 's'}"
-
-
-def _style(line: Line) -> tuple[Style, ...]:
-    return ("red",) if line.value is None else ("green",)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from everloop.cli.terminal import clean, cut, is_terminal, paint, width
+from everloop.cli.terminal import Style, clean, cut, is_terminal, paint, width
 
 FRAMES_A_SECOND = 12
 
@@ -58,14 +58,14 @@ class Screen:
         tell(text)
         self._draw()
 
-    def page(self, name: str, status: str, size: str, *, failed: bool, why: str = "") -> None:
+    def page(self, name: str, status: str, size: str, *, style: Style, why: str = "") -> None:
         """Print the line of a page that is done."""
         self.note = ""
         self.done += 1
-        self.failed += failed
+        self.failed += style == "red"
         columns = width()
         space = 200 if columns is None else max(10, columns - 30)
-        mark = paint(f"{status:>5}", "red" if failed else "green")
+        mark = paint(f"{status:>5}", style)
         told = f"{name}  {why}" if why else name
         self.line(f"{paint(f'{self.elapsed:6.2f} s', 'dim')}  {mark}  {size:>8}  {cut(clean(told), space)}")
 

@@ -52,9 +52,15 @@ class SqliteRunner:
         self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
         self._thread.start()
 
-    async def run(self, verb: Verb[T], *, write: bool = True) -> T:
-        """Run `verb` in a transaction and return its answer after the commit."""
-        return await self.call(lambda connection: self._transact(connection, verb, write=write))
+    async def run(self, verb: Verb[T], *, write: bool = True, durable: bool = True) -> T:
+        """Run `verb` in a transaction and return its answer after the commit.
+
+        Without `durable` the commit survives the death of the process but perhaps not that of the machine:
+        for what dies with the machine anyway.
+        """
+        if durable:
+            return await self.call(lambda connection: self._transact(connection, verb, write=write))
+        return await self.call(lambda connection: self._transact_lightly(connection, verb))
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` with the connection, in the thread."""
@@ -94,6 +100,13 @@ class SqliteRunner:
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
+
+    def _transact_lightly(self, connection: sqlite3.Connection, verb: Verb[T]) -> T:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            return self._transact(connection, verb, write=True)
+        finally:
+            connection.execute("PRAGMA synchronous = FULL")
 
     def _transact(self, connection: sqlite3.Connection, verb: Verb[T], *, write: bool) -> T:
         if not write:

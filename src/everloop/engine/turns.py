@@ -6,7 +6,11 @@ a busy one puts thousands of rows into a transaction.
 
 When the store fails, nothing is dropped: the same calls and outcomes go again, with the same ids and
 fences, so a commit whose answer was lost is repeated without effect. Leases in a lost answer are given
-back by the next turn, which says what this process is really `holding`.
+back by the next turn, which says what this process is really `holding`; the ends and cancellations in it
+are asked for again (`on_lost_answer`).
+
+When a turn fails for good, one item of it may be to blame. The same items go again in halves, in their
+order, until that one goes alone; it is refused, and its neighbours are not.
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from everloop._core.errors import StoreError, StoreUnavailable
+from everloop._core.calls import Event
+from everloop._core.codec import error_record
+from everloop._core.errors import ResultNotStorable, StoreUnavailable
 from everloop._core.records import (
     Added,
     Cancel,
@@ -35,7 +41,7 @@ from everloop.store.protocol import Store
 
 log = logging.getLogger("everloop")
 
-#: Rows of one kind in a turn, at most.
+#: Calls and outcomes in a turn, at most.
 BATCH = 2_000
 #: Calls that may wait for a flush before `submit` waits.
 UNFLUSHED = 10_000
@@ -70,10 +76,19 @@ class Taker(Protocol):
     def lost(self, ids: list[str]) -> None: ...
 
 
+class _Add(NamedTuple):
+    call: NewCall
+    sink: Sink | None
+
+
 class _Batch(NamedTuple):
-    adds: list[tuple[NewCall, Sink | None]]
+    adds: list[_Add]
     outcomes: list[Outcome]
     progress: list[Progress]
+
+    @property
+    def size(self) -> int:
+        return len(self.adds) + len(self.outcomes)
 
 
 class TurnLoop:
@@ -86,11 +101,15 @@ class TurnLoop:
         self._session = session
         self._on_ended = on_ended
         self.taker: Taker | None = None
+        #: Called once the store answers again after an answer was lost.
+        self.on_lost_answer: Callable[[], None] = lambda: None
         #: Tells whether this process waits for an end: if not, and it takes nothing, it need not poll.
         self.expects: Callable[[], bool] = lambda: True
         self.turns = 0
-        self._adds: deque[tuple[NewCall, Sink | None]] = deque()
-        self._outcomes: deque[Outcome] = deque()
+        # Invariant: in the order of arrival, so that no outcome overtakes a child that its body has added.
+        self._items: deque[_Add | Outcome] = deque()
+        self._unflushed = 0
+        self._most = BATCH  # fewer while an item is looked for that makes turns fail
         self._progress: dict[str, Progress] = {}
         self._wake = asyncio.Event()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -105,12 +124,13 @@ class TurnLoop:
 
     def add(self, call: NewCall, sink: Sink | None) -> None:
         """Add a call with the next turn."""
-        self._adds.append((call, sink))
+        self._items.append(_Add(call, sink))
+        self._unflushed += 1
         self._wake.set()
 
     def settle(self, outcome: Outcome) -> None:
         """Settle a lease with the next turn."""
-        self._outcomes.append(outcome)
+        self._items.append(outcome)
         self._wake.set()
 
     def progress(self, progress: Progress) -> None:
@@ -125,11 +145,11 @@ class TurnLoop:
     @property
     def unflushed(self) -> int:
         """How many calls wait for their commit."""
-        return len(self._adds)
+        return self._unflushed
 
     async def room(self) -> None:
         """Wait until fewer than 10,000 calls are unflushed."""
-        while len(self._adds) >= UNFLUSHED and not self._closing:
+        while self._unflushed >= UNFLUSHED and not self._closing:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
@@ -140,17 +160,17 @@ class TurnLoop:
         """Make turns until closed and everything is flushed."""
         while True:
             await self._idle()
-            if self._closing and not (self._adds or self._outcomes):
+            if self._closing and not self._items:
                 return
             self._wake.clear()
             await self._turn()
 
     def refuse_all(self, error: Exception) -> None:
         """The store could not be opened: tell everybody who waits for it."""
-        while self._adds:
-            _, sink = self._adds.popleft()
-            if sink is not None:
-                sink.refused(error)
+        items, self._items, self._unflushed = self._items, deque(), 0
+        for item in items:
+            if isinstance(item, _Add) and item.sink is not None:
+                item.sink.refused(error)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -198,41 +218,39 @@ class TurnLoop:
             raise
         except StoreUnavailable as error:
             await self._later(batch, error)
-        except StoreError as error:
-            self._uncertain = True
-            await self._bisect(batch, error)
+        except Exception as error:  # noqa: BLE001 - whatever one item did, this loop serves all others
+            await self._halve(batch, error)
         else:
-            self._uncertain = False
-            self._pause = 0.0
-            self._distribute(batch, answer)
+            self._answered(batch, answer)
         self.turns += 1
 
+    def _answered(self, batch: _Batch, answer: TurnAnswer) -> None:
+        lost, self._uncertain = self._uncertain, False
+        self._pause = 0.0
+        self._most = min(BATCH, 2 * self._most)
+        self._distribute(batch, answer)
+        if lost:
+            self.on_lost_answer()
+
     def _collect(self) -> _Batch:
-        adds, outcomes = self._adds, self._outcomes
-        batch = _Batch(
-            [adds.popleft() for _ in range(min(len(adds), BATCH))],
-            [outcomes.popleft() for _ in range(min(len(outcomes), BATCH))],
-            list(self._progress.values()),
-        )
-        if adds:
-            self._hold_back(batch.outcomes)
+        items = self._items
+        batch = _Batch([], [], list(self._progress.values()))
         self._progress.clear()
-        if adds or outcomes:
+        for _ in range(min(len(items), self._most)):
+            item = items.popleft()
+            if isinstance(item, _Add):
+                batch.adds.append(item)
+            else:
+                batch.outcomes.append(item)
+        self._unflushed -= len(batch.adds)
+        if items:
             self._wake.set()
         self._let_in()
         return batch
 
-    def _hold_back(self, settling: list[Outcome]) -> None:
-        """Keep the outcomes of parents whose children are still to be added: after it they would be lost."""
-        parents = {call.parent.id for call, _ in self._adds if call.parent is not None}
-        early = [outcome for outcome in settling if outcome.id in parents]
-        if early:
-            settling[:] = [outcome for outcome in settling if outcome.id not in parents]
-            self._outcomes.extendleft(reversed(early))
-
     def _let_in(self) -> None:
         """Let as many waiting submitters go on as there is room for."""
-        room = UNFLUSHED - len(self._adds)
+        room = UNFLUSHED - self._unflushed
         while self._waiters and room > 0:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -244,12 +262,13 @@ class TurnLoop:
         holding = None
         if self._uncertain:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
-            holding = (*(taker.holding if taker else ()), *(outcome.id for outcome in self._outcomes))
+            waiting = [item.id for item in self._items if isinstance(item, Outcome)]
+            holding = (*(taker.holding if taker else ()), *waiting)
         return Turn(
             outcomes=batch.outcomes,
             adds=[call for call, _ in batch.adds],
             progress=batch.progress,
-            room=taker.room if taker else 0,
+            room=taker.room if taker and self._most == BATCH else 0,
             lanes=taker.lanes if taker else (),
             roots=taker.takes_roots if taker else True,
             holding=holding,
@@ -270,13 +289,17 @@ class TurnLoop:
             self._on_ended(answer.ended)
         if taker is not None and answer.leased:
             taker.begin(answer.leased)
+        elif answer.leased:
+            # The worker ended while this turn was under way: the next one gives them back.
+            self._uncertain = True
+            self._wake.set()
         self._next_due = answer.next_due
         if answer.more:
             self._wake.set()
 
     # -- failures -----------------------------------------------------------------------------------------
 
-    async def _later(self, batch: _Batch, error: StoreError) -> None:
+    async def _later(self, batch: _Batch, error: Exception) -> None:
         """Put everything back in its order and try again after a pause."""
         loop = asyncio.get_running_loop()
         if not self._pause:
@@ -290,55 +313,50 @@ class TurnLoop:
         self._pause = min(RETRY_TO, (self._pause or RETRY_FROM) * 2)
         await asyncio.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 - spreads processes
 
-    def _give_up(self, batch: _Batch, error: StoreError) -> None:
+    def _give_up(self, batch: _Batch, error: Exception) -> None:
         """The process is ending and the store is away: say what is not stored."""
         self._put_back(batch)
         log.error(
             "everloop: ended without the store: %d calls were not submitted, %d outcomes not stored (those "
-            "calls "
-            "run again)",
-            len(self._adds),
-            len(self._outcomes),
+            "calls run again)",
+            self._unflushed,
+            len(self._items) - self._unflushed,
         )
-        self._outcomes.clear()
         self.refuse_all(error)
 
     def _put_back(self, batch: _Batch) -> None:
-        self._adds.extendleft(reversed(batch.adds))
-        self._outcomes.extendleft(reversed(batch.outcomes))
+        self._items.extendleft(reversed(batch.outcomes))
+        self._items.extendleft(reversed(batch.adds))
+        self._unflushed += len(batch.adds)
         for progress in batch.progress:
             self._progress.setdefault(progress.id, progress)
         self._wake.set()
 
-    async def _bisect(self, batch: _Batch, error: StoreError) -> None:
-        """A statement failed for good: find the item that it fails for, and spare its neighbours."""
-        items = len(batch.adds) + len(batch.outcomes)
-        if items > 1:
-            half_adds, half_outcomes = len(batch.adds) // 2, len(batch.outcomes) // 2
-            if not (half_adds or half_outcomes):
-                half_adds = len(batch.adds)
-            first = _Batch(batch.adds[:half_adds], batch.outcomes[:half_outcomes], [])
-            second = _Batch(batch.adds[half_adds:], batch.outcomes[half_outcomes:], [])
-            for half in (first, second):
-                await self._turn_of(half)
-            return
-        for _, sink in batch.adds:
+    async def _halve(self, batch: _Batch, error: Exception) -> None:
+        """A turn failed for good: send its items again in smaller turns, and refuse one that fails alone.
+
+        Its progress is not sent again: it is not worth a search, and the next report replaces it.
+        """
+        self._uncertain = True
+        batch.progress.clear()
+        if batch.size == 0:
+            await self._later(batch, error)
+        elif batch.size > 1:
+            log.error("everloop: a turn of %d items failed (%s); looking for the one", batch.size, error)
+            self._most = batch.size // 2
+            self._put_back(batch)
+        elif batch.adds:
+            sink = batch.adds[0].sink
             if sink is not None:
                 sink.refused(error)
-        for outcome in batch.outcomes:
-            log.error("everloop: the outcome of call %s cannot be stored: %s", outcome.id, error)
-            if self.taker is not None:
-                self.taker.lost([outcome.id])
-        if not items:
-            await self._later(batch, error)
-
-    async def _turn_of(self, batch: _Batch) -> None:
-        request = Turn(outcomes=batch.outcomes, adds=[call for call, _ in batch.adds])
-        try:
-            answer = await self._store.turn(self._session(), request)
-        except StoreUnavailable as error:
-            await self._later(batch, error)
-        except StoreError as error:
-            await self._bisect(batch, error)
         else:
-            self._distribute(batch, answer)
+            await self._fail_instead(batch.outcomes[0], error)
+
+    async def _fail_instead(self, outcome: Outcome, error: Exception) -> None:
+        """An outcome cannot be stored: its call has run, so it fails with that reason."""
+        log.error("everloop: the outcome of call %s cannot be stored: %s", outcome.id, error)
+        record = error_record(ResultNotStorable, f"it ran, and its outcome cannot be stored: {error}")
+        if outcome.error == record:
+            await self._later(_Batch([], [outcome], []), error)  # it is not the outcome, then
+        else:
+            self._put_back(_Batch([], [Outcome(outcome.id, outcome.fence, Event.FAIL, error=record)], []))

@@ -1,0 +1,119 @@
+"""The thresholds, all of them.
+
+`GATES` hold on any machine: each is a bound on the ratio of a figure to the limit measured beside it, round
+by round, in the same run. They leave room for a noisy machine: about half as much again as is usual.
+`TARGETS` are what we aim at on the machine that `docs/performance.md` describes; they are shown as met or
+not, and gate nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.figures import Figure
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`least` or `most` so much; with the reason for the number."""
+
+    kind: Literal["least", "most"]
+    value: float
+    reason: str = ""
+
+    def holds(self, value: float) -> bool:
+        return value >= self.value if self.kind == "least" else value <= self.value
+
+
+def least(value: float, reason: str = "") -> Bound:
+    return Bound("least", value, reason)
+
+
+def most(value: float, reason: str = "") -> Bound:
+    return Bound("most", value, reason)
+
+
+#: Bounds on ratios to the limit of the same round.
+GATES: Mapping[str, Bound] = {
+    "calls": least(
+        0.1, "a call crosses two processes, four transactions and a codec; the limit does its bare parts"
+    ),
+    "calls.client_cpu": most(
+        10, "an asyncio task of its own, a future, a record, two codecs, and its share of SQL"
+    ),
+    "calls.worker_cpu": most(12, "the same on the other side: a lease, a context, a task, a settlement"),
+    "many.submit": least(0.15, "one transaction per thousand or two; what is left is making the calls"),
+    "many": least(0.1, "like calls, without a waiting asyncio task for each"),
+    "embedded": least(0.07, "client and worker share one interpreter, and so one core"),
+    "drain": least(0.15, "the worker's half of calls, with nobody in its way"),
+    "latency": most(8, "four transactions and eight wake-ups of sleeping threads against two of each"),
+    "within": most(6, "the same without crossing processes"),
+    "sleeps": most(4.5, "thousands of leases and outcomes around a tenth of a second of sleep"),
+    "sleeps.within": most(5, "the same in one process"),
+    "programs.p6": most(
+        1.05, "the longest sleep decides; what comes on top is opening a store and two turns"
+    ),
+    "programs.p7": most(1.05, "the same"),
+    "programs.p8": most(1.05, "the same"),
+    "due": least(1 / 1.5, "a call of the future is in no index that a claim reads"),
+    "strangers": least(1 / 1.5, "the ready index is cut by function: a claim never walks over strangers"),
+    "due.memory": most(
+        1.25, "a worker holds what it runs; beyond it there is SQLite's page cache, at most 64 MiB"
+    ),
+    "strangers.memory": most(1.25, "the same"),
+    "import.app": most(4, "no web client, no SQLAlchemy, no driver: they come at first use"),
+}
+
+#: Bounds on medians, on the machine of the documentation.
+TARGETS: Mapping[str, Bound] = {
+    "calls": least(12_000),
+    "many.submit": least(40_000),
+    "drain": least(15_000),
+    "latency": most(5),
+    "within": most(2),
+    "idle": most(1),
+    "sleeps": most(0.5),
+    "sleeps.within": most(0.5),
+    "programs.p6": most(4.1),
+    "programs.p7": most(4.1),
+    "programs.p8": most(4.1),
+    "import": most(100),
+    "import.memory": most(30),
+    "import.app": most(100),
+    "import.app_memory": most(30),
+}
+
+#: Bounds on medians that hold everywhere, since they are shares already.
+SHARES: Mapping[str, Bound] = {
+    "idle": most(1.0, "percent of one core: bells wake a worker, it does not poll for work"),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a figure keeps a bound."""
+
+    figure: Figure
+    value: float
+    bound: Bound
+    gates: bool
+
+    @property
+    def holds(self) -> bool:
+        return self.bound.holds(self.value)
+
+
+def judge(figures: Sequence[Figure]) -> list[Verdict]:
+    """Hold the figures against every bound there is for them."""
+    verdicts: list[Verdict] = []
+    for figure in figures:
+        ratio = figure.ratio
+        if figure.name in GATES and ratio is not None:
+            verdicts.append(Verdict(figure, ratio, GATES[figure.name], gates=True))
+        if figure.name in SHARES:
+            verdicts.append(Verdict(figure, figure.median, SHARES[figure.name], gates=True))
+        if figure.name in TARGETS:
+            verdicts.append(Verdict(figure, figure.median, TARGETS[figure.name], gates=False))
+    return verdicts

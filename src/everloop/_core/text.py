@@ -9,7 +9,7 @@ from difflib import get_close_matches
 def near_miss(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` when a known word is close to `word`, else an empty string."""
     found = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"; did you mean {str(found[0])!r}?" if found else ""
 
 
 def first_line(text: str, limit: int = 200) -> str:

@@ -60,13 +60,16 @@ def command(words: tuple[str, ...], *, kwargs: str, wait: bool, timeout: float |
     target, name, args = _split(words)
     app = load_app(target)
     function = _function(app, name)
+    shared_url(app)
     call = _bind(
         function,
         _json(args, list, "ARGS", '["https://example.org"]'),
         _json(kwargs, dict, "--kwargs", '{"n": 1}'),
     )
-    shared_url(app)
-    return run(_submit(app, call, _options(given), wait=wait, patience=timeout))
+    try:
+        return run(_submit(app, call, _options(given), wait=wait, patience=timeout))
+    finally:
+        call.close()  # one that was refused is not "never awaited"
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, str, str]:

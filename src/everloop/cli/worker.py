@@ -80,8 +80,7 @@ async def _serve(app: App, concurrency: int, queues: Sequence[str] | None, stopp
         stopping.worker = worker
         say(_ready(app, worker))
         await stopping.first.wait()
-    stopping.say_end()
-    _end_soon(stopping.code)
+    _end_soon(stopping.code, LINGER if stopping.say_end() else 0.0)
     return stopping.code
 
 
@@ -126,12 +125,12 @@ class Stopping:
         name = signal.Signals(number).name
         if self._signals == 1:
             self._announce(
-                f"{name}: no more calls are taken", self._calls(f" may finish within {span(self.grace)}")
+                f"{name}: no more calls are taken", self._calls(f"may finish within {span(self.grace)}")
             )
             self._loop.call_soon_threadsafe(self._drain)
         elif self._signals == 2:
             self.code = 128 + number
-            self._announce(f"{name} again", self._calls(" are released for other workers now"))
+            self._announce(f"{name} again", self._calls("{are} released for other workers now"))
             self._loop.call_soon_threadsafe(self._hurry)
         else:
             self._announce(f"{name} for the third time", "killed")
@@ -143,7 +142,7 @@ class Stopping:
 
     def _grace_is_over(self) -> None:
         if self.worker is not None and self.worker.slots.running:
-            self._announce("the grace period is over", self._calls(" are released for other workers"))
+            self._announce("the grace period is over", self._calls("{are} released for other workers"))
 
     def _hurry(self) -> None:
         self.first.set()
@@ -152,26 +151,29 @@ class Stopping:
 
     def _calls(self, fate: str) -> str:
         running = self.worker.slots.running if self.worker is not None else 0
-        return f"{_count(running)}{fate}" if running else "no call is running"
+        return _told(running, fate) if running else "no call is running"
 
     def _announce(self, what: str, then: str) -> None:
         # Not through sys.stderr: a signal may come while that is printing.
         os.write(2, f"everloop: {what}: {then}\n".encode())
 
-    def say_end(self) -> None:
-        """Announce the end."""
+    def say_end(self) -> bool:
+        """Announce the end; tell whether everything has stopped."""
         left = len(self.worker.holding) if self.worker is not None else 0
-        if left:
-            say(f"everloop: stopped; {_count(left)} did not stop, and end with this process")
-        else:
-            say("everloop: stopped")
+        say(
+            f"everloop: stopped; {_told(left, 'did not stop and {are} left behind')}"
+            if left
+            else "everloop: stopped"
+        )
+        return not left
 
 
-def _count(count: int) -> str:
-    return f"{count} running call{'' if count == 1 else 's'}"
+def _told(count: int, fate: str) -> str:
+    one = count == 1
+    return f"{count} running call{'' if one else 's'} {fate.format(are='is' if one else 'are')}"
 
 
-def _end_soon(code: int) -> None:
+def _end_soon(code: int, linger: float) -> None:
     """End the process even when a thread (of a `def` task, or the user's) does not end."""
 
     def end() -> None:
@@ -179,6 +181,6 @@ def _end_soon(code: int) -> None:
         sys.stderr.flush()
         os._exit(code)
 
-    timer = threading.Timer(LINGER, end)
+    timer = threading.Timer(linger, end)
     timer.daemon = True
     timer.start()

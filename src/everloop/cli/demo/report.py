@@ -112,8 +112,8 @@ def print_table(lines: Sequence[Line]) -> None:
 def print_times(lines: Sequence[Line], total: float) -> None:
     """Compare the time it took with the sum of the times."""
     each = sum(line.seconds for line in lines)
-    times = f" ({each / total:.1f} times that)" if each > total > 0 else ""
-    print(f"\n{pages(len(lines))} in {span(total)}; the sum of their times is {span(each)}{times}")
+    times = f" ({each / total:.1f} times)" if each > total > 0 else ""
+    print(f"\n{pages(len(lines))} in {span(total)}; their times add up to {span(each)}{times}")
     if failed := sum(line.value is None for line in lines):
         print(f"{pages(failed)} failed, after the attempts shown")
 

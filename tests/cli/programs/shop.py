@@ -1,0 +1,50 @@
+"""The app that the tests of the commands use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from pathlib import Path
+
+from everloop import App, Retry, current
+
+app = App("shop", lease=2)
+
+
+@app.task
+async def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@app.task
+async def later(at: datetime, days: int = 1) -> datetime:
+    return at.replace(year=at.year + days)
+
+
+@app.task(retries=Retry(1, delay=0.01))
+async def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@app.task(queue="mail")
+async def send(to: str, *, subject: str = "") -> str:
+    return f"{subject} to {to}"
+
+
+@app.task
+async def hold(gate: str) -> str:
+    """Note the start, and run until the gate opens."""
+    current().progress(1, 2, "holding \x1b[7mon")
+    Path(gate).with_suffix(".begun").touch()
+    while not Path(gate).exists():
+        await asyncio.sleep(0.01)
+    return "let go"
+
+
+@app.task
+def sit(gate: str) -> None:
+    """Hold in a thread, where nothing can stop it."""
+    Path(gate).with_suffix(".begun").touch()
+    while not Path(gate).exists():
+        time.sleep(0.01)

@@ -127,7 +127,9 @@ class SqliteStore:
         scope.names = self._names
         # A turn that only takes the inbox need not sync: an inbox dies with its session.
         durable = bool(turn.lanes or turn.adds or turn.outcomes or turn.progress or turn.holding is not None)
-        return await self._write(scope, take_turn(scope, turn), durable=durable)
+        answer = await self._open_runner(self._hot).run(take_turn(scope, turn), durable=durable)
+        self._wake(scope)
+        return answer
 
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
         scope = self._scope(session)
@@ -178,8 +180,8 @@ class SqliteStore:
     def _scope(self, session: int | None) -> Scope:
         return Scope(self._clock, session)
 
-    async def _write(self, scope: Scope, verb: Verb[T], *, durable: bool = True) -> T:
-        answer = await self._open_runner(self._hot).run(verb, durable=durable)
+    async def _write(self, scope: Scope, verb: Verb[T]) -> T:
+        answer = await self._open_runner(self._hot).run(verb)
         self._wake(scope)
         return answer
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from everloop.store.sql.dialect import statements
-from everloop.store.sql.runners.sqlite import sql_of
+from everloop.store.sql.runners.sqlite import parameters_of, sql_of
 from everloop.store.sql.verbs.statement import Statement, Verb
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[list[Any]]).decode
 
 
@@ -32,11 +31,7 @@ async def drive_on(connection: AsyncConnection, verb: Verb[T]) -> T:
 
 async def _execute(connection: AsyncConnection, statement: Statement) -> Any:
     template = statements("sqlite")[statement.name]
-    parameters = {
-        name: _encode(value).decode() if isinstance(value, list | dict) else value
-        for name, value in statement.parameters.items()
-    }
-    result = await connection.exec_driver_sql(sql_of(template), parameters)
+    result = await connection.exec_driver_sql(sql_of(template), parameters_of(statement))
     if not template.columns:
         return result.rowcount
     if not template.sql.startswith("SELECT"):

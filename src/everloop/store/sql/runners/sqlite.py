@@ -14,7 +14,9 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -30,6 +32,9 @@ T = TypeVar("T")
 #: Called with (statement name, index) before each statement, and around COMMIT: tests make it raise.
 Fault = Callable[[str, int], None]
 
+#: What the thread is sent: a whole transaction, as a rule.
+Work = Callable[[sqlite3.Connection], Any]
+
 #: How long a writer waits for the file before the store counts as unavailable, in seconds.
 PATIENCE = 30.0
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
@@ -38,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SqliteRunner:
-    """One connection in one thread of its own; `run` sends it a verb and awaits the answer."""
+    """One connection in one thread of its own; `run` sends it a verb, and gives the answer to come."""
 
     def __init__(
         self, connect: Callable[[], sqlite3.Connection], name: str, gate: WriteGate, fault: Fault | None
@@ -46,40 +51,30 @@ class SqliteRunner:
         self._connect = connect
         self._gate = gate
         self._fault = fault
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Work, asyncio.Future[Any]] | None] = SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
         self._thread.start()
 
-    async def run(self, verb: Verb[T], *, write: bool = True, durable: bool = True) -> T:
-        """Run `verb` in a transaction and return its answer after the commit.
+    def run(self, verb: Verb[T], *, write: bool = True, durable: bool = True) -> asyncio.Future[T]:
+        """Send `verb`, to be run in a transaction; return its answer to come, after the commit.
 
         Without `durable` the commit survives the death of the process but perhaps not that of the machine:
         for what dies with the machine anyway.
         """
-        if durable:
-            return await self.call(lambda connection: self._transact(connection, verb, write=write))
-        return await self.call(lambda connection: self._transact_lightly(connection, verb))
+        return self.call(partial(self._transact, verb=verb, write=write, durable=durable))
 
-    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` with the connection, in the thread."""
+    def call(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Send `work`, to be called with the connection in the thread; return its answer to come.
+
+        Work that was sent is done, also when its caller is cancelled: only the answer is dropped.
+        """
         if self._closed:
             raise ClosedError("the store is closed")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def run() -> None:
-            try:
-                answer = work(self._open())
-            except BaseException as error:  # noqa: BLE001 - delivered to the caller
-                _deliver(loop, future, None, error)
-            else:
-                _deliver(loop, future, answer, None)
-
-        self._work.put(run)
-        # The transaction goes on when the caller is cancelled: only the answer is dropped.
-        return await asyncio.shield(future)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._work.put((work, future))
+        return future
 
     def close(self) -> None:
         """Close the connection and end the thread, after the work that was sent. Idempotent."""
@@ -91,8 +86,13 @@ class SqliteRunner:
     # -- in the thread --------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
+        while (sent := self._work.get()) is not None:
+            work, future = sent
+            try:
+                _deliver(future, work(self._open()), None)
+            except BaseException as error:  # noqa: BLE001 - delivered to the caller
+                _deliver(future, None, error)
+            del sent, work, future  # a thread that waits keeps nothing of its callers alive
         if self._connection is not None:
             self._connection.close()
 
@@ -101,44 +101,45 @@ class SqliteRunner:
             self._connection = self._connect()
         return self._connection
 
-    def _transact_lightly(self, connection: sqlite3.Connection, verb: Verb[T]) -> T:
-        connection.execute("PRAGMA synchronous = NORMAL")
-        try:
-            return self._transact(connection, verb, write=True)
-        finally:
-            connection.execute("PRAGMA synchronous = FULL")
-
-    def _transact(self, connection: sqlite3.Connection, verb: Verb[T], *, write: bool) -> T:
-        if not write:
-            return self._drive(connection, verb, "BEGIN")
-        with self._gate.hold(timeout=PATIENCE):
-            return self._drive(connection, verb, "BEGIN IMMEDIATE")
-
-    def _drive(self, connection: sqlite3.Connection, verb: Verb[T], begin: str) -> T:
-        begin_patiently(connection, begin)
-        try:
-            answer, done = self._execute_all(connection, verb)
+    def _transact(self, connection: sqlite3.Connection, verb: Verb[T], *, write: bool, durable: bool) -> T:
+        """Run a verb from BEGIN to COMMIT."""
+        doing, done = "BEGIN", 0
+        reply: Any = None
+        with self._begun(connection, write=write, durable=durable), closing(verb):
+            while True:
+                try:
+                    statement = verb.send(reply)
+                    doing = statement.name
+                    self._meet_fault(doing, done)
+                    template = statements("sqlite")[doing]
+                    cursor = connection.execute(sql_of(template), parameters_of(statement))
+                    reply = _read(cursor, template)
+                    done += 1
+                except StopIteration as end:
+                    reply = end.value
+                    break
+                except sqlite3.Error as error:
+                    raise explain(error, doing) from error
             self._meet_fault("COMMIT", done)
             _commit(connection)
-        except BaseException:
-            verb.close()
-            _roll_back(connection)
-            raise
-        self._meet_fault("COMMITTED", done)
-        return answer
+            self._meet_fault("COMMITTED", done)
+        return reply  # type: ignore[no-any-return]  # the verb's answer
 
-    def _execute_all(self, connection: sqlite3.Connection, verb: Verb[T]) -> tuple[T, int]:
-        """Drive the verb to its end; return its answer and how many statements it took."""
-        done = 0
-        reply: Any = None
-        try:
-            while True:
-                statement = verb.send(reply)
-                self._meet_fault(statement.name, done)
-                reply = execute(connection, statement)
-                done += 1
-        except StopIteration as end:
-            return end.value, done
+    @contextmanager
+    def _begun(self, connection: sqlite3.Connection, *, write: bool, durable: bool) -> Generator[None]:
+        """Hold a transaction open; what is not committed in the block is rolled back."""
+        with self._gate.hold(timeout=PATIENCE) if write else nullcontext():
+            if not durable:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                begin_patiently(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
+                yield
+            except BaseException:
+                _roll_back(connection)
+                raise
+            finally:
+                if not durable:
+                    connection.execute("PRAGMA synchronous = FULL")
 
     def _meet_fault(self, name: str, done: int) -> None:
         if self._fault is not None:
@@ -165,22 +166,21 @@ def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
             return
 
 
-def execute(connection: sqlite3.Connection, statement: Statement) -> Any:
-    """Execute one statement; return its rows, or how many rows it changed."""
-    template = statements("sqlite")[statement.name]
-    parameters = {
+def parameters_of(statement: Statement) -> dict[str, Any]:
+    """Return what is bound to a statement; rows travel as one JSON text."""
+    return {
         name: _encode(value).decode() if isinstance(value, list | dict) else value
         for name, value in statement.parameters.items()
     }
-    try:
-        cursor = connection.execute(sql_of(template), parameters)
-        if not template.columns:
-            return cursor.rowcount
-        if not template.sql.startswith("SELECT"):
-            return [list(row) for row in cursor.fetchall()]
-        ((rows,),) = cursor.fetchall()
-    except sqlite3.Error as error:
-        raise explain(error, statement.name) from error
+
+
+def _read(cursor: sqlite3.Cursor, template: Template) -> Any:
+    """Return a statement's rows, or how many rows it changed."""
+    if not template.columns:
+        return cursor.rowcount
+    if not template.sql.startswith("SELECT"):
+        return [list(row) for row in cursor.fetchall()]
+    ((rows,),) = cursor.fetchall()
     return _decode(rows)
 
 
@@ -224,9 +224,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _deliver(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], answer: Any, error: BaseException | None
-) -> None:
+def _deliver(future: asyncio.Future[T], answer: Any, error: BaseException | None) -> None:
     def settle() -> None:
         if future.done():
             return
@@ -236,7 +234,7 @@ def _deliver(
             future.set_exception(error)
 
     try:
-        loop.call_soon_threadsafe(settle)
+        future.get_loop().call_soon_threadsafe(settle)
     except RuntimeError:
         # The loop is closed: nobody waits any more. What was committed stays committed.
         return

@@ -27,7 +27,7 @@ POOL_TIMEOUT = 30.0
 #: Connections to an SQLite file: each has a thread, and is kept rather than opened and closed again.
 SQLITE_POOL = {"pool_size": 10, "max_overflow": 0}
 #: What decides how connections are made, which for SQLite is ours.
-_OURS = ("creator", "async_creator", "module", "pool", "poolclass")
+_OURS = ("creator", "async_creator", "factory", "isolation_level", "module", "pool", "poolclass")
 
 
 class PoolTimeout(NoConnection, TimeoutError):
@@ -88,14 +88,14 @@ class Pool:
             raise ConfigError(f"app.database({self.shown!r}): {error}") from error
 
     def _make_sqlite(self, url: str, file: Path, options: dict[str, Any]) -> AsyncEngine:
-        refused = sorted(set(_OURS) & options.keys())
+        options = dict(options)
+        given = dict(options.pop("connect_args", {}))
+        refused = sorted(set(_OURS) & (options.keys() | given.keys()))
         if refused:
             raise OptionError(
                 f"app.database() makes the connections to SQLite itself: {', '.join(refused)} cannot be "
                 "given. An engine of your own fits into a resource: @app.resource async def engine(): ..."
             )
-        options = dict(options)
-        given = dict(options.pop("connect_args", {}))
         patience = float(options.get("pool_timeout", POOL_TIMEOUT))
 
         async def connect() -> SqliteConnection:

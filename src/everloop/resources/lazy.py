@@ -29,7 +29,11 @@ class Owner(Protocol):
         ...
 
     def check_commit(self) -> None:
-        """Refuse a commit that is not the user's to make."""
+        """Refuse a commit that is not the user's to make, or of a transaction that is gone."""
+        ...
+
+    def rolled_back(self) -> None:
+        """Note that the user has rolled back."""
         ...
 
 
@@ -135,6 +139,7 @@ class LazyConnection(AsyncConnection):
     async def rollback(self) -> None:
         if self.is_started:
             await super().rollback()
+            self._owner.rolled_back()
 
     async def invalidate(self, exception: BaseException | None = None) -> None:
         if self.is_started:

@@ -12,6 +12,7 @@ what is open. Closing is our own step, after them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from asyncio.tasks import _unregister_task  # public: see "Extending" in the documentation of asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -100,13 +101,12 @@ class Living:
         except BaseException as error:  # noqa: BLE001 - it is raised to those who wait
             self._fail(self._closed() if isinstance(error, asyncio.CancelledError) else error)
         else:
-            try:
-                if not self._value.done():
-                    self._on_open(self)
-                    self._value.set_result(value)
+            if not self._value.done():
+                self._on_open(self)
+                self._value.set_result(value)
+                with contextlib.suppress(asyncio.CancelledError):
                     await self._leaving
-            finally:
-                await self._leave(generator)
+            await self._leave(generator)
 
     def _fail(self, error: BaseException) -> None:
         if not self._value.done():

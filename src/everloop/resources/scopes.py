@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from everloop._core.errors import UsageError
+from everloop._core.errors import ClosedError, UsageError
 from everloop.resources import held
 from everloop.resources.patience import finish, to_the_end
 
@@ -28,6 +28,7 @@ class Scope:
 
     def __init__(self, pool: Callable[[], Pool]) -> None:
         self._pool = pool
+        self._lost = False
         self.own = False
 
     def _enter(self) -> AsyncEngine:
@@ -52,6 +53,27 @@ class Scope:
     def ended(self) -> None:
         """It is over."""
         self.holding.writing = False
+        self._lost = False
+
+    def lost(self) -> None:
+        """It is over, because its connection was closed."""
+        self.holding.writing = False
+        self._lost = True
+
+    def rolled_back(self) -> None:
+        """The user knows that it is over."""
+        self._lost = False
+
+    def check_commit(self) -> None:
+        """Refuse a commit that is not the user's to make, or of a transaction that is gone.
+
+        SQLAlchemy takes a commit on a closed connection for a success.
+        """
+        if self._lost:
+            raise ClosedError(
+                "the connection was closed during this transaction (the app was closed, or a statement was "
+                "cancelled): it is rolled back, and nothing of it can be committed"
+            )
 
     def begins_at_once(self, _connection: Connection) -> bool:
         """Whether a statement that reads begins a write transaction, too."""
@@ -59,9 +81,6 @@ class Scope:
 
     def begun_by_hand(self, transaction: Transaction | None) -> None:
         """Note the transaction of a `begin()`."""
-
-    def check_commit(self) -> None:
-        """Refuse a commit that is not the user's to make."""
 
 
 class ConnectionScope(Scope):
@@ -137,6 +156,7 @@ class TransactionScope(WriteScope):
             if error is None and self.is_open:
                 if self.before_commit is not None:
                     await self.before_commit(connection)
+                super().check_commit()
                 await self._commit(connection.commit_now)
         finally:
             try:
@@ -159,13 +179,16 @@ class SessionScope(WriteScope):
         from sqlalchemy.ext.asyncio import AsyncSession
 
         self._session = AsyncSession(self._enter(), expire_on_commit=False)
-        event.listen(self._session.sync_session, "after_begin", lambda *_: self.started())
-        event.listen(self._session.sync_session, "after_transaction_end", self._transaction_ended)
+        sync = self._session.sync_session
+        event.listen(sync, "after_begin", lambda *_: self.started())
+        event.listen(sync, "before_commit", lambda *_: self.check_commit())
+        event.listen(sync, "after_transaction_end", self._transaction_ended)
         return self._session
 
     def _transaction_ended(self, _session: object, transaction: Any) -> None:
         if transaction.parent is None:  # the session has given its connection back
             self.holding.connection = False
+            self._lost = False
 
     @property
     def is_open(self) -> bool:

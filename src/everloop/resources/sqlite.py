@@ -12,6 +12,7 @@ reading keeps the write-ahead log from being copied back, for as long as a body 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import sqlite3
@@ -21,6 +22,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
@@ -30,7 +32,9 @@ from sqlalchemy.exc import PendingRollbackError
 from everloop._core.errors import StoreUnavailable, WouldDeadlock
 from everloop._core.gate import Place, WriteGate, write_gate
 from everloop.resources import held
-from everloop.resources.patience import to_the_end
+from everloop.resources.patience import finish, to_the_end
+
+log = logging.getLogger("everloop")
 
 #: Milliseconds that SQLite itself waits for a lock, in its thread: for what needs one outside of BEGIN.
 BUSY_MS = 5_000
@@ -40,6 +44,10 @@ _OUTSIDE = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:(with)|select|explain|pragma|values|vacuum|attach|detach|begin|commit"
     r"|end|rollback|release)\b",
     re.IGNORECASE | re.DOTALL,
+)
+_ROLLED_BACK = (
+    "SQLite has rolled this transaction back by itself (the error before this one says why): nothing of it can "
+    "be committed. Leave the block with that error, or call rollback()"
 )
 _WRITES = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
 
@@ -60,7 +68,11 @@ class Writer(Protocol):
         ...
 
     def ended(self) -> None:
-        """Note that it is over."""
+        """Note that it is over, committed or rolled back."""
+        ...
+
+    def lost(self) -> None:
+        """Note that it is over, because its connection was closed."""
         ...
 
 
@@ -101,7 +113,8 @@ class SqliteConnection(aiosqlite.Connection):
         return self._is_open()
 
     def _is_open(self) -> bool:
-        return self._connection is not None and self._connection.in_transaction
+        connection = self._connection
+        return connection is not None and connection.in_transaction
 
     async def begin(self, writer: Writer | None, who: object) -> None:
         """Open a write transaction, unless one is open.
@@ -113,10 +126,7 @@ class SqliteConnection(aiosqlite.Connection):
         if self._is_open():
             return
         if self._place is not None:
-            raise PendingRollbackError(
-                "SQLite has rolled this transaction back by itself (the error before this one says why); "
-                "leave the block, or call rollback()"
-            )
+            raise PendingRollbackError(_ROLLED_BACK)
         other = held.writing(str(self._file))
         if other is not None:
             raise WouldDeadlock(
@@ -131,9 +141,11 @@ class SqliteConnection(aiosqlite.Connection):
             try:
                 await self._begin_patiently(deadline)
             except BaseException:
-                with suppress(sqlite3.Error):
-                    await to_the_end(self._run(self._roll_back, interrupt=False))
-                place.leave()
+                try:
+                    if self._is_open():  # it has begun all the same, when this was cancelled
+                        await finish(self._run(self._roll_back))
+                finally:
+                    place.leave()
                 raise
             self._place, self._writer = place, writer
             if writer is not None:
@@ -143,7 +155,7 @@ class SqliteConnection(aiosqlite.Connection):
         pause = 0.0005
         while True:
             try:
-                await self._run(self._begin_once, interrupt=False)
+                await self._run(self._begin_once)
             except sqlite3.OperationalError as error:
                 if not getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
                     raise
@@ -167,7 +179,12 @@ class SqliteConnection(aiosqlite.Connection):
             connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}").close()
 
     def _commit(self) -> None:
-        self._conn.commit()
+        try:
+            self._conn.commit()
+        except sqlite3.Error:
+            # A deferred constraint leaves the transaction open, and SQLAlchemy would put it back into the pool.
+            self._roll_back()
+            raise
 
     def _roll_back(self) -> None:
         if self.in_transaction:
@@ -176,8 +193,10 @@ class SqliteConnection(aiosqlite.Connection):
     async def commit(self) -> None:
         """Commit, and let the next writer in."""
         try:
-            if self.in_transaction or self._connection is None:  # closed: `_run` says so
-                await self._run(self._commit, interrupt=False)
+            if self._place is not None and not self.in_transaction:
+                raise PendingRollbackError(_ROLLED_BACK)
+            if self.in_transaction:
+                await self._run(self._commit)
         finally:
             self._let_go()
 
@@ -185,58 +204,65 @@ class SqliteConnection(aiosqlite.Connection):
         """Roll back, and let the next writer in."""
         try:
             if self.in_transaction:
-                await self._run(self._roll_back, interrupt=False)
+                await self._run(self._roll_back)
         finally:
             self._let_go()
 
     async def close(self) -> None:
-        """Close, which rolls back, and let the next writer in."""
-        try:
-            await super().close()
-        finally:
-            self._let_go(whatever=True)
+        """Close, which rolls back and ends the thread, and let the next writer in."""
+        if self._running and self._connection is not None:
+            done = self._send(self._give_up)
+            self._running = False  # what is sent after that would never be answered
+            await self._answer(done, interrupt=False)
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """End the thread, from any thread and also without a loop; the next writer is let in after that."""
+        """Close from any thread and without a loop, as soon as the thread is done with what it has."""
         self._running = False
-        if not self._thread.is_alive():  # it ends when it has an answer for a loop that is closed
+        if self._thread.is_alive():
+            self._tx.put_nowait((None, self._give_up))
+        else:  # it ends when it has an answer for a loop that is closed
             self._give_up()
-            return None
-        future: asyncio.Future[Any] | None = None
-        with suppress(RuntimeError):
-            future = asyncio.get_running_loop().create_future()
-        self._tx.put_nowait((future, self._give_up))
-        return future
+        return None
 
     def _give_up(self) -> object:
         connection, self._connection = self._connection, None
         try:
             if connection is not None:
-                connection.close()  # which rolls back
-        finally:
-            self._let_go(whatever=True)
+                _close(connection)
+        except sqlite3.Error:
+            log.exception("everloop: closing a connection to %s failed", self._file)
+        self._let_go(lost=True)
         return _STOP_RUNNING_SENTINEL
 
-    def _let_go(self, *, whatever: bool = False) -> None:
-        if self._place is None or (self.in_transaction and not whatever):
+    def _let_go(self, *, lost: bool = False) -> None:
+        if self._place is None or (self.in_transaction and not lost):
             return
         place, self._place = self._place, None
         writer, self._writer = self._writer, None
         place.leave()
-        if writer is not None:
+        if writer is not None and lost:
+            writer.lost()
+        elif writer is not None:
             writer.ended()
 
     # -- running in the thread --------------------------------------------------------------------------
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._run(partial(fn, *args, **kwargs), interrupt=True)
+        return await self._answer(self._send(partial(fn, *args, **kwargs)), interrupt=True)
 
-    async def _run(self, work: Callable[[], Any], *, interrupt: bool) -> Any:
-        """Run `work` in the thread; when cancelled meanwhile, wait until the thread is done with it."""
+    async def _run(self, work: Callable[[], object]) -> None:
+        """Run what is short and must not be interrupted."""
+        await self._answer(self._send(work), interrupt=False)
+
+    def _send(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         if not self._running or self._connection is None:
             raise ValueError("no active connection")  # as the driver says it: SQLAlchemy looks for this text
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._tx.put_nowait((done, work))
+        return done
+
+    async def _answer(self, done: asyncio.Future[Any], *, interrupt: bool) -> Any:
+        """Wait for the thread; when cancelled meanwhile, stop the statement, and wait all the same."""
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
@@ -254,6 +280,29 @@ class SqliteConnection(aiosqlite.Connection):
             self._connection.interrupt()
 
 
+class _Connection(sqlite3.Connection):
+    """Knows its cursors: a statement that somebody still holds keeps SQLite from closing a file."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        cursor = super().cursor(*args, **kwargs)
+        self.cursors.add(cursor)
+        return cursor
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    if isinstance(connection, _Connection):
+        # An interrupt stays in force as long as a statement is open, and ROLLBACK would meet it.
+        for cursor in list(connection.cursors):
+            cursor.close()
+    if connection.in_transaction:
+        connection.rollback()
+    connection.close()
+
+
 def connector(
     dialect: Dialect, url: URL, file: Path, given: dict[str, Any], *, own: bool
 ) -> sqlite3.Connection:
@@ -261,7 +310,7 @@ def connector(
     arguments, defaults = dialect.create_connect_args(url)
     options: dict[str, Any] = {"timeout": BUSY_MS / 1000, **defaults, **given}
     where = arguments[0] if options.get("uri") else file
-    fixed: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
+    fixed: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "factory": _Connection}
     connection: sqlite3.Connection = sqlite3.connect(where, **(options | fixed))
     try:
         _prepare(connection, own=own)

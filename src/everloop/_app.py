@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import sys
@@ -12,6 +13,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from weakref import WeakKeyDictionary
 
 from typing_extensions import Unpack
 
@@ -113,10 +115,11 @@ class App(Client):
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
         self._raises = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in raises}
         self._resources = ResourcePool()
+        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
         self._interrupt_cancels = False
         self._module = sys._getframe(1).f_globals.get("__name__", "__main__")  # noqa: SLF001 - for the command in a notice
         self._sessions = Sessions(
-            self._make_session, self.serves, self._resources.aclose, self.worker_command, embed=embed
+            self._make_session, self.serves, self._close_resources, self.worker_command, embed=embed
         )
 
     def __repr__(self) -> str:
@@ -324,12 +327,19 @@ class App(Client):
 
     @property
     def threads(self) -> Executor:
-        """Where `def` functions run."""
-        return self._threads
+        """Where `def` functions run that the running loop serves."""
+        loop = asyncio.get_running_loop()
+        threads = self._threads.get(loop)
+        if threads is None:
+            threads = ThreadPoolExecutor(max(1, self._concurrency), thread_name_prefix="everloop-body")
+            self._threads[loop] = threads
+        return threads
 
-    @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max(1, self._concurrency), thread_name_prefix="everloop-body")
+    async def _close_resources(self) -> None:
+        threads = self._threads.pop(asyncio.get_running_loop(), None)
+        if threads is not None:
+            threads.shutdown(wait=False)  # a body that nothing could stop is left behind, and ends by itself
+        await self._resources.aclose()
 
     _concurrency = 100
 

@@ -120,9 +120,9 @@ async def execute(function: Runnable, attempt: Attempt, now: Callable[[], int]) 
     Never raises: whatever the body does, also `SystemExit`, is an outcome of the call.
     """
     CURRENT.set(attempt)
-    attempt.began = True
     policy = policy_of(function, attempt.leased)
     timers = _start_timers(attempt, policy, now)
+    attempt.began = True
     try:
         value = await _invoke(function, attempt)
     except BaseException as error:  # noqa: BLE001 - it is the outcome
@@ -150,7 +150,10 @@ def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> l
         limits.append((policy.timeout / 1e6, f"the attempt took longer than {policy.timeout / 1e6:g} s"))
     if policy.total_timeout:
         left = (attempt.leased.created + policy.total_timeout - now()) / 1e6
-        limits.append((max(0.0, left), f"the call took longer than {policy.total_timeout / 1e6:g} s in all"))
+        text = f"the call took longer than {policy.total_timeout / 1e6:g} s in all"
+        if left <= 0:
+            attempt.stop("timeout", text)  # it is too late already: the body does not begin
+        limits.append((left, text))
     loop = asyncio.get_running_loop()
     return [loop.call_later(seconds, attempt.stop, "timeout", text) for seconds, text in limits]
 

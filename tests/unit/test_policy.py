@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everloop import Key, OptionError, Retry
-from everloop._core.policy import LONGEST, check_delay, check_whole
+from everloop._core.policy import check_delay, check_whole
 from everloop._options import read_options
 from everloop.engine.executor import Policy, RetryRule
 

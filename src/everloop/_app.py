@@ -22,22 +22,22 @@ from everloop._core.calls import Event
 from everloop._core.clock import SystemClock
 from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
-from everloop._core.policy import Delay, check_delay, check_whole
+from everloop._core.policy import Delay, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
 from everloop._functions import TaskFunction, check_function
 from everloop._notices import notice
-from everloop._options import Options, check_name, read_options
+from everloop._options import Options, check_name, check_names, read_options
 from everloop._runner import run_main
 from everloop._sessions import Sessions
 from everloop.engine.attempt import Attempt
-from everloop.engine.executor import Runnable
+from everloop.engine.executor import Runnable, class_name
 from everloop.engine.session import LEASE, Session
 from everloop.resources.database import Database
 from everloop.resources.http import http_resource
 from everloop.resources.injection import Scopes
 from everloop.resources.resource import Resource, ResourcePool
 from everloop.store.protocol import Store
-from everloop.store.url import store_from_url
+from everloop.store.url import check_url, store_from_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -105,15 +105,15 @@ class App(Client):
         super().__init__()
         self.name = check_name("App(name)", name)
         self.payloads = Payloads(codecs)
-        self.imports = tuple(imports)
+        self.imports = check_names("App(imports=)", imports)
         self.lease = check_delay("App(lease=)", lease, least=0.5) / 1e6
         self.cancel_wait = (
             self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
         )
-        self._url = store
+        self._url = check_url(store)
         self._functions = {}
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
-        self._raises = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in raises}
+        self._raises = {class_name(cls): cls for cls in check_classes("App(raises=)", raises)}
         self._resources = ResourcePool()
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
         self._interrupt_cancels = False
@@ -175,8 +175,8 @@ class App(Client):
                 name=check_name("name", name or fn.__name__),
                 run=_where(fn, run),
                 settings=read_options(cast("Options", options), f"@app.task on {fn.__name__}()"),
-                aliases=aliases,
-                raises=raises,
+                aliases=check_names("aliases", aliases),
+                raises=check_classes("raises", raises),
             )
             self._declare(function)
             return function
@@ -260,7 +260,7 @@ class App(Client):
             grace: Seconds that running bodies get to finish on leaving; what runs longer is released.
         """
         check_whole("concurrency", concurrency, 1)
-        names = None if queues is None else tuple(check_name("queues", queue) for queue in queues)
+        names = None if queues is None else check_names("queues", queues)
         self._concurrency = concurrency
         async with self._sessions.worker(names, concurrency, check_delay("grace", grace) / 1e6):
             yield self

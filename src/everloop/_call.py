@@ -120,10 +120,10 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
         app = self.function.app
         try:
             app.check_wait(self.function.name)
+            task: Task[R_co] = app.begin(self)
         except BaseException:
             self._taken = True  # refused, and said so: no warning that it was never awaited
             raise
-        task: Task[R_co] = app.begin(self)
         return task.__await__()
 
     def send(self, value: Any, /) -> Any:

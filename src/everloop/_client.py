@@ -224,7 +224,7 @@ class Client:
                     exhausted = True
                     break
                 await turns.room()
-                task = self.begin(call, owned=owned)
+                task = self.begin(self._with(call, {}), owned=owned)
                 task.add_done_callback(finished.put_nowait)
                 unfinished += 1
             if unfinished:

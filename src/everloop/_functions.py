@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
 from typing_extensions import Unpack
 
 from everloop._call import Call
 from everloop._core.codec import Arguments, Payloads, Shape
-from everloop._core.errors import FunctionError, NotStorable, OptionError, ResultNotStorable
+from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable
 from everloop._core.ids import new_id
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
@@ -221,24 +221,14 @@ def _guarded(work: Callable[[], R]) -> tuple[R | None, BaseException | None]:
 
 
 def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
-    """Return the record of a durable callback: a task function, or partials of one.
-
-    Raises:
-        OptionError: It is neither.
-    """
+    """Return the record of a durable callback: a task function, or partials of one."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     while isinstance(callback, partial):
         args = (*callback.args, *args)
         kwargs = {**callback.keywords, **kwargs}
         callback = callback.func
-    if not isinstance(callback, TaskFunction):
-        raise OptionError(
-            f"`on_done` takes task functions (or functools.partial of one), not {callback!r}: it runs on a "
-            "worker, "
-            "after this process may have died. For a function of this process use task.add_done_callback(...)"
-        )
-    function: TaskFunction[..., Any] = callback
+    function = cast("TaskFunction[..., Any]", callback)  # checked with the options
     bound = function.app.payloads.wrap(
         function.arguments.bind_before_last(args, kwargs), f"the arguments of {function.name}()"
     )

@@ -6,9 +6,10 @@ later wins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any, TypedDict
+from functools import partial
+from typing import Any, Protocol, TypedDict, cast, runtime_checkable
 
 import msgspec
 
@@ -16,11 +17,19 @@ from everloop._core.clock import LAST, instant
 from everloop._core.errors import OptionError
 from everloop._core.ids import is_id
 from everloop._core.policy import Delay, Key, Retry, check_delay, check_whole
-from everloop._core.text import near_miss
+from everloop._core.text import is_unicode, near_miss
 from everloop.engine.executor import Policy, RetryRule, class_name
 
 #: A durable callback: a task function, or a `functools.partial` of one; it gets the finished task last.
 OnDone = Callable[..., Any]
+
+
+@runtime_checkable
+class Adding(Protocol):
+    """What a task function is, as far as options need to know."""
+
+    @property
+    def new_call(self) -> Callable[..., object]: ...
 
 
 class Options(TypedDict, total=False):
@@ -120,7 +129,7 @@ def read_options(options: Options, where: str) -> Settings:
         tags=_tags(options),
         on_done=_on_done(options),
         id=_id(options),
-        fresh=bool(options["fresh"]) if "fresh" in options else None,
+        fresh=_fresh(options),
     )
 
 
@@ -137,6 +146,14 @@ def check_name(what: str, name: object) -> str:
             f"`{what}` is a printable text of 1 to 200 characters without commas, not {name!r:.100}"
         )
     return name
+
+
+def check_names(what: str, names: object) -> tuple[str, ...]:
+    """Return a list of names; one text is not taken for a list of its letters."""
+    if isinstance(names, str) or not isinstance(names, Collection):
+        hint = f"; write [{names!r:.120}]" if isinstance(names, str) else ""
+        raise OptionError(f"`{what}` is a list of texts, not {names!r:.120}{hint}")
+    return tuple(check_name(what, name) for name in names)
 
 
 def _priority(options: Options) -> int | None:
@@ -220,18 +237,37 @@ def _tags(options: Options) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise OptionError(f"`tags` is a list of texts, not {value!r}; write tags=[{value!r}]")
+        hint = f"; write tags=[{value!r:.120}]" if isinstance(value, str) else ""
+        raise OptionError(f"`tags` is a list of texts, not {value!r:.120}{hint}")
     for tag in value:  # pyright: ignore[reportUnknownVariableType]
-        if not isinstance(tag, str) or not 1 <= len(tag) <= 100:
+        if not isinstance(tag, str) or not 1 <= len(tag) <= 100 or not is_unicode(tag):
             raise OptionError(f"a tag is a text of 1 to 100 characters, not {tag!r:.120}")
     return tuple(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _on_done(options: Options) -> tuple[OnDone, ...] | None:
-    value = options.get("on_done")
+    value: object = options.get("on_done")
     if value is None:
         return None
-    return (value,) if callable(value) else tuple(value)
+    callbacks: tuple[object, ...] = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for callback in callbacks:
+        function = callback
+        while isinstance(function, partial):
+            function = function.func
+        if not isinstance(function, Adding):
+            raise OptionError(
+                f"`on_done` takes task functions (or functools.partial of one), not {function!r:.120}: it "
+                "runs on a worker, after this process may have died. For a function of this process use "
+                "task.add_done_callback(...)"
+            )
+    return cast("tuple[OnDone, ...]", callbacks)
+
+
+def _fresh(options: Options) -> bool | None:
+    value: object = options.get("fresh")
+    if value is None or isinstance(value, bool):
+        return value
+    raise OptionError(f"`fresh` is True or False, not {value!r:.100}")
 
 
 def _id(options: Options) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
 from everloop._core.clock import microseconds
 from everloop._core.errors import OptionError
+from everloop._core.text import is_unicode
 
 Delay = float | timedelta
 
@@ -26,9 +27,10 @@ def check_delay(name: str, value: object, *, least: float = 0) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
         raise OptionError(f"`{name}` is a number of seconds or a timedelta, not {value!r}")
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not least <= seconds <= LONGEST:
-        raise OptionError(f"`{name}` is {seconds:g} s; it may be {least:g} s to {LONGEST} s (ten years)")
+        shown = float(max(min(seconds, 1e300), -1e300))  # an int may be larger than any float
+        raise OptionError(f"`{name}` is {shown:g} s; it may be {least:g} s to {LONGEST} s (ten years)")
     return microseconds(seconds)
 
 
@@ -42,6 +44,20 @@ def check_whole(name: str, value: object, least: int, most: int = 1 << 31) -> in
         span = f"{least} or more" if most == 1 << 31 else f"from {least} to {most}"
         raise OptionError(f"`{name}` is a whole number, {span}, not {value!r}")
     return value
+
+
+def check_classes(name: str, value: object) -> tuple[type[BaseException], ...]:
+    """Return exception classes, or say which option is wrong.
+
+    Raises:
+        OptionError: It is one class instead of a list, or lists something else.
+    """
+    if not isinstance(value, Collection):
+        raise OptionError(f"`{name}` is a list of exception classes, not {value!r:.100}")
+    for cls in value:
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
+            raise OptionError(f"`{name}` lists exception classes, not {cls!r:.100}")
+    return tuple(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +93,11 @@ class Retry:
         check_whole("Retry(times)", self.times, 0)
         check_delay("Retry(delay=)", self.delay)
         check_delay("Retry(cap=)", self.cap)
-        if not self.factor >= 1:
-            raise OptionError(f"`Retry(factor=)` is at least 1, not {self.factor!r}")
-        for name in ("never", "only"):
-            for cls in getattr(self, name):
-                if not (isinstance(cls, type) and issubclass(cls, BaseException)):
-                    raise OptionError(f"`Retry({name}=)` lists exception classes, not {cls!r}")
+        factor: object = self.factor
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= 1e6:
+            raise OptionError(f"`Retry(factor=)` is a number from 1 to 1000000, not {factor!r}")
+        check_classes("Retry(never=)", self.never)
+        check_classes("Retry(only=)", self.only)
 
     def wait(self, repeat: int, random: Callable[[], float] = lambda: 1.0) -> float:
         """Return the seconds to wait before the `repeat`-th repeat (the first is 1).
@@ -127,7 +142,7 @@ class Key:
 
     def __post_init__(self) -> None:
         value: object = self.value
-        if not isinstance(value, str) or not 1 <= len(value) <= 255:
+        if not isinstance(value, str) or not 1 <= len(value) <= 255 or not is_unicode(value):
             raise OptionError(f"`Key(value)` is a text of 1 to 255 characters, not {self.value!r:.80}")
         if self.among not in ("live", "done", "ever"):
             raise OptionError(f"`Key(among=)` is 'live', 'done' or 'ever', not {self.among!r}")

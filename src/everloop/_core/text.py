@@ -12,6 +12,11 @@ def near_miss(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {str(found[0])!r}?" if found else ""
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written: one that holds half of a surrogate pair cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def first_line(text: str, limit: int = 200) -> str:
     """Return the first line of `text`, cut to `limit` characters."""
     line = text.strip().partition("\n")[0]

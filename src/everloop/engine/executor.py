@@ -10,10 +10,9 @@ from typing import Literal, Protocol
 import msgspec
 
 from everloop._core.calls import Event
-from everloop._core.clock import microseconds
 from everloop._core.codec import dump_error, error_record
 from everloop._core.errors import NotStorable, ResultNotStorable
-from everloop._core.policy import Retry
+from everloop._core.policy import Delay, Retry, check_delay
 from everloop._core.records import Leased, Outcome
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.closing import loop_is_closing
@@ -34,8 +33,8 @@ class RetryAfter(Exception):
 
     __module__ = "everloop"
 
-    def __init__(self, delay: float) -> None:
-        self.delay = microseconds(delay)
+    def __init__(self, delay: Delay) -> None:
+        self.delay = check_delay("RetryAfter(delay)", delay)
         super().__init__(f"again in {self.delay / 1e6:g} s")
 
 

@@ -24,6 +24,7 @@ _BLOCKING = {
     "mysql": ("mysqldb", "pymysql", "mysqlconnector", "cymysql", "pyodbc"),
     "mariadb": ("mysqldb", "pymysql", "mysqlconnector", "mariadbconnector", "pyodbc"),
     "postgresql": ("psycopg2", "psycopg2cffi", "pg8000"),
+    "postgres": ("psycopg2", "psycopg2cffi", "pg8000"),
     "oracle": ("cx_oracle",),
     "mssql": ("pyodbc", "pymssql"),
 }
@@ -58,7 +59,7 @@ def async_url(url: str) -> str:
                 + (f" ({driver} would block the loop)" if driver else "")
                 + f"; write {_ASYNC[name]}://..."
             )
-        if name not in _ASYNC and not driver and (near := near_miss(name, _ASYNC)):
+        if name not in _ASYNC and (near := near_miss(name.lower(), _ASYNC)):
             raise ConfigError(f"unknown database {name!r} in the URL {without_password(url)!r}{near}")
         return url
     if driver not in ("", "pysqlite", "aiosqlite"):

@@ -12,6 +12,19 @@ from everloop.store.protocol import Store
 KNOWN = ("sqlite", "memory")
 
 
+def check_url(url: object) -> str | None:
+    """Return a URL or None.
+
+    Raises:
+        StoreURLError: It is no text.
+    """
+    if isinstance(url, Path):
+        raise StoreURLError(f"a store is given by a URL, not by {url!r}; write 'sqlite:///{url}'")
+    if url is not None and not isinstance(url, str):
+        raise StoreURLError(f"a store is given by a URL such as 'sqlite:///app.db', not by {url!r:.100}")
+    return url
+
+
 def store_from_url(url: str) -> Store:
     """Return the unopened store that `url` names.
 
@@ -23,9 +36,8 @@ def store_from_url(url: str) -> Store:
     """
     scheme, colon, rest = url.partition("://")
     if not colon:
-        raise StoreURLError(
-            f"the store URL {url!r} has no `scheme://`; for a file write sqlite:///{url or 'app.db'}"
-        )
+        path = url.removeprefix("sqlite:") or "app.db"
+        raise StoreURLError(f"the store URL {url!r} has no `scheme://`; for a file write sqlite:///{path}")
     if scheme == "memory":
         from everloop.store.memory import MemoryStore
 
@@ -35,9 +47,8 @@ def store_from_url(url: str) -> Store:
 
         return SqliteStore(sqlite_path(url))
     raise StoreURLError(
-        f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme, KNOWN)}; this "
-        "version "
-        f"stores in {', '.join(f'{name}://' for name in KNOWN)}, for example "
+        f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme.lower(), KNOWN)}; "
+        f"this version stores in {', '.join(f'{name}://' for name in KNOWN)}, for example "
         f"sqlite:///{rest.rpartition('/')[2] or 'app.db'}"
     )
 
@@ -56,15 +67,14 @@ def sqlite_path(url: str) -> Path:
     if parts.netloc:
         raise StoreURLError(
             f"the store URL {url!r} names the host {parts.netloc!r}, but an SQLite file has none; write "
-            "three slashes "
-            f"for a relative path (sqlite:///{parts.netloc}{parts.path}) or four for an absolute one"
+            f"three slashes for a relative path (sqlite:///{parts.netloc}{parts.path}) or four for an "
+            "absolute one"
         )
     path = unquote(parts.path[1:])
     if not path or path == ":memory:":
         raise StoreURLError(
             f"the store URL {url!r} names no file; write sqlite:///app.db, or memory:// for a store that "
-            "dies with "
-            "the process"
+            "dies with the process"
         )
     return Path(path).expanduser()
 

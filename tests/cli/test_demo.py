@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from everloop.cli.demo.site import MIXED, STEADY
-from tests.cli.conftest import Shop
-from tests.helpers.processes import environment, started
+from tests.cli.conftest import Shop, on_terminal
+from tests.helpers.processes import started
 
 DEMO = ("-m", "everloop", "demo")
 
@@ -142,7 +138,7 @@ def test_ctrl_c_leaves_the_rest_stored_and_no_worker_behind(shop: Shop) -> None:
 
 
 def test_a_terminal_shows_a_bar_that_gives_way_to_lines(shop: Shop) -> None:
-    shown = on_terminal([sys.executable, *DEMO], shop.folder, 60)
+    shown = on_terminal(shop, "demo")
     before, _, after = shown.partition("PAGE")
 
     assert "12/12 pages, 1 failed" in before
@@ -152,27 +148,3 @@ def test_a_terminal_shows_a_bar_that_gives_way_to_lines(shop: Shop) -> None:
     assert "█" not in after
     plain = re.sub("\x1b\\[[0-9;]*[mK]", "", after)
     assert max(len(line) for line in plain.splitlines() if "sqlite:" not in line) <= 60
-
-
-def on_terminal(command: list[str], folder: Path, columns: int) -> str:
-    """Run a command on a pseudo-terminal and return all that it wrote to it."""
-    controller, terminal = pty.openpty()
-    env = environment({"COLUMNS": str(columns), "TERM": "xterm-256color", "TMPDIR": str(folder)})
-    env.pop("NO_COLOR", None)
-    with subprocess.Popen(
-        command, cwd=folder, env=env, stdin=terminal, stdout=terminal, stderr=terminal
-    ) as running:
-        os.close(terminal)
-        written = bytearray()
-        while chunk := _read(controller):
-            written += chunk
-        assert running.wait(30) == 0
-    os.close(controller)
-    return written.decode()
-
-
-def _read(controller: int) -> bytes:
-    try:
-        return os.read(controller, 65_536)
-    except OSError:  # Linux says so when the last one that held the terminal has closed it
-        return b""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.conftest import Shop
+from tests.cli.conftest import Forks, Shop, on_terminal
 from tests.helpers.processes import started
 
 ID = "0198c0de-0000-7000-8000-000000000001"
 
 
 @pytest.fixture(scope="module")
-def open_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def open_shop(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[Shop]:
     """A shop with a worker."""
-    shop = Shop(tmp_path_factory.mktemp("open"))
+    shop = Shop(tmp_path_factory.mktemp("open"), forks)
     with shop.worker():
         yield shop
 
@@ -148,6 +149,19 @@ def test_waiting_for_a_failure_exits_with_1_and_shows_the_remote_traceback(open_
     assert (ran.code, ran.out) == (1, "")
     assert "raise ValueError(text)" in ran.err
     assert ran.err.splitlines()[-1] == "everloop: ValueError: no way"
+
+
+def test_waiting_on_a_terminal_shows_the_progress(open_shop: Shop) -> None:
+    def let_go(shown: str) -> None:
+        if "1/2" in shown:
+            open_shop.gate().touch()
+
+    hold = ("submit", "shop:app", "hold", json.dumps([str(open_shop.gate())]), "--wait")
+    shown = on_terminal(open_shop, *hold, seen=let_go)
+
+    assert re.search("█+\x1b\\[0m\x1b\\[2m░+\x1b", shown)
+    assert "1/2  leased" in shown
+    assert shown.rpartition("\x1b[K")[2] == '"let go"\r\n'
 
 
 def test_the_time_to_wait_is_over(shop: Shop) -> None:

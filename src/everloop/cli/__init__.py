@@ -4,7 +4,8 @@
 * `exits` - the exit codes, and which error means which
 * `target` - from `module:app`, a file, or nothing at all to an `App`
 * `reading` - the store behind an app or a URL, opened for one command
-* `view`, `tables`, `terminal` - one call as JSON; rows as a table; what the terminal can show
+* `view`, `tables`, `times` - one call as JSON; rows as a table; times for humans
+* `terminal`, `live` - what the terminal can show; a line that is drawn anew
 * `worker`, `submit`, `ls`, `show`, `retry`, `cancel`, `demo` - one command each
 """
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, cast
 
 import click
 import msgspec
 
+from everloop import _notices
 from everloop._app import App
 from everloop._call import Call
-from everloop._core.errors import NotStorable, TaskFailed
+from everloop._core.errors import NotStorable, StoreError, TaskFailed
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction
 from everloop._options import Options
@@ -21,10 +26,14 @@ from everloop._task import Task
 from everloop.cli import exits
 from everloop.cli.exits import Exit
 from everloop.cli.group import Command
+from everloop.cli.live import LiveLine, bar
 from everloop.cli.reading import run, shared_url
 from everloop.cli.target import load_app, looks_like_target
-from everloop.cli.terminal import clean, paint, say
+from everloop.cli.terminal import clean, cut, paint, say
 from everloop.cli.view import dumps
+
+#: Seconds between looks at the progress of a task that a human waits for.
+LOOK = 0.2
 
 
 @click.command(
@@ -159,7 +168,7 @@ async def _submit(app: App, call: Call[Any], options: Options, *, wait: bool, pa
             return exits.OK
         say(f"everloop: waiting for {task.id}")
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(patience), _watched(task):
                 await asyncio.wait([task])
         except TimeoutError:
             await task.refresh()
@@ -171,6 +180,40 @@ async def _submit(app: App, call: Call[Any], options: Options, *, wait: bool, pa
             say(f"everloop: the call goes on without us: everloop show {task.id}")
             raise
         return _tell(call.function, task)
+
+
+@asynccontextmanager
+async def _watched(task: Task[Any]) -> AsyncGenerator[None]:
+    """Show the state and the progress of a task below the cursor, on a terminal."""
+    started = time.monotonic()
+
+    def text(columns: int) -> str:
+        told = f"{task.state}  {time.monotonic() - started:.1f} s"
+        progress = task.progress
+        if progress is None:
+            return cut(f"  {told}", columns)
+        total = progress.total or 0.0
+        share = f"{progress.done:g}/{total:g}" if total else f"{progress.done:g}"
+        return bar(progress.done, total, clean(f"{share}  {told}  {progress.note}"), columns)
+
+    line = LiveLine(text)
+    async with line.drawn():
+        if not line.shown:
+            yield
+            return
+        _notices.show = line.above
+        looking = asyncio.create_task(_look_at(task))
+        try:
+            yield
+        finally:
+            _ = looking.cancel()
+
+
+async def _look_at(task: Task[Any]) -> None:
+    while not task.done():
+        with contextlib.suppress(StoreError):  # waiting goes on without the store, and so does this
+            await task.refresh()
+        await asyncio.sleep(LOOK)
 
 
 def _tell(function: TaskFunction[..., Any], task: Task[Any]) -> int:

@@ -148,6 +148,7 @@ def test_waiting_for_a_failure_exits_with_1_and_shows_the_remote_traceback(open_
 
     assert (ran.code, ran.out) == (1, "")
     assert "raise ValueError(text)" in ran.err
+    assert ran.err.count('  File "') == 1  # the user's frames, and none of ours
     assert ran.err.splitlines()[-1] == "everloop: ValueError: no way"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -104,6 +106,8 @@ class Runnable(Protocol):
 
 _policies = msgspec.json.Decoder(Policy)
 random_unit: Callable[[], float] = random.random
+#: Where Everloop's own code lies.
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def policy_of(function: Runnable, leased: Leased) -> Policy:
@@ -173,7 +177,7 @@ def _after_error(
     if isinstance(error, ResultNotStorable):
         # Its effect has happened: it is not repeated.
         return _outcome(attempt, Event.FAIL, error=error_record(ResultNotStorable, str(error)))
-    record = dump_error(error, skip_frames=2)
+    record = dump_error(error, skip_frames=_own_frames(error))
     delay = None if isinstance(error, NotStorable) else _repeat_after(attempt, policy, error, now)
     if delay is None:
         return _outcome(attempt, Event.FAIL, error=record)
@@ -189,6 +193,14 @@ def _after_stop(attempt: Attempt) -> Outcome | TimeoutError | None:
     if attempt.stopping == "timeout":
         return TimeoutError(attempt.message)
     return _outcome(attempt, Event.CANCEL)
+
+
+def _own_frames(error: BaseException) -> int:
+    """Count the outermost frames of a traceback that are ours: users look for theirs."""
+    count, trace = 0, error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        count, trace = count + 1, trace.tb_next
+    return count if trace is not None else 0
 
 
 def _repeat_after(

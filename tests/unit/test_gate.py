@@ -103,12 +103,15 @@ async def test_waiting_for_too_long_names_who_holds_the_gate(gate: WriteGate) ->
     async with gate.hold_async(holder="a write transaction of shop.py:41"):
         with pytest.raises(StoreUnavailable) as caught:
             await gate.enter(0.01)
-        with pytest.raises(StoreUnavailable, match="for 0.01 s, by a write transaction of shop.py:41"), gate.hold(0.01):
+        with (
+            pytest.raises(StoreUnavailable, match=r"for 0\.01 s, by a write transaction of shop\.py:41"),
+            gate.hold(0.01),
+        ):
             pass
 
     assert str(caught.value) == (
-        "shop.db was being written by this process for 0.01 s, by a write transaction of shop.py:41: SQLite has "
-        "one writer at a time. Commit that transaction earlier, or leave its `async with` block"
+        "shop.db was being written by this process for 0.01 s, by a write transaction of shop.py:41: SQLite "
+        "has one writer at a time. Commit that transaction earlier, or leave its `async with` block"
     )
     assert gate._turn is None and not gate._line
 

@@ -1,5 +1,7 @@
 """The global pool: what its scopes take, begin, commit and give back, on real SQLite files."""
 
+# ruff: noqa: PT012 - a scope raises at the end of its block, so the whole block is expected to
+
 from __future__ import annotations
 
 import asyncio
@@ -88,7 +90,9 @@ async def test_a_select_and_an_insert_at_once_through_the_pool(db: Database, fil
     assert names(file) == ["first"]
 
 
-async def test_reading_then_writing_does_not_fail_when_another_has_written_since(db: Database, file: Path) -> None:
+async def test_reading_then_writing_does_not_fail_when_another_has_written_since(
+    db: Database, file: Path
+) -> None:
     async with db.connection() as conn:
         assert (await conn.execute(COUNT)).scalar_one() == 0
         async with db.transaction() as other:
@@ -203,7 +207,9 @@ async def test_a_transaction_refuses_a_commit_in_its_middle(db: Database, file: 
     assert names(file) == []
 
 
-async def test_a_transaction_that_was_rolled_back_inside_commits_nothing_of_it(db: Database, file: Path) -> None:
+async def test_a_transaction_that_was_rolled_back_inside_commits_nothing_of_it(
+    db: Database, file: Path
+) -> None:
     async with db.transaction() as conn:
         await add(conn, "undone")
         await conn.rollback()
@@ -261,9 +267,9 @@ async def test_a_second_write_transaction_in_one_task_would_wait_for_itself(db: 
                 await add(inner, "inner")
 
     assert str(caught.value) == (
-        f"this would wait for ever: the same task holds a write transaction on sqlite+aiosqlite:///{file} (since "
-        f"{__file__}:{line}), and SQLite has one writer at a time. Use that connection here, or leave its block "
-        "first"
+        f"this would wait for ever: the same task holds a write transaction on sqlite+aiosqlite:///{file} "
+        f"(since {__file__}:{line}), and SQLite has one writer at a time. Use that connection here, or "
+        "leave its block first"
     )
     assert free(db)
 
@@ -622,8 +628,8 @@ async def test_options_that_do_not_fit_are_refused(file: Path) -> None:
 
     assert "Invalid argument(s) 'pool_sise'" in await refusal(pool_sise=3)
     assert await refusal(poolclass=object, creator=None) == (
-        "app.database() makes the connections to SQLite itself: creator, poolclass cannot be given. An engine of "
-        "your own fits into a resource: @app.resource async def engine(): ..."
+        "app.database() makes the connections to SQLite itself: creator, poolclass cannot be given. An "
+        "engine of your own fits into a resource: @app.resource async def engine(): ..."
     )
 
 

@@ -186,7 +186,9 @@ async def test_a_resource_yields_once(pool: ResourcePool, caplog: pytest.LogCapt
         yield 1
         yield 2
 
-    with pytest.raises(FunctionError, match="the resource 'never' yields nothing; it has to yield the shared"):
+    with pytest.raises(
+        FunctionError, match="the resource 'never' yields nothing; it has to yield the shared"
+    ):
         await pool.get(pool.declare(never))
     assert await pool.get(pool.declare(twice)) == 1
     await pool.aclose()
@@ -361,7 +363,9 @@ def test_a_program_that_closes_nothing_closes_them_at_its_exit(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone(pool: ResourcePool, tmp_path: Path) -> None:
+def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone(
+    pool: ResourcePool, tmp_path: Path
+) -> None:
     told = tmp_path / "told"
 
     async def http() -> AsyncIterator[int]:
@@ -396,7 +400,12 @@ def test_a_forked_child_opens_its_own_and_leaves_the_parents_alone(pool: Resourc
     resource = pool.declare(http)
     asyncio.run(main())
 
-    assert told.read_text().splitlines() == ["open in True", "open in False", "close in False", "close in True"]
+    assert told.read_text().splitlines() == [
+        "open in True",
+        "open in False",
+        "close in False",
+        "close in True",
+    ]
 
 
 # -- declaring ------------------------------------------------------------------------------------------
@@ -435,8 +444,8 @@ def test_parameters_and_a_second_of_a_name_are_refused(pool: ResourcePool) -> No
         yield
 
     assert refusal(pool, http) == (
-        "the resource 'http' takes parameters, but it is opened without any: let it read its settings itself, "
-        "or enter another resource in it with `async with other() as it:`"
+        "the resource 'http' takes parameters, but it is opened without any: let it read its settings "
+        "itself, or enter another resource in it with `async with other() as it:`"
     )
     pool.declare(one)
     assert refusal(pool, other, name="one") == (

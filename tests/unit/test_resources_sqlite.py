@@ -1,5 +1,7 @@
 """SQLite under the pool: one fair line of writers, and cancellations that leave nothing behind."""
 
+# ruff: noqa: PT012 - a scope raises at the end of its block, so the whole block is expected to
+
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from everloop._core.errors import StoreUnavailable
-from everloop._core.gate import write_gate
+from everloop._core.gate import Place, WriteGate, write_gate
 from everloop.resources.database import Database
 from everloop.resources.sqlite import writes
 from tests.helpers.databases import COUNT, FOR_EVER, INSERT, database, names
@@ -75,11 +77,23 @@ def test_what_needs_a_write_transaction(statement: str, expected: bool) -> None:
 # -- the line of writers ---------------------------------------------------------------------------------
 
 
-async def test_user_transactions_and_a_busy_engine_take_turns(db: Database, file: Path) -> None:
-    """A thread that writes without a pause, as the store does, lets each transaction in after one of its own."""
+async def test_user_transactions_and_a_busy_engine_take_turns(
+    db: Database, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that writes without a pause, as the store does, lets each in after one turn of its own."""
     gate = write_gate(file)
     stop = threading.Event()
     turns = 0
+    waits: list[int] = []
+
+    async def enter(self: WriteGate, patience: float, holder: object = "") -> Place:
+        before = turns
+        place = await original(self, patience, holder)
+        waits.append(turns - before)
+        return place
+
+    original = WriteGate.enter
+    monkeypatch.setattr(WriteGate, "enter", enter)
 
     def engine() -> None:
         nonlocal turns
@@ -93,18 +107,17 @@ async def test_user_transactions_and_a_busy_engine_take_turns(db: Database, file
 
     thread = threading.Thread(target=engine)
     thread.start()
-    waits: list[int] = []
-    for _ in range(30):
-        async with db.transaction() as conn:
-            before = turns
-            await conn.execute(INSERT, {"name": "user"})
-            waits.append(turns - before)
-    stop.set()
-    await asyncio.to_thread(thread.join)
+    try:
+        for _ in range(30):
+            async with db.transaction() as conn:
+                await conn.execute(INSERT, {"name": "user"})
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
 
-    assert max(waits) <= 2
+    assert len(waits) == 30 and max(waits) <= 1
     assert names(file).count("user") == 30
-    assert names(file).count("engine") == turns > 30 // 2
+    assert names(file).count("engine") == turns > 0
 
 
 async def test_a_transaction_holds_the_gate_until_it_has_ended(db: Database, file: Path) -> None:
@@ -135,7 +148,9 @@ async def test_waiting_for_this_process_is_bounded_and_names_the_writer(file: Pa
         with pytest.raises(StoreUnavailable) as caught:
             await asyncio.create_task(other())
 
-    assert f"shop.db was being written by this process for 0.05 s, by a write transaction on" in str(caught.value)
+    assert "shop.db was being written by this process for 0.05 s, by a write transaction on" in str(
+        caught.value
+    )
     assert f"(since {__file__}:" in str(caught.value)
     assert names(file) == ["long"]
 
@@ -144,7 +159,7 @@ async def test_waiting_for_another_process_is_bounded(file: Path) -> None:
     async with database(file, pool_timeout=0.05) as db:
         with closing(sqlite3.connect(file, isolation_level=None)) as another:
             another.execute("begin immediate")
-            with pytest.raises(StoreUnavailable, match="was being written by another process for 0.05 s"):
+            with pytest.raises(StoreUnavailable, match="was being written by another process for"):
                 async with db.transaction() as conn:
                     await conn.execute(INSERT, {"name": "late"})
             assert write_gate(file)._turn is None
@@ -191,7 +206,9 @@ asyncio.run(main())
 async def test_processes_that_write_one_file_lose_and_double_nothing(file: Path) -> None:
     here = str(Path(__file__).resolve().parents[2])
     started = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", PROCESS, str(file), here, stderr=subprocess.PIPE)
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PROCESS, str(file), here, stderr=subprocess.PIPE
+        )
         for _ in range(3)
     ]
     for process in started:

@@ -46,8 +46,8 @@ _OUTSIDE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ROLLED_BACK = (
-    "SQLite has rolled this transaction back by itself (the error before this one says why): nothing of it can "
-    "be committed. Leave the block with that error, or call rollback()"
+    "SQLite has rolled this transaction back by itself (the error before this one says why): nothing of it "
+    "can be committed. Leave the block with that error, or call rollback()"
 )
 _WRITES = re.compile(r"\b(?:insert|update|delete|replace)\b", re.IGNORECASE)
 
@@ -182,7 +182,8 @@ class SqliteConnection(aiosqlite.Connection):
         try:
             self._conn.commit()
         except sqlite3.Error:
-            # A deferred constraint leaves the transaction open, and SQLAlchemy would put it back into the pool.
+            # A deferred constraint leaves the transaction open, and SQLAlchemy would put it back into the
+            # pool.
             self._roll_back()
             raise
 

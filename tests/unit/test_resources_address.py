@@ -1,0 +1,153 @@
+"""Database URLs: the driver that asyncio needs, the file that SQLite means, and what is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from everloop._core.errors import ConfigError, MissingDependency
+from everloop.resources import address
+from everloop.resources.address import async_url, check_installed, sqlite_file
+from everloop.resources.database import Database
+from everloop.resources.resource import ResourcePool
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("sqlite:///shop.db", "sqlite+aiosqlite:///shop.db"),
+        ("sqlite+pysqlite:////data/shop.db", "sqlite+aiosqlite:////data/shop.db"),
+        ("sqlite+aiosqlite:///shop.db?timeout=3", "sqlite+aiosqlite:///shop.db?timeout=3"),
+        ("mysql+aiomysql://root@localhost/shop", "mysql+aiomysql://root@localhost/shop"),
+        ("postgresql+psycopg://db/shop", "postgresql+psycopg://db/shop"),
+        ("snowflake+aio://db/shop", "snowflake+aio://db/shop"),
+    ],
+)
+def test_a_url_gets_the_driver_for_asyncio(given: str, used: str) -> None:
+    assert async_url(given) == used
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "shop.db",
+            "the database URL 'shop.db' has no `scheme://`; write for example sqlite+aiosqlite:///shop.db",
+        ),
+        (
+            "mysql://ada:secret@db/shop",
+            "the database URL 'mysql://ada:***@db/shop' names no driver for asyncio; write mysql+aiomysql://...",
+        ),
+        (
+            "postgresql+psycopg2://db/shop",
+            (
+                "the database URL 'postgresql+psycopg2://db/shop' names no driver for asyncio (psycopg2 would "
+                "block the loop); write postgresql+asyncpg://..."
+            ),
+        ),
+        ("postgres://db/shop", "the database URL 'postgres://db/shop' names no driver for asyncio; write "),
+        (
+            "postgresq://db/shop",
+            "unknown database 'postgresq' in the URL 'postgresq://db/shop'; did you mean ",
+        ),
+        (
+            "memory://",
+            (
+                "app.database() needs an SQL database, and memory:// is none; without a URL it means the "
+                "store's own. Give a URL, for example app.database('sqlite+aiosqlite:///shop.db')"
+            ),
+        ),
+        (
+            "sqlite://",
+            (
+                "app.database('sqlite://'): an SQLite database in memory belongs to one connection, so a pool "
+                "cannot share it; give a file, for example app.database('sqlite+aiosqlite:////tmp/test.db')"
+            ),
+        ),
+        (
+            "sqlite:///:memory:",
+            "app.database('sqlite:///:memory:'): an SQLite database in memory belongs to one",
+        ),
+        (
+            "sqlite:///file:a?mode=memory&uri=true",
+            "app.database('sqlite:///file:a?mode=memory&uri=true'): an SQLite",
+        ),
+        (
+            "sqlite+pysqlcipher:///a.db",
+            "the SQLite driver 'pysqlcipher' cannot be used here; write sqlite+aiosqlite:",
+        ),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_at_once_with_what_to_write(given: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Database(ResourcePool(), given, store_url=str)
+
+    assert str(caught.value).startswith(message)
+
+
+def test_the_file_of_a_url_is_absolute(workdir: Path) -> None:
+    assert sqlite_file("sqlite:///shop.db") == workdir / "shop.db"
+    assert sqlite_file("sqlite+aiosqlite:////data/a%20b.db?timeout=3") == Path("/data/a b.db")
+    assert sqlite_file("sqlite:///file:shop.db?mode=ro&uri=true") == workdir / "shop.db"
+    assert sqlite_file("sqlite:///~/shop.db") == Path.home() / "shop.db"
+    assert sqlite_file("sqlite://") is None
+    assert sqlite_file("mysql+aiomysql://db/shop") is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        ("sqlalchemy", "SQLAlchemy"),
+        ("greenlet", "greenlet (SQLAlchemy's asyncio needs it)"),
+        ("aiosqlite", "aiosqlite"),
+    ],
+)
+def test_what_is_not_installed_is_told_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, missing: str, named: str
+) -> None:
+    monkeypatch.setattr(address, "find_spec", lambda name: None if name == missing else object())
+
+    with pytest.raises(MissingDependency) as caught:
+        Database(ResourcePool(), "sqlite:///shop.db", store_url=str)
+    assert str(caught.value) == f'app.database() needs {named}: pip install "everloop[sql]"'
+
+
+def test_only_sqlite_needs_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "find_spec", lambda name: None if name == "aiosqlite" else object())
+
+    check_installed("mysql+aiomysql://db/shop")
+
+
+async def test_a_driver_that_is_not_installed_is_told_at_the_first_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    pool = ResourcePool()
+    db = Database(pool, "postgresql+asyncpg://ada:secret@db/shop", store_url=str)
+
+    with pytest.raises(MissingDependency) as caught:
+        _ = db.engine
+    assert str(caught.value) == (
+        "the database URL 'postgresql+asyncpg://ada:***@db/shop' needs the package 'asyncpg': "
+        "pip install asyncpg"
+    )
+    await pool.aclose()
+
+
+async def test_a_dialect_that_nobody_knows_is_a_wrong_configuration() -> None:
+    pool = ResourcePool()
+    db = Database(pool, "snowflake+aio://db/shop", store_url=str)
+
+    with pytest.raises(ConfigError, match=r"app.database\('snowflake\+aio://db/shop'\): Can't load plugin"):
+        _ = db.engine
+    await pool.aclose()
+
+
+async def test_the_stores_own_url_is_looked_at_with_the_first_use() -> None:
+    db = Database(ResourcePool(), None, store_url=lambda: "memory://shop")
+
+    assert repr(db) == "<everloop.Database of the store>"
+    with pytest.raises(ConfigError, match=r"app\.database\(\) needs an SQL database, and memory:// is none"):
+        _ = db.url

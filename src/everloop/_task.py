@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextvars import Context
+from contextvars import Context, copy_context
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -204,7 +204,8 @@ class Task(asyncio.Future[R]):
         if not self.done():
             self._session.hold(self)
             self._hold_up(CURRENT.get())
-        super().add_done_callback(fn, context=context)
+        # asyncio takes None for the context of whoever ends the future; that would be the turn loop's.
+        super().add_done_callback(fn, context=copy_context() if context is None else context)
 
     def _hold_up(self, attempt: Attempt | None) -> None:
         """Suspend the attempt that waits for this call, until this is done."""

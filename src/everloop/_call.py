@@ -114,6 +114,10 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
             )
         self._taken = True
 
+    def refused(self) -> None:
+        """Note that this was refused, and that it was said: no warning that it was never awaited."""
+        self._taken = True
+
     # -- as a coroutine -----------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, Any, R_co]:
@@ -122,7 +126,7 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
             app.check_wait(self.function.name)
             task: Task[R_co] = app.begin(self)
         except BaseException:
-            self._taken = True  # refused, and said so: no warning that it was never awaited
+            self.refused()
             raise
         return task.__await__()
 

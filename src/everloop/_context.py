@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from everloop._core.errors import NoCurrentCall
+from everloop._core.errors import NoCurrentCall, OptionError
+from everloop._core.text import is_unicode
 from everloop.engine.attempt import CURRENT, Attempt
 
 
@@ -54,8 +55,21 @@ class Current:
             done: Units done.
             total: Units in all, when that is known.
             note: A short text.
+
+        Raises:
+            OptionError: A number is none, or the note is no text.
         """
+        _check_number("progress(done)", done)
+        if total is not None:
+            _check_number("progress(total)", total)
+        if not isinstance(note, str) or not is_unicode(note):
+            raise OptionError(f"`progress(note)` is a text, not {note!r:.100}")
         self._attempt.report(done, total, note)
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or not -1e300 < value < 1e300:
+        raise OptionError(f"`{name}` is a number, not {value!r:.100}")
 
 
 def current() -> Current:

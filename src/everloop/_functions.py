@@ -186,7 +186,7 @@ class TaskFunction(Generic[P, R]):
 
     def _store(self, value: R) -> bytes:
         try:
-            return self.app.payloads.wrap(self.result.dump(value), f"the result of {self.name}()")
+            return self.app.payloads.wrap(self.result.dump(value, "result"), f"the result of {self.name}()")
         except NotStorable as error:
             raise ResultNotStorable(f"{self.name}() ran, but its result cannot be stored: {error}") from error
 

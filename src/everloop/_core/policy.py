@@ -95,7 +95,7 @@ class Retry:
         check_delay("Retry(cap=)", self.cap)
         factor: object = self.factor
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= 1e6:
-            raise OptionError(f"`Retry(factor=)` is a number from 1 to 1000000, not {factor!r}")
+            raise OptionError(f"`Retry(factor=)` is at least 1, not {factor!r} (a number up to 1000000)")
         check_classes("Retry(never=)", self.never)
         check_classes("Retry(only=)", self.only)
 

@@ -72,11 +72,11 @@ class SqliteFile:
                 f"the store {str(self.path)!r} lies on a network file system ({kind}), where SQLite's locks "
                 "and its write-ahead log do not work; use a local disk"
             )
-        if self.path.exists() and not os.access(self.path, os.W_OK):
+        if self.path.exists() and not writable(self.path):
             raise ConfigError(
                 f"the store {str(self.path)!r} is read-only for this user; Everloop has to write it"
             )
-        if not os.access(folder, os.W_OK):
+        if not writable(folder):
             raise ConfigError(
                 f"the folder {str(folder)!r} is read-only for this user; SQLite keeps files beside the "
                 "store in it"
@@ -179,6 +179,11 @@ class SqliteFile:
         finally:
             os.close(descriptor)
         return True
+
+
+def writable(path: Path) -> bool:
+    """Whether this process may write there as the user that it acts for."""
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def split(script: str) -> list[str]:

@@ -13,6 +13,9 @@ from everloop._core.errors import UsageError
 
 T = TypeVar("T")
 
+#: What a command is importing: a program that runs itself at import is stopped, and told how to be imported.
+IMPORTING: list[str] = []
+
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """Return uvloop's loop when it is installed, else asyncio's."""
@@ -33,6 +36,12 @@ def run_main(main: Coroutine[Any, Any, T], inside: Callable[[], AbstractAsyncCon
         raise UsageError(
             f"app.run() takes a coroutine or a call, not {main!r:.100}"
             + ("; did you mean app.run(main()), with parentheses?" if callable(main) else "")
+        )
+    if IMPORTING:
+        main.close()
+        raise UsageError(
+            f"{IMPORTING[-1]} runs the whole program while `everloop` imports it: put the last line under\n"
+            '    if __name__ == "__main__":\n        app.run(main())'
         )
     try:
         asyncio.get_running_loop()

@@ -230,6 +230,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     attempt: int
     crashes: int
+    crash_limit: int
     depth: int
     session: int | None
     parent: str | None

@@ -56,6 +56,7 @@ def _again(old: Snapshot) -> NewCall:
         policy=old.policy,
         priority=old.priority,
         tags=old.tags,
+        crash_limit=old.crash_limit,
         retry_of=old.id,
         told=False,
     )

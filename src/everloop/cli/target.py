@@ -18,6 +18,7 @@ import click
 from everloop._app import App
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction
+from everloop._runner import IMPORTING
 from everloop.cli.exits import USAGE, Exit
 from everloop.cli.terminal import say
 
@@ -122,6 +123,7 @@ def _import_file(place: str, target: str) -> ModuleType:
 
 
 def _import_module(name: str, target: str) -> ModuleType:
+    IMPORTING.append(name)
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
@@ -134,6 +136,8 @@ def _import_module(name: str, target: str) -> ModuleType:
         traceback.print_exception(error.with_traceback(inside))
         what = f"{type(error).__name__} while importing {name!r}"
         raise Exit(USAGE, what) from None
+    finally:
+        IMPORTING.remove(name)
 
 
 def _users_frames(trace: TracebackType | None) -> TracebackType | None:

@@ -116,6 +116,7 @@ class Row:
             fence=self.fence,
             attempt=self.attempt,
             crashes=self.crashes,
+            crash_limit=new.crash_limit,
             depth=self.depth,
             session=self.session,
             parent=new.parent.id if new.parent else None,

@@ -81,6 +81,8 @@ def _record(error: BaseException, caps: Caps, skip: int, depth: int = 0) -> dict
         "module": _clean(str(cls.__module__)),
         "text": _cut(_text(error), caps.text if not inner else min(caps.text, 4 * _KIB)),
     }
+    if bases := [_clean(f"{base.__module__}:{base.__qualname__}") for base in cls.__mro__[1:-3]]:
+        record["bases"] = bases  # so that a declared base class meets it, too
     if isinstance(error, TaskFailed) and error.type_name and cls.__module__ == "everloop":
         record["type_name"] = _clean(error.type_name)
     if caps.values:

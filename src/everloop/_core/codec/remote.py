@@ -48,7 +48,7 @@ def load_error(data: bytes, raises: Raises = (), *, task_id: str = "") -> TaskFa
 
     Args:
         data: What `dump_error` or `error_record` wrote.
-        raises: Declared classes; a class is met by its module and qualified name.
+        raises: Declared classes; a class, or the nearest of its bases, is met by module and qualified name.
         task_id: The id of the call that failed.
     """
     classes = raises.values() if isinstance(raises, Mapping) else raises
@@ -95,7 +95,7 @@ def _find_class(
     record: dict[str, Any], declared: Mapping[tuple[str, str], type[BaseException]]
 ) -> type[BaseException] | None:
     module, name = _string(record, "module"), _string(record, "type")
-    found: Any = declared.get((module, name))
+    found: Any = declared.get((module, name)) or _nearest(record, declared)
     if found is None and module == "builtins":
         found = vars(builtins).get(name)
     if found is None and module == "everloop":
@@ -106,6 +106,17 @@ def _find_class(
         return found if record.get("members") else None
     # What is no Exception (SystemExit, KeyboardInterrupt) would end the process that only awaits.
     return found if issubclass(found, Exception) and not issubclass(found, _SPECIAL) else None
+
+
+def _nearest(
+    record: dict[str, Any], declared: Mapping[tuple[str, str], type[BaseException]]
+) -> type[BaseException] | None:
+    """Return the first declared class among the bases of the raised one."""
+    for base in _list(record, "bases"):
+        module, _, name = str(base).partition(":")
+        if (module, name) in declared:
+            return declared[module, name]
+    return None
 
 
 def _rebuild(

@@ -47,7 +47,7 @@ async def fetch_all(urls: Sequence[str], names: Mapping[str, str], concurrency: 
             screen.tell(_obituary(first, screen, [name_of[id_] for id_ in ran]))
             second = await Worker.start(concurrency)
             stack.push_async_callback(second.stop)
-            screen.tell(f"worker {second.pid} runs, and takes over when the lease of {first.pid} is over")
+            screen.tell(f"worker {second.pid} runs, and takes over from {first.pid}")
             screen.note = f"waiting for the lease to end ({app.lease:g} s)" if ran else ""
             await _until(printing, second)
             total = screen.elapsed

@@ -321,6 +321,7 @@ class Oracle:
             id=id,
             priority=self.priority(life),
             created=life.born,
+            crash_limit=birth.crash_limit,
             expires=None if birth.expires is None else life.born + birth.expires,
             depth=self.depth(life),
             parent=birth.parent.id if birth.parent else None,

@@ -244,9 +244,10 @@ SELECT session FROM ever_sessions WHERE until <= :now OR session IN (SELECT valu
 
 -- Reading -----------------------------------------------------------------------------------------
 
--- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note
+-- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note
 SELECT c.id, l.app, l.queue, l.fn, c.state, p.args, p.policy, -c.priority AS priority, c.due, p.created, c.started,
-       o.ended, c.expires, c.fence, c.attempt, c.crashes, c.depth, coalesce(c.session, o.session) AS session,
+       o.ended, c.expires, c.fence, c.attempt, c.crashes, c.crash_limit, c.depth,
+       coalesce(c.session, o.session) AS session,
        f.id AS parent, c.owned, c.after, p.key, p.tags, p.retry_of, c.cancel_asked, o.value, o.error, g.done,
        g.total, g.note
 FROM json_each(:ids) AS b

@@ -73,10 +73,11 @@ def serving(scope: Scope, app: str) -> Verb[list[tuple[str, str]]]:
 
 
 def _snapshot(row: list[Any]) -> Snapshot:
-    id_, app, queue, fn, state, args, policy, *plain = row[:24]
-    priority, due, created, started, ended, expires, fence, attempt, crashes, depth, session = plain[:11]
-    parent, owned, after, key, tags, retry_of = plain[11:]
-    cancel_asked, value, error, done, total, note = row[24:]
+    id_, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires = row[:13]
+    fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of = row[
+        13:25
+    ]
+    cancel_asked, value, error, done, total, note = row[25:]
     return Snapshot(
         id=id_,
         lane=Lane(app, queue, fn),
@@ -92,6 +93,7 @@ def _snapshot(row: list[Any]) -> Snapshot:
         fence=fence,
         attempt=attempt,
         crashes=crashes,
+        crash_limit=crash_limit,
         depth=depth,
         session=session,
         parent=parent,

@@ -52,6 +52,7 @@ async def an_added_call_is_stored_whole(scene: Scene) -> None:
             fence=0,
             attempt=0,
             crashes=0,
+            crash_limit=5,
             depth=0,
             session=None,
             parent=None,

@@ -20,6 +20,7 @@ OLDEST = (3, 38, 0)
 SOUND = (3, 51, 3)
 #: Bytes of write-ahead log at which it is copied back, and at which writers are held up for it.
 COPY_AT, RESTART_AT = 4 << 20, 64 << 20
+_EFFECTIVE = os.access in os.supports_effective_ids
 _NETWORK = frozenset(
     {
         "nfs",
@@ -59,6 +60,11 @@ class SqliteFile:
             version = sqlite3.sqlite_version
             log.info("everloop: SQLite %s has the WAL-reset bug; one connection checkpoints", version)
         folder = self.path.parent
+        if _is_closed(folder):
+            raise ConfigError(
+                f"the folder {str(folder)!r} of the store {str(self.path)!r} is closed to this user; let it "
+                "in (chmod), or correct the URL"
+            )
         if not folder.is_dir():
             raise ConfigError(
                 f"the folder {str(folder)!r} of the store {str(self.path)!r} does not exist; "
@@ -183,7 +189,18 @@ class SqliteFile:
 
 def writable(path: Path) -> bool:
     """Whether this process may write there as the user that it acts for."""
-    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    return os.access(path, os.W_OK, effective_ids=_EFFECTIVE)
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether it, or one above it, may not be looked into."""
+    try:
+        (folder / ".").stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False  # it is not there, which is said apart
+    return False
 
 
 def split(script: str) -> list[str]:

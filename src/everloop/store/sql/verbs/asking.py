@@ -74,9 +74,8 @@ def serving(scope: Scope, app: str) -> Verb[list[tuple[str, str]]]:
 
 def _snapshot(row: list[Any]) -> Snapshot:
     id_, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires = row[:13]
-    fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of = row[
-        13:25
-    ]
+    fence, attempt, crashes, crash_limit, depth, session, parent, owned = row[13:21]
+    after, key, tags, retry_of = row[21:25]
     cancel_asked, value, error, done, total, note = row[25:]
     return Snapshot(
         id=id_,

@@ -22,6 +22,7 @@ from everloop._core.calls import Event
 from everloop._core.clock import SystemClock
 from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
+from everloop._core.ids import new_id
 from everloop._core.policy import Delay, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
 from everloop._functions import TaskFunction, check_function
@@ -102,7 +103,6 @@ class App(Client):
         cancel_wait: Delay | None = None,
         embed: bool = True,
     ) -> None:
-        super().__init__()
         self.name = check_name("App(name)", name)
         self.payloads = Payloads(codecs)
         self.imports = check_names("App(imports=)", imports)
@@ -305,7 +305,7 @@ class App(Client):
         """The URL of the store: given, from `EVERLOOP_STORE`, or a file below the current folder."""
         url = self._url or os.environ.get("EVERLOOP_STORE")
         if url == "memory://":
-            return f"memory://{self.name}-{id(self):x}"  # private, but the same for each loop of this app
+            return f"memory://{self.name}-{new_id()}"  # private, but the same for each loop of this app
         if url:
             return url
         folder = Path.cwd() / ".everloop"

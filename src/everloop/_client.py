@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, overload
-from weakref import WeakKeyDictionary
 
 from typing_extensions import Unpack
 
@@ -23,15 +22,13 @@ from everloop._core.errors import (
     WouldDeadlock,
 )
 from everloop._core.ids import is_id, new_id
-from everloop._core.policy import check_whole
 from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction
 from everloop._options import Options, read_options
-from everloop._sessions import OpenSession, Sessions
+from everloop._sessions import Sessions
 from everloop._task import Task
 from everloop.engine.attempt import CURRENT
-from everloop.engine.batcher import Batcher
 from everloop.engine.closing import loop_is_closing
 from everloop.engine.session import Session
 from everloop.resources.held import held
@@ -55,13 +52,6 @@ class Client:
     _raises: dict[str, type[BaseException]]
     _interrupt_cancels: bool
 
-    def __init__(self) -> None:
-        self._keyed: WeakKeyDictionary[Session, Batcher[tuple[NewCall, Task[Any]], None]] = (
-            WeakKeyDictionary()
-        )
-        self._cancels: WeakKeyDictionary[Session, Batcher[tuple[str, str], None]] = WeakKeyDictionary()
-        self._background: set[asyncio.Future[Any]] = set()
-
     # -- scheduling -----------------------------------------------------------------------------------------
 
     def begin(self, call: Call[R], *, owned: bool = True) -> Task[R]:
@@ -84,7 +74,10 @@ class Client:
         if new.key is None:
             entry.session.turns.add(new, task)
         else:
-            self._add_keyed(entry, new, task)
+            added = entry.session.apart.add(new, task)
+            if attempt is not None:
+                attempt.add_began()  # its outcome must not overtake its child
+                added.add_done_callback(lambda _: attempt.add_ended())
         return task
 
     def check_wait(self, name: str, *, only_to_store: bool = False) -> None:
@@ -157,11 +150,11 @@ class Client:
         call = self._with(call, options)
         try:
             self.check_wait(call.function.name, only_to_store=True)
-            await self._sessions.current().session.turns.room()
-            task = self.begin(call, owned=False)
         except BaseException:
-            call.refused()
+            call.close()
             raise
+        await self._sessions.current().session.turns.room()
+        task = self.begin(call, owned=False)
         await task.stored()
         return task
 
@@ -357,7 +350,6 @@ class Client:
                 raise OptionError(
                     f"unknown state {each!r}{near_miss(each, list(State))}; the states are {', '.join(State)}"
                 )
-        check_whole("limit", limit, 1)
         session = await self._sessions.opened()
         found = await session.store.find(
             CallFilter(
@@ -370,7 +362,10 @@ class Client:
                 before=before,
             )
         )
-        return [self._task_of(session, snapshot) for snapshot in found]
+        tasks = [self._task_of(session, snapshot) for snapshot in found]
+        for task in tasks:
+            task.listed = not task.done()
+        return tasks
 
     # -- as tasks see it ------------------------------------------------------------------------------------
 
@@ -386,17 +381,6 @@ class Client:
         raises = self._raises if function is None else self._raises | {_key(c): c for c in function.raises}
         return load_error(stored, raises.values(), task_id=task_id)
 
-    def ask_to_cancel(self, session: Session, task_id: str, message: str) -> None:
-        """Send a cancellation with the next batch."""
-        batcher = self._cancels.get(session)
-        if batcher is None:
-
-            async def flush(items: Sequence[tuple[str, str]]) -> list[None]:
-                return await _cancel_all(session, items)
-
-            batcher = self._cancels[session] = Batcher(flush, most=1_000, name="cancel")
-        self._keep(batcher.ask((task_id, message)))
-
     def is_closing(self, session: Session) -> bool:
         """Whether the loop, the app or the terminal ends the waiting, and not a user's cancel."""
         return session.closing or (loop_is_closing() and not self._interrupt_cancels)
@@ -410,45 +394,6 @@ class Client:
                 "app.submit(fetch(url))"
             )
         return call.changed(read_options(options, call.function.name)) if options else call
-
-    def _add_keyed(self, entry: OpenSession, new: NewCall, task: Task[Any]) -> None:
-        session = entry.session
-        batcher = self._keyed.get(session)
-        if batcher is None:
-
-            async def flush(items: Sequence[tuple[NewCall, Task[Any]]]) -> list[None]:
-                await asyncio.shield(entry.ready)
-                answers = await session.add_apart([call for call, _ in items])
-                # At once: the next turn may tell the end of a call that was joined.
-                for (_, asker), answer in zip(items, answers, strict=True):
-                    asker.added(answer)
-                return [None] * len(items)
-
-            batcher = self._keyed[session] = Batcher(flush, most=1_000, name="keyed")
-        answer = batcher.ask((new, task))
-        answer.add_done_callback(lambda done: _refuse_failed(done, task))
-        self._keep(answer)
-
-    def _keep(self, future: asyncio.Future[Any]) -> None:
-        self._background.add(future)
-        future.add_done_callback(self._background.discard)
-
-
-def _refuse_failed(answer: asyncio.Future[None], task: Task[Any]) -> None:
-    if answer.cancelled():
-        task.refused(UsageError("the loop ended before the call was stored"))
-    elif (error := answer.exception()) is not None:
-        task.refused(error if isinstance(error, Exception) else UsageError(str(error)))
-
-
-async def _cancel_all(session: Session, items: Sequence[tuple[str, str]]) -> list[None]:
-    by_message: dict[str, list[str]] = {}
-    for id_, message in items:
-        by_message.setdefault(message, []).append(id_)
-    for message, ids in by_message.items():
-        await session.store.cancel(ids, message)
-    session.turns.look()
-    return [None] * len(items)
 
 
 async def _as_async(calls: Iterable[Call[R]] | AsyncIterable[Call[R]]) -> AsyncIterator[Call[R]]:

@@ -49,7 +49,7 @@ class OpenSession:
             await self.session.store.open()
             await self.session.open()
         except Exception as error:
-            self.session.turns.refuse_all(error)
+            self.session.fail(error)
             raise
 
 

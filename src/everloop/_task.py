@@ -47,7 +47,6 @@ class Reader(Protocol):
     def check_wait(self, name: str, *, only_to_store: bool = False) -> None: ...
     def read_value(self, name: str, stored: bytes) -> Any: ...
     def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException: ...
-    def ask_to_cancel(self, session: Session, task_id: str, message: str) -> None: ...
     def is_closing(self, session: Session) -> bool: ...
 
 
@@ -92,6 +91,7 @@ class Task(asyncio.Future[R]):
         "_snapshot",
         "_stored",
         "id",
+        "listed",
         "next_waiter",
     )
 
@@ -101,6 +101,7 @@ class Task(asyncio.Future[R]):
         super().__init__(loop=asyncio.get_running_loop())
         self.id = id_
         self.next_waiter: Waiter | None = None
+        self.listed = False  # from a listing: its end is told only to those who ask for it
         self._reader = reader
         self._session = session
         self._name = name
@@ -202,10 +203,19 @@ class Task(asyncio.Future[R]):
     def add_done_callback(self, fn: Callable[[Self], object], /, *, context: Context | None = None) -> None:
         """Call `fn(task)` soon after the end, on this loop, as asyncio does."""
         if not self.done():
-            self._session.hold(self)
+            self._observe()
             self._hold_up(CURRENT.get())
         # asyncio takes None for the context of whoever ends the future; that would be the turn loop's.
         super().add_done_callback(fn, context=copy_context() if context is None else context)
+
+    def _observe(self) -> None:
+        """See to it that the end is told here: somebody waits for it."""
+        if self.listed:
+            self.listed = False
+            self._session.watch(self, hold=True)
+            self._session.apart.wait(self.id)
+        else:
+            self._session.hold(self)
 
     def _hold_up(self, attempt: Attempt | None) -> None:
         """Suspend the attempt that waits for this call, until this is done."""
@@ -236,14 +246,14 @@ class Task(asyncio.Future[R]):
             return self._cancel_here(msg)
         self._cancelling = True
         self._message = msg
-        self._session.hold(self)
+        self._observe()
         self._bound = self.get_loop().call_later(self._reader.cancel_wait, self._cancel_here, msg)
         if self._is_stored:
             self._ask()
         return True
 
     def _ask(self) -> None:
-        self._reader.ask_to_cancel(self._session, self.id, str(self._message or ""))
+        self._session.apart.cancel(self.id, str(self._message or ""))
 
     def _cancel_here(self, msg: Any | None = None) -> bool:
         if self.done():
@@ -281,8 +291,9 @@ class Task(asyncio.Future[R]):
         """The call was not added."""
         self._session.unwatch(self)
         self._let_go()
-        self._is_stored = True
-        if self._stored is not None and not self._stored.done():
+        if self._stored is None:
+            self._stored = self.get_loop().create_future()
+        if not self._stored.done():
             self._stored.set_exception(error)
             self._stored.exception()  # whoever waits for it gets it through the shield
         if not self.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,17 @@ def worker_of(app: App) -> Worker:
 def make(url: str, **options: Any) -> App:
     """Return an app that never embeds a worker by itself."""
     return App("test", url, embed=False, **options)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop run until something holds; fail when it takes unreasonably long."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def until_counted(app: App, state: str, times: int) -> None:
+    """Wait until the store counts so many calls of a state."""
+    async with asyncio.timeout(20):
+        while (await app.counts())[state] != times:
+            await asyncio.sleep(0.001)

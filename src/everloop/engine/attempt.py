@@ -22,11 +22,13 @@ class Attempt:
     """
 
     __slots__ = (
+        "_adding",
         "_ordinals",
         "_over",
         "_pending",
         "_resume",
         "_suspend",
+        "_then",
         "began",
         "leased",
         "message",
@@ -47,6 +49,8 @@ class Attempt:
         # Invariant: suspended exactly while pending > 0.
         self._pending = 0
         self._over = False
+        self._adding = 0  # children on their way to the store, apart from the turns
+        self._then: Callable[[], None] | None = None
         self._suspend = suspend
         self._resume = resume
         self._ordinals: dict[str, int] | None = None
@@ -91,6 +95,23 @@ class Attempt:
         self._pending -= 1
         if self._pending == 0:
             self._resume()
+
+    def add_began(self) -> None:
+        """Count a child that travels to the store apart from the turns."""
+        self._adding += 1
+
+    def add_ended(self) -> None:
+        """Count it back."""
+        self._adding -= 1
+        if self._adding == 0 and self._then is not None:
+            self._then()
+
+    def once_added(self, then: Callable[[], None]) -> None:
+        """Call `then` when no child is on its way any more; now, as a rule."""
+        if self._adding == 0:
+            then()
+        else:
+            self._then = then
 
     def end(self) -> None:
         """Note that the body is over: children of it that are pending still count no more."""

@@ -44,23 +44,33 @@ class Batcher(Generic[T, A]):
 
     def ask(self, item: T) -> asyncio.Future[A]:
         """Send one request with the next batch; return its answer to come."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[A] = loop.create_future()
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
-        if self._flushing is None or self._flushing.done():
-            self._flushing = loop.create_task(self._run(), name=f"everloop-{self._name}")
+        self._start()
         return answer
 
     async def idle(self) -> None:
         """Wait until nothing is waiting and nothing is in flight."""
-        if self._flushing is not None:
-            await self._flushing
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
+            self._flushing = None
+            if self._waiting:  # the flush was cancelled: asyncio ends every task before anybody cleans up
+                self._start()
+
+    def _start(self) -> None:
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.get_running_loop().create_task(
+                self._run(), name=f"everloop-{self._name}"
+            )
 
     async def _run(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:
                 answers = await self._flush([item for item, _ in batch])
+            except asyncio.CancelledError:
+                self._waiting[:0] = batch
+                raise
             except Exception as error:  # noqa: BLE001 - it belongs to those who asked
                 for _, future in batch:
                     if not future.done():

@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Callable
 
-from everloop._core.errors import EverloopError
 from everloop.store.protocol import Store
 
 log = logging.getLogger("everloop")
@@ -93,7 +92,7 @@ class Keeper:
                 # Only who has seen the store answer twice in time may call others late.
                 await self._store.reap(overdue=len(renewals) == 2 and now - renewals[0] < self._lease)
                 await self._store.tend()
-            except EverloopError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the session has to be kept alive
                 renewals.clear()
                 next_renewal = 0.0
                 log.debug("everloop: the keeper could not reach the store: %s", error)

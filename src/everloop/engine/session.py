@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 from weakref import WeakValueDictionary
 
 from everloop._core.errors import StoreError
-from everloop._core.records import Added, Ended, Lane, NewCall, SessionInfo
+from everloop._core.records import Cancel, Ended, Lane, SessionInfo
+from everloop.engine.apart import Apart
 from everloop.engine.executor import Runnable
 from everloop.engine.keeper import STALL_LIMIT, Keeper
 from everloop.engine.turns import RETRY_TO, Sink, TurnLoop
@@ -61,6 +62,8 @@ class Session:
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
         self.turns.use_clock(now)
         self.turns.expects = lambda: self.waiting
+        self.turns.on_lost_answer = self._after_lost_answer
+        self.apart = Apart(store, lambda: self.number, self.turns.look)
         self._now = now
         self._lease = lease
         self._stall_limit = stall_limit
@@ -73,6 +76,7 @@ class Session:
         self._stop_listening: Callable[[], None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     # -- opening and closing ----------------------------------------------------------------------------
 
@@ -80,6 +84,12 @@ class Session:
         """Open the session in the store and start its turn loop and its keeper."""
         await self._enter()
         self._loop_task = asyncio.get_running_loop().create_task(self.turns.run(), name="everloop-turns")
+        self.apart.start()
+
+    def fail(self, error: Exception) -> None:
+        """It could not be opened: tell everybody who waits for it."""
+        self.turns.refuse_all(error)
+        self.apart.fail(error)
 
     async def start_worker(self, functions: Mapping[Lane, Runnable], concurrency: int) -> Worker:
         """Serve these functions from this session, too."""
@@ -95,31 +105,36 @@ class Session:
 
     async def stop_worker(self, grace: float) -> None:
         """Drain the worker, settle what it did, and serve no more."""
-        worker = self.worker
-        if worker is None:
+        if self.worker is None:
             return
-        await worker.drain(grace)
-        self.turns.look()
-        self.turns.taker = None
-        self.worker = None
+        await self._drain(self.worker, grace)
+        await self.turns.settled()
         try:
             await self.store.serve(self.number, self._info())
         except StoreError as error:
             log.warning("everloop: the store was not told that this worker ends (%s)", error)
 
+    async def _drain(self, worker: Worker, grace: float) -> None:
+        await worker.drain(grace)
+        self.turns.taker = None
+        self.worker = None
+
     async def close(self, grace: float = 0.0) -> None:
         """Drain, flush, and end the session; its leases are released and nothing is cancelled."""
         self.closing = True
-        await self.stop_worker(grace)
+        if self.worker is not None:
+            await self._drain(self.worker, grace)
+        await self.apart.close()
         self.turns.close()
         if self._loop_task is not None:
             await asyncio.wait([self._loop_task])
             if self._loop_task.cancelled():
                 # `asyncio.run` cancels every task before it lets anybody clean up.
                 await self.turns.run()
-        if self._recovery is not None and not self._recovery.done():
-            self._recovery.cancel()
-            await asyncio.wait([self._recovery])
+        for task in (self._recovery, self._asking):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
         await self._leave()
         for waiter in [*self._held.values(), *self._seen.values()]:
             waiter.abandoned()  # the waiting ends; the call goes on
@@ -169,16 +184,38 @@ class Session:
         while True:
             try:
                 await self._enter()
-                ids = [*self._held, *self._seen]
-                for start in range(0, len(ids), 1_000):
-                    await self.store.wait(self.number, ids[start : start + 1_000])
             except StoreError as error:
                 log.warning("everloop: no new session yet (%s); trying again", error)
                 await self._leave()
                 await asyncio.sleep(RETRY_TO)
             else:
                 break
+        self._ask_for_ends()
         self.turns.look()
+
+    # -- a lost answer ------------------------------------------------------------------------------------
+
+    def _after_lost_answer(self) -> None:
+        """Ends and cancellations were in it, perhaps: the store hands each out once, so ask for them."""
+        self._ask_for_ends()
+        if self.worker is not None and (self._asking is None or self._asking.done()):
+            asking = self._ask_for_cancellations(self.worker)
+            self._asking = asyncio.get_running_loop().create_task(asking, name="everloop-ask")
+
+    def _ask_for_ends(self) -> None:
+        for id_ in [*self._held, *self._seen]:
+            self.apart.wait(id_)
+
+    async def _ask_for_cancellations(self, worker: Worker) -> None:
+        try:
+            found = await self.store.get(worker.holding)
+        except StoreError:
+            self.turns.doubt()  # and so ask again, once it answers
+            return
+        asked = ((call, call.cancel_asked) for call in found if call is not None)
+        worker.cancel(
+            [Cancel(call.id, call.fence, message) for call, message in asked if message is not None]
+        )
 
     # -- waiters ------------------------------------------------------------------------------------------
 
@@ -239,11 +276,3 @@ class Session:
                 following, waiter.next_waiter = waiter.next_waiter, None
                 waiter.ended(end)
                 waiter = following
-
-    # -- requests that travel apart ---------------------------------------------------------------------
-
-    async def add_apart(self, calls: Sequence[NewCall]) -> list[Added]:
-        """Add keyed calls in a transaction of their own: a turn never waits for a key's row."""
-        answers = await self.store.add(self.number, calls)
-        self.turns.look()
-        return answers

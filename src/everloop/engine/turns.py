@@ -109,9 +109,12 @@ class TurnLoop:
         # Invariant: in the order of arrival, so that no outcome overtakes a child that its body has added.
         self._items: deque[_Add | Outcome] = deque()
         self._unflushed = 0
+        self._unsettled = 0  # outcomes that are not stored yet
+        self._running = False
         self._most = BATCH  # fewer while an item is looked for that makes turns fail
         self._progress: dict[str, Progress] = {}
         self._wake = asyncio.Event()
+        self._turn_made: asyncio.Future[None] | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closing = False
         self._uncertain = False
@@ -131,11 +134,17 @@ class TurnLoop:
     def settle(self, outcome: Outcome) -> None:
         """Settle a lease with the next turn."""
         self._items.append(outcome)
+        self._unsettled += 1
         self._wake.set()
 
     def progress(self, progress: Progress) -> None:
         """Store progress with the next turn; only the last report of a call counts."""
         self._progress[progress.id] = progress
+        self._wake.set()
+
+    def doubt(self) -> None:
+        """Take it that an answer was lost."""
+        self._uncertain = True
         self._wake.set()
 
     def look(self) -> None:
@@ -146,6 +155,12 @@ class TurnLoop:
     def unflushed(self) -> int:
         """How many calls wait for their commit."""
         return self._unflushed
+
+    async def settled(self) -> None:
+        """Wait until every outcome is stored, or the store has been away for too long."""
+        while self._running and self._unsettled and not self._away_too_long():
+            self._wake.set()
+            await self._next_turn()
 
     async def room(self) -> None:
         """Wait until fewer than 10,000 calls are unflushed."""
@@ -158,16 +173,33 @@ class TurnLoop:
 
     async def run(self) -> None:
         """Make turns until closed and everything is flushed."""
-        while True:
-            await self._idle()
-            if self._closing and not self._items:
-                return
-            self._wake.clear()
-            await self._turn()
+        self._running = True
+        try:
+            while True:
+                await self._idle()
+                if self._closing and not self._items:
+                    return
+                self._wake.clear()
+                await self._turn()
+                self._tell_turn()
+        finally:
+            self._running = False
+            self._tell_turn()
+
+    async def _next_turn(self) -> None:
+        """Wait for the end of a turn."""
+        if self._turn_made is None:
+            self._turn_made = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._turn_made)
+
+    def _tell_turn(self) -> None:
+        if self._turn_made is not None:
+            self._turn_made.set_result(None)
+            self._turn_made = None
 
     def refuse_all(self, error: Exception) -> None:
         """The store could not be opened: tell everybody who waits for it."""
-        items, self._items, self._unflushed = self._items, deque(), 0
+        items, self._items, self._unflushed, self._unsettled = self._items, deque(), 0, 0
         for item in items:
             if isinstance(item, _Add) and item.sink is not None:
                 item.sink.refused(error)
@@ -228,6 +260,7 @@ class TurnLoop:
         lost, self._uncertain = self._uncertain, False
         self._pause = 0.0
         self._most = min(BATCH, 2 * self._most)
+        self._unsettled -= len(batch.outcomes)
         self._distribute(batch, answer)
         if lost:
             self.on_lost_answer()
@@ -291,8 +324,7 @@ class TurnLoop:
             taker.begin(answer.leased)
         elif answer.leased:
             # The worker ended while this turn was under way: the next one gives them back.
-            self._uncertain = True
-            self._wake.set()
+            self.doubt()
         self._next_due = answer.next_due
         if answer.more:
             self._wake.set()
@@ -305,13 +337,16 @@ class TurnLoop:
         if not self._pause:
             self._away_since = loop.time()
             log.warning("everloop: the store does not answer (%s); going on when it does", error)
-        if self._closing and loop.time() - self._away_since > GIVE_UP:
+        if self._closing and self._away_too_long():
             self._give_up(batch, error)
             return
         self._uncertain = True
         self._put_back(batch)
         self._pause = min(RETRY_TO, (self._pause or RETRY_FROM) * 2)
         await asyncio.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 - spreads processes
+
+    def _away_too_long(self) -> bool:
+        return bool(self._pause) and asyncio.get_running_loop().time() - self._away_since > GIVE_UP
 
     def _give_up(self, batch: _Batch, error: Exception) -> None:
         """The process is ending and the store is away: say what is not stored."""
@@ -320,7 +355,7 @@ class TurnLoop:
             "everloop: ended without the store: %d calls were not submitted, %d outcomes not stored (those "
             "calls run again)",
             self._unflushed,
-            len(self._items) - self._unflushed,
+            self._unsettled,
         )
         self.refuse_all(error)
 
@@ -335,14 +370,18 @@ class TurnLoop:
     async def _halve(self, batch: _Batch, error: Exception) -> None:
         """A turn failed for good: send its items again in smaller turns, and refuse one that fails alone.
 
-        Its progress is not sent again: it is not worth a search, and the next report replaces it.
+        Progress is dropped first: it is not worth a search, and the next report replaces it.
         """
         self._uncertain = True
-        batch.progress.clear()
-        if batch.size == 0:
+        if batch.progress:
+            log.warning("everloop: a turn failed (%s); trying it without its reports of progress", error)
+            batch.progress.clear()
+            self._put_back(batch)
+        elif batch.size == 0:
             await self._later(batch, error)
         elif batch.size > 1:
-            log.error("everloop: a turn of %d items failed (%s); looking for the one", batch.size, error)
+            if self._most == BATCH:
+                log.error("everloop: a turn failed (%s); looking for the item that makes it fail", error)
             self._most = batch.size // 2
             self._put_back(batch)
         elif batch.adds:

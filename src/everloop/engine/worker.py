@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from functools import partial
 
-from everloop._core.records import Cancel, Lane, Leased
+from everloop._core.calls import Event
+from everloop._core.records import Cancel, Lane, Leased, Outcome
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable, execute
 from everloop.engine.slots import Slots
@@ -61,7 +63,10 @@ class Worker:
     def begin(self, leased: list[Leased]) -> None:
         """Start the bodies of what was leased."""
         for each in leased:
-            self._start(each)
+            if self._draining:  # the turn was under way when that began
+                self._turns.settle(Outcome(each.id, each.fence, Event.RELEASE))
+            else:
+                self._start(each)
 
     def cancel(self, cancels: list[Cancel]) -> None:
         """Ask running bodies to stop: their cancellation was asked somewhere."""
@@ -97,11 +102,15 @@ class Worker:
         attempt.task = self._loop.create_task(body, name=f"{leased.lane.fn} {leased.id}", context=Context())
 
     async def _run(self, function: Runnable, attempt: Attempt) -> None:
+        outcome: Outcome | None = None
         try:
             outcome = await execute(function, attempt, self._now)
         finally:
-            # The slot is free before the outcome goes: the turn that settles it leases the next.
-            self._free(attempt)
+            attempt.once_added(partial(self._finish, attempt, outcome))
+
+    def _finish(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        # The slot is free before the outcome goes: the turn that settles it leases the next.
+        self._free(attempt)
         if outcome is not None:
             self._turns.settle(outcome)
 

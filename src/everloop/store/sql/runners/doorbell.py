@@ -45,6 +45,9 @@ class Doorbell:
         loop = asyncio.get_running_loop()
         name = f"{_WORKER}{session}" if worker else str(session)
         path = self.folder / name
+        for former in (str(session), f"{_WORKER}{session}"):
+            # Of a store that was deleted without its bells: it would be taken for this session's, and dead.
+            (self.folder / former).unlink(missing_ok=True)
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         bell.bind(str(path))
         self._own.add(name)
@@ -61,9 +64,8 @@ class Doorbell:
             self._own.discard(name)
             if not loop.is_closed():
                 loop.remove_reader(bell.fileno())
-            path.unlink(
-                missing_ok=True
-            )  # before it is closed: a bell that is there and refuses is a dead process's
+            # In this order: a bell that is there and refuses is a dead process's.
+            path.unlink(missing_ok=True)
             bell.close()
 
         return stop

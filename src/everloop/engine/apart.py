@@ -1,0 +1,151 @@
+"""Requests that travel apart from the turns: keyed calls, cancellations, and who waits for what.
+
+A turn never waits for the row of a key, which a transaction of a user may hold; and a request about calls
+of others need not wait for a turn. Each kind has a group commit of its own. All of them may be repeated
+without effect, so while the store is away they are asked again until it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from everloop._core.errors import StoreUnavailable
+from everloop._core.records import NewCall
+from everloop.engine import turns
+from everloop.engine.batcher import Batcher
+from everloop.store.protocol import Store
+
+log = logging.getLogger("everloop")
+
+T = TypeVar("T")
+
+#: Requests in one transaction, at most.
+BATCH = 1_000
+
+
+class _Keyed(NamedTuple):
+    call: NewCall
+    sink: turns.Sink
+
+
+class _Cancel(NamedTuple):
+    id: str
+    message: str
+
+
+class Apart:
+    """Sends a session's requests that do not go with its turns.
+
+    Args:
+        store: The session's store.
+        session: Tells the session's number.
+        look: Asks for a turn: an answer may have come.
+    """
+
+    def __init__(self, store: Store, session: Callable[[], int], look: Callable[[], None]) -> None:
+        self._store = store
+        self._session = session
+        self._look = look
+        self._opened = asyncio.Event()
+        self._failure: Exception | None = None
+        self._closing = False
+        self._keyed = Batcher(self._add, most=BATCH, name="keyed")
+        self._cancels = Batcher(self._cancel, most=BATCH, name="cancel")
+        self._waits = Batcher(self._wait, most=BATCH, name="wait")
+
+    def start(self) -> None:
+        """The session is open: send what has gathered."""
+        self._opened.set()
+
+    def fail(self, error: Exception) -> None:
+        """The session could not be opened: refuse what has gathered."""
+        self._failure = error
+        self._opened.set()
+
+    def add(self, call: NewCall, sink: turns.Sink) -> asyncio.Future[None]:
+        """Add a keyed call; the future is done when `sink` knows what became of it."""
+        return self._keyed.ask(_Keyed(call, sink))
+
+    def cancel(self, id_: str, message: str) -> None:
+        """Ask for the end of a call."""
+        # A lone surrogate can be no text of a database.
+        _ = self._cancels.ask(_Cancel(id_, message.encode("utf-8", "backslashreplace").decode()))
+
+    def wait(self, id_: str) -> None:
+        """Ask to be told of the end of a call, also when it has ended."""
+        _ = self._waits.ask(id_)
+
+    async def close(self) -> None:
+        """Send everything, within a bounded time."""
+        self._closing = True
+        for batcher in (self._keyed, self._cancels, self._waits):
+            await batcher.idle()
+
+    # -- flushes; they never raise --------------------------------------------------------------------------
+
+    async def _add(self, items: Sequence[_Keyed]) -> list[None]:
+        try:
+            answers = await self._answer(
+                lambda: self._store.add(self._session(), [item.call for item in items])
+            )
+        except Exception as error:  # noqa: BLE001 - it belongs to who asked
+            if len(items) == 1 or isinstance(error, StoreUnavailable) or self._failure is not None:
+                for item in items:
+                    item.sink.refused(error)
+            else:  # one of them makes it fail: spare its neighbours
+                half = len(items) // 2
+                await self._add(items[:half])
+                await self._add(items[half:])
+        else:
+            # At once, without a step of the loop in between: the next turn may tell the end of a call
+            # that was joined.
+            for item, answer in zip(items, answers, strict=True):
+                item.sink.added(answer)
+            self._look()
+        return [None] * len(items)
+
+    async def _cancel(self, items: Sequence[_Cancel]) -> list[None]:
+        by_message: dict[str, list[str]] = {}
+        for item in items:
+            by_message.setdefault(item.message, []).append(item.id)
+        for message, ids in by_message.items():
+            cancel = partial(self._store.cancel, ids, message)
+            await self._ask(f"{len(ids)} calls could not be cancelled", cancel)
+        return [None] * len(items)
+
+    async def _wait(self, ids: Sequence[str]) -> list[None]:
+        def wait() -> Awaitable[object]:
+            return self._store.wait(self._session(), ids)  # a session that was reaped has a successor
+
+        await self._ask(f"{len(ids)} calls cannot be waited for", wait)
+        return [None] * len(ids)
+
+    async def _ask(self, failing: str, request: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await self._answer(request)
+        except Exception as error:  # noqa: BLE001 - nobody awaits it: it is said
+            log.error("everloop: %s: %s", failing, error)  # noqa: TRY400 - the store's error says it all
+        else:
+            self._look()
+
+    async def _answer(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Ask until the store answers; when the process is ending, for a bounded time."""
+        await self._opened.wait()
+        if self._failure is not None:
+            raise self._failure
+        loop = asyncio.get_running_loop()
+        away_since, pause = 0.0, turns.RETRY_FROM
+        while True:
+            try:
+                return await request()
+            except StoreUnavailable:
+                away_since = away_since or loop.time()
+                if self._closing and loop.time() - away_since > turns.GIVE_UP:
+                    raise
+            pause = min(turns.RETRY_TO, 2 * pause)
+            await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - spreads processes

@@ -22,6 +22,7 @@ from everloop._core.errors import (
     WouldDeadlock,
 )
 from everloop._core.ids import is_id, new_id
+from everloop._core.policy import check_whole
 from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction
@@ -150,11 +151,11 @@ class Client:
         call = self._with(call, options)
         try:
             self.check_wait(call.function.name, only_to_store=True)
+            await self._sessions.current().session.turns.room()
+            task = self.begin(call, owned=False)
         except BaseException:
-            call.close()
+            call.refused()
             raise
-        await self._sessions.current().session.turns.room()
-        task = self.begin(call, owned=False)
         await task.stored()
         return task
 
@@ -350,6 +351,7 @@ class Client:
                 raise OptionError(
                     f"unknown state {each!r}{near_miss(each, list(State))}; the states are {', '.join(State)}"
                 )
+        check_whole("limit", limit, 1)
         session = await self._sessions.opened()
         found = await session.store.find(
             CallFilter(

@@ -62,8 +62,9 @@ class Current:
         _check_number("progress(done)", done)
         if total is not None:
             _check_number("progress(total)", total)
-        if not isinstance(note, str) or not is_unicode(note):
-            raise OptionError(f"`progress(note)` is a text, not {note!r:.100}")
+        text: object = note
+        if not isinstance(text, str) or not is_unicode(text):
+            raise OptionError(f"`progress(note)` is a text, not {text!r:.100}")
         self._attempt.report(done, total, note)
 
 

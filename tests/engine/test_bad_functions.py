@@ -49,8 +49,9 @@ def twice() -> None:
     shop = app()
     shop.task(name="plain")(plain)
 
-    @shop.task(name="plain")
     async def other() -> None: ...
+
+    shop.task(name="plain")(other)
 
 
 GENERATOR = "is a generator: a call has one result. Return a list, or submit a call per item"

@@ -52,7 +52,7 @@ class Keeper:
         self._stall_limit = stall_limit
         self._owner = asyncio.get_running_loop()
         self._owner_thread = threading.get_ident()
-        self._answered = time.monotonic()
+        self._asked_at: float | None = None  # since when the owner's loop owes an answer
         self._reported = False
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,7 +112,11 @@ class Keeper:
 
     def _watch_loop(self) -> None:
         """Ask the owner's loop for an answer; report, and in the end give up, one that gives none."""
-        silent = time.monotonic() - self._answered
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            self._call_owner(self._answer)
+            return
+        silent = time.monotonic() - self._asked_at
         if silent > STALL_REPORT and not self._reported:
             self._reported = True
             frame = sys._current_frames().get(self._owner_thread)  # noqa: SLF001 - documented, if underscored
@@ -124,10 +128,9 @@ class Keeper:
             log.critical("everloop: the event loop has not answered for %.0f s; ending this process", silent)
             faulthandler.dump_traceback(all_threads=True)
             os._exit(70)
-        self._call_owner(self._answer)
 
     def _answer(self) -> None:
-        self._answered = time.monotonic()
+        self._asked_at = None
         self._reported = False
 
     def _call_owner(self, callback: Callable[[], None]) -> None:

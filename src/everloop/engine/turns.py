@@ -215,7 +215,7 @@ class TurnLoop:
 
     async def _idle(self) -> None:
         """Wait for a request, a bell, the next due call, or the poll."""
-        if self._wake.is_set():
+        if self._wake.is_set() or self._closing:
             return
         loop = asyncio.get_running_loop()
         seconds = self._idle_seconds()

@@ -48,7 +48,7 @@ class Doorbell:
         for former in (str(session), f"{_WORKER}{session}"):
             # Of a store that was deleted without its bells: it would be taken for this session's, and dead.
             (self.folder / former).unlink(missing_ok=True)
-        bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        bell = _datagrams()
         bell.bind(str(path))
         self._own.add(name)
 
@@ -92,9 +92,7 @@ class Doorbell:
 
     def _ring(self, name: str) -> None:
         if self._socket is None:
-            self._socket = socket.socket(
-                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-            )
+            self._socket = _datagrams()
         path = self.folder / name
         try:
             self._socket.sendto(b"", str(path))
@@ -113,7 +111,7 @@ class Doorbell:
         return dead
 
     def _refuses(self, path: Path) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             try:
                 probe.connect(str(path))
             except ConnectionRefusedError:
@@ -127,3 +125,9 @@ class Doorbell:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _datagrams() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made

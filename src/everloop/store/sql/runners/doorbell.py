@@ -129,5 +129,5 @@ class Doorbell:
 
 def _datagrams() -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    made.setblocking(False)
+    made.settimeout(0)
     return made

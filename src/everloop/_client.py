@@ -30,7 +30,7 @@ from everloop._options import Options, read_options
 from everloop._sessions import Sessions
 from everloop._task import Task
 from everloop.engine.attempt import CURRENT
-from everloop.engine.closing import loop_is_closing
+from everloop.engine.closing import loop_is_closing, visitor_has_left
 from everloop.engine.session import Session
 from everloop.resources.held import held
 
@@ -310,6 +310,7 @@ class Client:
             policy=old.policy,
             priority=old.priority,
             tags=old.tags,
+            crash_limit=old.crash_limit,
             retry_of=old.id,
         )
         task: Task[Any] = Task(self, session, new.id, old.lane.fn, owned=False, state=State.READY)
@@ -384,8 +385,8 @@ class Client:
         return load_error(stored, raises.values(), task_id=task_id)
 
     def is_closing(self, session: Session) -> bool:
-        """Whether the loop, the app or the terminal ends the waiting, and not a user's cancel."""
-        return session.closing or (loop_is_closing() and not self._interrupt_cancels)
+        """Whether the loop, the app, the terminal or a visitor ends the waiting, and not a user's cancel."""
+        return session.closing or visitor_has_left() or (loop_is_closing() and not self._interrupt_cancels)
 
     # -- inside ---------------------------------------------------------------------------------------------
 

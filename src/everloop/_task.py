@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from datetime import datetime
@@ -195,8 +196,7 @@ class Task(asyncio.Future[R]):
             self._reader.check_wait(self._name)
         if self._owned or self.done():
             return super().__await__()
-        # Cancelling the awaiting side must not reach this future: it only observes.
-        return asyncio.shield(self).__await__()
+        return self._observed().__await__()
 
     __iter__ = __await__
 
@@ -207,6 +207,24 @@ class Task(asyncio.Future[R]):
             self._hold_up(CURRENT.get())
         # asyncio takes None for the context of whoever ends the future; that would be the turn loop's.
         super().add_done_callback(fn, context=copy_context() if context is None else context)
+
+    def _observed(self) -> asyncio.Future[R]:
+        """Return a future with this end and its message, whose own cancellation does not reach this one."""
+        outer: asyncio.Future[R] = self.get_loop().create_future()
+
+        def copy(_: object) -> None:
+            if outer.done():
+                return
+            if self.cancelled():
+                outer.cancel(self._message)
+            elif (error := self.exception()) is not None:
+                outer.set_exception(error)
+            else:
+                outer.set_result(self.result())
+
+        self.add_done_callback(copy)
+        outer.add_done_callback(lambda _: self.remove_done_callback(copy))
+        return outer
 
     def _observe(self) -> None:
         """See to it that the end is told here: somebody waits for it."""
@@ -238,11 +256,13 @@ class Task(asyncio.Future[R]):
 
         As with asyncio's tasks, it ends when the remote end has: the running coroutine gets
         `CancelledError` at its `await` and its `finally` runs. A second `cancel` stops waiting at once.
-        When the loop or the app closes, or the worker drains, only the waiting ends; the call goes on.
+        When the loop or the app closes, or the worker drains, only the waiting ends; the call goes on. So
+        it does when `gather`, or `wait_for` of Python 3.11, gives up on a detached task: this handle is
+        then cancelled, and `app.get_task(id)` gives another.
         """
         if self.done():
             return False
-        if self._cancelling or self._detaches():
+        if self._cancelling or self._detaches() or (not self._owned and _asyncio_asks()):
             return self._cancel_here(msg)
         self._cancelling = True
         self._message = msg
@@ -338,6 +358,12 @@ class Task(asyncio.Future[R]):
         """A detached task may be dropped without being asked: its failure is in the store."""
         if not self._owned:
             self._log_traceback = False
+
+
+def _asyncio_asks() -> bool:
+    """Tell whether asyncio's own code cancels a task that was handed to it, and not the user's."""
+    asker = sys._getframe(2)  # noqa: SLF001 - nothing else tells
+    return asker.f_globals.get("__name__") == "asyncio.tasks"
 
 
 def _refusal(answer: Added, name: str) -> Exception:

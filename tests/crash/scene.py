@@ -42,10 +42,10 @@ class Scene:
         name = f"process{self._started}"
         return self._stack.enter_context(started(*command, folder=self.folder, env=self.env, name=name))
 
-    def worker(self, concurrency: int = 20, grace: float = 0) -> Running:
+    def worker(self, concurrency: int = 20, grace: float = 0, target: str = TARGET) -> Running:
         """Start a worker; it serves soon."""
         options = ("--concurrency", str(concurrency), "--grace", str(grace))
-        return self.program("-m", "everloop", "worker", TARGET, *options)
+        return self.program("-m", "everloop", "worker", target, *options)
 
     # -- the ledger ---------------------------------------------------------------------------------------
 

@@ -19,8 +19,10 @@ from tests.helpers.site import slow_site
 
 FOUNDING = Path(__file__).resolve().parents[2] / "examples" / "founding"
 SECOND = float(os.environ.get("EVERLOOP_TEST_SECOND", "0.2"))
-#: What a program may take beyond its sleeps, in real seconds.
+#: What a program may take beyond its sleeps, in real seconds: too little to sleep in turn instead of at once.
 SLACK = 0.5
+#: A busy machine may be late, but not each time.
+ATTEMPTS = 4
 
 #: Each program, and the seconds that it measures.
 PROGRAMS: dict[str, float | None] = {
@@ -79,26 +81,33 @@ def environment_in(folder: Path, site: str) -> dict[str, str]:
 def test_embedded_a_program_prints_what_its_twin_prints(
     program: str, twins: Callable[[str], Ran], env: dict[str, str], tmp_path: Path
 ) -> None:
-    twin = twins(program)
-    ours = run_program(FOUNDING / f"{program}.py", folder=tmp_path, env=env, name="ours").checked()
+    for attempt in range(ATTEMPTS):
+        ours = run_program(
+            FOUNDING / f"{program}.py", folder=tmp_path, env=env, name=f"ours{attempt}"
+        ).checked()
 
-    assert untimed(ours) == untimed(twin)
-    check_time(program, twin)
-    check_time(program, ours)
-    assert ours.err.count("this process runs its tasks itself") == 1
+        assert untimed(ours) == untimed(twins(program))
+        assert ours.err.count("this process runs its tasks itself") == 1
+        if in_time(program, ours):
+            return
+    pytest.fail(f"late each time: {ours.out}")
 
 
 @every_program
 def test_with_a_worker_of_its_own_too(
     program: str, twins: Callable[[str], Ran], env: dict[str, str], tmp_path: Path
 ) -> None:
-    # One file for the output of both, as if they ran in one terminal.
-    with worker(f"{program}:app", folder=tmp_path, env=env, name="ours"):
-        ours = run_program(FOUNDING / f"{program}.py", folder=tmp_path, env=env, name="ours").checked()
+    for attempt in range(ATTEMPTS):
+        # One file for the output of both, as if they ran in one terminal.
+        name = f"ours{attempt}"
+        with worker(f"{program}:app", folder=tmp_path, env=env, name=name):
+            ours = run_program(FOUNDING / f"{program}.py", folder=tmp_path, env=env, name=name).checked()
 
-    assert untimed(ours) == untimed(twins(program))
-    check_time(program, ours)
-    assert [line for line in ours.err.splitlines() if "worker ready" not in line] == []
+        assert untimed(ours) == untimed(twins(program))
+        assert [line for line in ours.err.splitlines() if "worker ready" not in line] == []
+        if in_time(program, ours):
+            return
+    pytest.fail(f"late each time: {ours.out}")
 
 
 @every_program
@@ -118,14 +127,15 @@ def untimed(ran: Ran) -> list[str]:
     return [re.sub(r"^TIME: [0-9.]+ s$", "TIME", line) for line in ran.lines]
 
 
-def check_time(program: str, ran: Ran) -> None:
-    """Check the time that a program says it took."""
+def in_time(program: str, ran: Ran) -> bool:
+    """Tell whether a program took about as long as it should; never may it take less."""
     seconds = PROGRAMS[program]
     if seconds is None:
-        return
+        return True
     (text,) = re.findall(r"^TIME: ([0-9.]+) s$", ran.out, re.MULTILINE)
     # Printed with two digits, and timers may be early by a clock's tick.
-    assert seconds * SECOND - 0.02 <= float(text) <= seconds * SECOND + SLACK
+    assert float(text) >= seconds * SECOND - 0.02
+    return float(text) <= seconds * SECOND + SLACK
 
 
 def plain(program: ast.Module) -> ast.Module:

@@ -37,8 +37,8 @@ def across(plan: Plan) -> list[Figure]:
                 RELAY,
                 rounds["relay"],
             ),
-            Figure("latency.p95", "p95", rounds["p95"], "ms", RELAY, rounds["relay"]),
-            Figure("latency.wake", "worker CPU per call, woken up for each", rounds["wake"], "us"),
+            Figure("latency.p95", "one call at a time, p95", rounds["p95"], "ms", RELAY, rounds["relay"]),
+            Figure("latency.wake", "worker CPU per call, when it is woken up for each", rounds["wake"], "us"),
         ]
         return figures + _idle(plan, served)
 
@@ -53,7 +53,9 @@ def within(plan: Plan) -> list[Figure]:
             _sample(asking, rounds, n, plan.amount(40, 12))
     return [
         Figure("within", "one call at a time, embedded, p50", rounds["p50"], "ms", RELAY, rounds["relay"]),
-        Figure("within.p95", "p95", rounds["p95"], "ms", RELAY, rounds["relay"]),
+        Figure(
+            "within.p95", "one call at a time, embedded, p95", rounds["p95"], "ms", RELAY, rounds["relay"]
+        ),
     ]
 
 
@@ -72,7 +74,7 @@ def _idle(plan: Plan, served: Running) -> list[Figure]:
         spent, woken = served.cpu - used, served.switches - switches
         rounds.note(share=spent / seconds * 100, wakes=woken / seconds, megabytes=served.megabytes)
     return [
-        Figure("idle", f"CPU of that worker when idle, over {seconds} s", rounds["share"], "%"),
-        Figure("idle.wakes", "how often its threads wake up", rounds["wakes"], "/s"),
-        Figure("idle.memory", "its memory", rounds["megabytes"], "MB"),
+        Figure("idle", f"CPU of a worker that idles, over {seconds} s", rounds["share"], "%"),
+        Figure("idle.wakes", "how often an idle worker's threads wake up", rounds["wakes"], "/s"),
+        Figure("idle.memory", "memory of an idle worker", rounds["megabytes"], "MB"),
     ]

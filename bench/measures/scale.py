@@ -51,7 +51,12 @@ def _beside(plan: Plan, name: str, which: str, request: str, **arguments: float)
             name, f"claims of known calls beside {many}", rounds["full"], "/s", "empty table", rounds["empty"]
         ),
         Figure(
-            f"{name}.memory", "memory of a worker there", memory["full"], "MB", "empty table", memory["empty"]
+            f"{name}.memory",
+            f"memory of a worker beside {many}",
+            memory["full"],
+            "MB",
+            "empty table",
+            memory["empty"],
         ),
     ]
 

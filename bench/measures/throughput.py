@@ -37,7 +37,7 @@ def calls(plan: Plan) -> list[Figure]:
         Figure("calls", how, rounds["rate"], "/s", THROUGH, rounds["through"]),
         Figure(
             "calls.client_cpu",
-            "client CPU per call",
+            "client CPU per call, gather",
             rounds["client"],
             "us",
             "of a plain task",
@@ -45,7 +45,7 @@ def calls(plan: Plan) -> list[Figure]:
         ),
         Figure(
             "calls.worker_cpu",
-            "worker CPU per call",
+            "worker CPU per call, gather",
             rounds["worker"],
             "us",
             "of a plain task",
@@ -80,7 +80,7 @@ def many(plan: Plan) -> list[Figure]:
         Figure("many", "submit_many, then await all", rounds["rate"], "/s", THROUGH, rounds["through"]),
         Figure(
             "many.client_cpu",
-            "client CPU per call",
+            "client CPU per call, submit_many",
             rounds["client"],
             "us",
             "of a plain task",
@@ -88,7 +88,7 @@ def many(plan: Plan) -> list[Figure]:
         ),
         Figure(
             "many.worker_cpu",
-            "worker CPU per call",
+            "worker CPU per call, submit_many",
             rounds["worker"],
             "us",
             "of a plain task",
@@ -117,7 +117,9 @@ def embedded(plan: Plan) -> list[Figure]:
             THROUGH,
             rounds["through"],
         ),
-        Figure("embedded.cpu", "CPU per call", rounds["cpu"], "us", "of a plain task", rounds["task"]),
+        Figure(
+            "embedded.cpu", "CPU per call, embedded", rounds["cpu"], "us", "of a plain task", rounds["task"]
+        ),
     ]
 
 

@@ -23,6 +23,7 @@ from everloop._core.clock import SystemClock
 from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
 from everloop._core.ids import new_id
+from everloop._core.names import class_name, module_name
 from everloop._core.policy import Delay, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
 from everloop._functions import TaskFunction, check_function
@@ -31,7 +32,7 @@ from everloop._options import Options, check_name, check_names, read_options
 from everloop._runner import run_main
 from everloop._sessions import Sessions
 from everloop.engine.attempt import Attempt
-from everloop.engine.executor import Runnable, class_name
+from everloop.engine.executor import Runnable
 from everloop.engine.session import LEASE, Session
 from everloop.resources.database import Database
 from everloop.resources.http import http_resource
@@ -368,11 +369,8 @@ class App(Client):
     def worker_command(self) -> str:
         """Return the command that starts a worker for this app."""
         module = sys.modules.get(self._module)
-        place = self._module
-        if place == "__main__":
-            place = Path(getattr(module, "__file__", None) or "module").stem
         found = [key for key, value in vars(module).items() if value is self] if module else []
-        return f"`everloop worker {place}:{found[0] if found else 'app'}`"
+        return f"`everloop worker {module_name(self._module)}:{found[0] if found else 'app'}`"
 
 
 def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread"]:

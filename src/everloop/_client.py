@@ -22,6 +22,7 @@ from everloop._core.errors import (
     WouldDeadlock,
 )
 from everloop._core.ids import is_id, new_id
+from everloop._core.names import class_name
 from everloop._core.policy import check_whole
 from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
@@ -381,7 +382,9 @@ class Client:
     def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException:
         """Revive a stored exception; only builtins and declared classes come back as themselves."""
         function = self._functions.get(name)
-        raises = self._raises if function is None else self._raises | {_key(c): c for c in function.raises}
+        raises = (
+            self._raises if function is None else self._raises | {class_name(c): c for c in function.raises}
+        )
         return load_error(stored, raises.values(), task_id=task_id)
 
     def is_closing(self, session: Session) -> bool:
@@ -406,10 +409,6 @@ async def _as_async(calls: Iterable[Call[R]] | AsyncIterable[Call[R]]) -> AsyncI
     else:
         for call in calls:
             yield call
-
-
-def _key(cls: type[BaseException]) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _not_found(id_: object) -> TaskNotFound:

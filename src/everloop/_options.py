@@ -16,9 +16,10 @@ import msgspec
 from everloop._core.clock import LAST, instant
 from everloop._core.errors import OptionError
 from everloop._core.ids import is_id
+from everloop._core.names import class_name
 from everloop._core.policy import Delay, Key, Retry, check_delay, check_whole
 from everloop._core.text import is_unicode, near_miss
-from everloop.engine.executor import Policy, RetryRule, class_name
+from everloop.engine.executor import Policy, RetryRule
 
 #: A durable callback: a task function, or a `functools.partial` of one; it gets the finished task last.
 OnDone = Callable[..., Any]

@@ -23,6 +23,7 @@ import msgspec
 from everloop._core.codec import tags
 from everloop._core.codec.refusal import Refused
 from everloop._core.errors import TaskFailed
+from everloop._core.names import module_name
 
 _T = TypeVar("_T")
 _KIB: Final = 1024
@@ -78,10 +79,10 @@ def _record(error: BaseException, caps: Caps, skip: int, depth: int = 0) -> dict
     inner = depth > 0
     record: dict[str, Any] = {
         "type": _clean(str(cls.__qualname__)),
-        "module": _clean(str(cls.__module__)),
+        "module": _clean(module_name(str(cls.__module__))),
         "text": _cut(_text(error), caps.text if not inner else min(caps.text, 4 * _KIB)),
     }
-    if bases := [_clean(f"{base.__module__}:{base.__qualname__}") for base in cls.__mro__[1:-3]]:
+    if bases := [_clean(f"{module_name(base.__module__)}:{base.__qualname__}") for base in cls.__mro__[1:-3]]:
         record["bases"] = bases  # so that a declared base class meets it, too
     if isinstance(error, TaskFailed) and error.type_name and cls.__module__ == "everloop":
         record["type_name"] = _clean(error.type_name)

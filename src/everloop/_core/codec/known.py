@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from everloop._core.names import class_name
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
@@ -75,7 +77,7 @@ class Known:
         if cls not in self.tags:
             tag = f"$:{cls.__qualname__}"
             if tag in self.classes:
-                tag = f"$:{cls.__module__}.{cls.__qualname__}"
+                tag = f"$:{class_name(cls)}"
             self.tags[cls], self.classes[tag] = tag, cls
 
     def checking(self) -> Known:

@@ -19,6 +19,7 @@ from everloop._core.codec.known import NOTHING_KNOWN
 from everloop._core.codec.reading import decode
 from everloop._core.codec.refusal import Refused, short
 from everloop._core.errors import EverloopError, TaskFailed
+from everloop._core.names import module_name
 
 # asyncio gives these a meaning of their own; raised out of an `await`, they would do something else.
 _SPECIAL: Final = (StopIteration, StopAsyncIteration)
@@ -52,7 +53,7 @@ def load_error(data: bytes, raises: Raises = (), *, task_id: str = "") -> TaskFa
         task_id: The id of the call that failed.
     """
     classes = raises.values() if isinstance(raises, Mapping) else raises
-    declared = {(cls.__module__, cls.__qualname__): cls for cls in classes}
+    declared = {(module_name(cls.__module__), cls.__qualname__): cls for cls in classes}
     try:
         return _load(decode(data), declared, task_id)
     except (Refused, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:

@@ -43,8 +43,8 @@ def test_a_url_gets_the_driver_for_asyncio(given: str, used: str) -> None:
         (
             "postgresql+psycopg2://db/shop",
             (
-                "the database URL 'postgresql+psycopg2://db/shop' names no driver for asyncio (psycopg2 would "
-                "block the loop); write postgresql+asyncpg://..."
+                "the database URL 'postgresql+psycopg2://db/shop' names no driver for asyncio (psycopg2 "
+                "would block the loop); write postgresql+asyncpg://..."
             ),
         ),
         ("postgres://db/shop", "the database URL 'postgres://db/shop' names no driver for asyncio; write "),
@@ -62,8 +62,8 @@ def test_a_url_gets_the_driver_for_asyncio(given: str, used: str) -> None:
         (
             "sqlite://",
             (
-                "app.database('sqlite://'): an SQLite database in memory belongs to one connection, so a pool "
-                "cannot share it; give a file, for example app.database('sqlite+aiosqlite:////tmp/test.db')"
+                "app.database('sqlite://'): an SQLite database in memory belongs to one connection, so a "
+                "pool cannot share it; give a file, for example app.database('sqlite+aiosqlite:////tmp/test.db')"
             ),
         ),
         (

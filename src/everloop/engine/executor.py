@@ -13,7 +13,7 @@ import msgspec
 
 from everloop._core.calls import Event
 from everloop._core.codec import dump_error, error_record
-from everloop._core.errors import NotStorable, ResultNotStorable
+from everloop._core.errors import NotStorable, ResultNotStorable, TaskFailed
 from everloop._core.policy import Delay, Retry, check_delay
 from everloop._core.records import Leased, Outcome
 from everloop.engine.attempt import CURRENT, Attempt
@@ -123,7 +123,11 @@ async def execute(function: Runnable, attempt: Attempt, now: Callable[[], int]) 
     Never raises: whatever the body does, also `SystemExit`, is an outcome of the call.
     """
     CURRENT.set(attempt)
-    policy = policy_of(function, attempt.leased)
+    try:
+        policy = policy_of(function, attempt.leased)
+    except msgspec.MsgspecError as error:
+        text = f"the options that were stored with the call cannot be read: {error}"
+        return _outcome(attempt, Event.FAIL, error=error_record(TaskFailed, text))
     timers = _start_timers(attempt, policy, now)
     attempt.began = True
     try:
@@ -172,8 +176,9 @@ def _after_error(
         error = stopped
     elif attempt.stopping == "lost":
         return None
-    if isinstance(error, RetryAfter):
-        return _outcome(attempt, Event.RELEASE, delay=error.delay)
+    put_off = _put_off(attempt, error)
+    if put_off is not None:
+        return _outcome(attempt, Event.RELEASE, delay=put_off)
     if isinstance(error, ResultNotStorable):
         # Its effect has happened: it is not repeated.
         return _outcome(attempt, Event.FAIL, error=error_record(ResultNotStorable, str(error)))
@@ -193,6 +198,15 @@ def _after_stop(attempt: Attempt) -> Outcome | TimeoutError | None:
     if attempt.stopping == "timeout":
         return TimeoutError(attempt.message)
     return _outcome(attempt, Event.CANCEL)
+
+
+def _put_off(attempt: Attempt, error: BaseException) -> int | None:
+    """Return the microseconds after which the call runs again without an attempt more, or None."""
+    if isinstance(error, RetryAfter):
+        return error.delay
+    if attempt.stopping == "shutdown" and not isinstance(error, ResultNotStorable):
+        return 0  # its unwinding failed, which says nothing about its work: a drain costs no attempt
+    return None
 
 
 def _own_frames(error: BaseException) -> int:

@@ -111,6 +111,7 @@ class TurnLoop:
         self._unflushed = 0
         self._unsettled = 0  # outcomes that are not stored yet
         self._running = False
+        self._in_flight = False
         self._most = BATCH  # fewer while an item is looked for that makes turns fail
         self._progress: dict[str, Progress] = {}
         self._wake = asyncio.Event()
@@ -157,8 +158,10 @@ class TurnLoop:
         return self._unflushed
 
     async def settled(self) -> None:
-        """Wait until every outcome is stored, or the store has been away for too long."""
-        while self._running and self._unsettled and not self._away_too_long():
+        """Wait until every outcome is stored and no lease is under way, or the store is away for too long."""
+        if self._in_flight:
+            await self._next_turn()
+        while self._running and (self._unsettled or self._uncertain) and not self._away_too_long():
             self._wake.set()
             await self._next_turn()
 
@@ -241,6 +244,7 @@ class TurnLoop:
     async def _turn(self) -> None:
         batch = self._collect()
         request = self._request(batch)
+        self._in_flight = True
         try:
             answer = await self._store.turn(self._session(), request)
         except asyncio.CancelledError:
@@ -254,6 +258,8 @@ class TurnLoop:
             await self._halve(batch, error)
         else:
             self._answered(batch, answer)
+        finally:
+            self._in_flight = False
         self.turns += 1
 
     def _answered(self, batch: _Batch, answer: TurnAnswer) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from functools import partial
 
 from everloop._core.calls import Event
-from everloop._core.records import Cancel, Lane, Leased, Outcome
+from everloop._core.records import Cancel, Lane, Leased, Outcome, Progress
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable, execute
 from everloop.engine.slots import Slots
@@ -39,6 +40,7 @@ class Worker:
         self._functions = functions
         self._now = now
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.slots = Slots(concurrency)
         self._attempts: dict[str, Attempt] = {}
         self._draining = False
@@ -95,7 +97,7 @@ class Worker:
 
     def _start(self, leased: Leased) -> None:
         attempt = Attempt(leased, self._suspend, self._resume)
-        attempt.on_progress = self._turns.progress
+        attempt.on_progress = self._progress
         self._attempts[leased.id] = attempt
         self.slots.start()
         body = self._run(self._functions[leased.lane], attempt)
@@ -122,6 +124,12 @@ class Worker:
             del self._attempts[attempt.leased.id]
         self._changed.set()
         self._turns.look()
+
+    def _progress(self, progress: Progress) -> None:
+        if threading.get_ident() == self._thread:
+            self._turns.progress(progress)
+        elif not self._loop.is_closed():  # a thread may outlive its call
+            self._loop.call_soon_threadsafe(self._turns.progress, progress)
 
     def _suspend(self) -> None:
         self.slots.suspend()

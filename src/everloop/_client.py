@@ -26,7 +26,7 @@ from everloop._core.names import class_name
 from everloop._core.policy import check_whole
 from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
-from everloop._functions import TaskFunction
+from everloop._functions import TaskFunction, is_keyed
 from everloop._options import Options, read_options
 from everloop._sessions import Sessions
 from everloop._task import Task
@@ -73,7 +73,7 @@ class Client:
         task: Task[R] = Task(self, entry.session, call.id, function.name, owned=owned, state=state)
         entry.session.watch(task, hold=owned)
         self._sessions.asked_for(entry, new.lane)
-        if new.key is None:
+        if not is_keyed(new):
             entry.session.turns.add(new, task)
         else:
             added = entry.session.apart.add(new, task)

@@ -17,7 +17,6 @@ from typing_extensions import Unpack
 from everloop._call import Call
 from everloop._core.codec import Arguments, Payloads, Shape
 from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable
-from everloop._core.ids import new_id
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
 from everloop._options import NOTHING, Options, Settings, read_options
@@ -232,17 +231,14 @@ def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
     bound = function.app.payloads.wrap(
         function.arguments.bind_before_last(args, kwargs), f"the arguments of {function.name}()"
     )
-    s = function.settings
-    return NewCall(
-        id=new_id(),
-        lane=Lane(function.app.name, s.queue or "default", function.name),
-        args=bound,
-        priority=s.priority,
-        crash_limit=CRASHES if s.crashes is None else s.crashes,
-        tags=s.tags or (),
-        after=after,
-        told=False,
-    )
+    call: Call[Any] = Call(function, bound, function._overrides)  # noqa: SLF001 - of our own class
+    call.take()
+    return msgspec.structs.replace(function.new_call(call, None, owned=False, told=False), after=after)
+
+
+def is_keyed(call: NewCall) -> bool:
+    """Tell whether adding this call, with its callbacks, meets a key."""
+    return call.key is not None or any(map(is_keyed, call.callbacks))
 
 
 def check_function(fn: object) -> None:

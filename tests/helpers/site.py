@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,12 +12,17 @@ from aiohttp import web
 
 
 @contextmanager
-def slow_site(second: float = 1.0) -> Iterator[str]:
-    """Serve until the block ends and yield the URL; `GET /2` answers after two of these seconds."""
+def slow_site(second: float = 1.0, answered: Counter[str] | None = None) -> Iterator[str]:
+    """Serve until the block ends and yield the URL; `GET /2` answers after two of these seconds.
+
+    `answered` counts the answers by path and query.
+    """
 
     async def page(request: web.Request) -> web.Response:
         await asyncio.sleep(float(request.match_info["seconds"]) * second)
-        return web.Response(text="slow but sure")
+        if answered is not None:
+            answered[request.path_qs] += 1
+        return web.Response(text="<title>slow but sure</title>", content_type="text/html")
 
     application = web.Application()
     application.router.add_get("/{seconds}", page)

@@ -493,8 +493,10 @@ REFUSED = [
     (
         dict,
         collections.OrderedDict(a=1),
-        f"a `OrderedDict` ({collections.OrderedDict(a=1)!r}) would come back as a plain `dict`; "
-        "annotate it with",
+        (
+            f"a `OrderedDict` ({collections.OrderedDict(a=1)!r}) would come back as a plain `dict`; "
+            "annotate it with"
+        ),
     ),
     (
         Line,

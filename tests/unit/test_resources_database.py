@@ -19,8 +19,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, PendingRollbackError, ResourceClosedError
 from sqlalchemy.exc import TimeoutError as SqlalchemyTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from everloop._core.errors import ClosedError, ConfigError, OptionError, UsageError, WouldDeadlock
 from everloop.resources.database import Database
@@ -407,6 +408,18 @@ async def test_waiting_for_a_connection_is_bounded_and_says_what_to_do(file: Pat
         "no connection of the pool was free within 0.05 s: all 1 are in use. Hold connections for a shorter "
         "time (leave the `async with` block earlier), or give app.database(...) a larger pool_size"
     )
+
+
+async def test_a_pool_of_another_kind_tells_what_it_knows(file: Path) -> None:
+    async with database(file) as db:
+        pool = db._pool()
+        ours = pool.engine
+        for kind, expected in ((NullPool, PoolStatistics()), (AsyncAdaptedQueuePool, PoolStatistics(1, 1))):
+            pool.engine = create_async_engine(f"sqlite+aiosqlite:///{file}", poolclass=kind)
+            async with pool.engine.connect():
+                assert db.statistics() == expected
+            await pool.engine.dispose()
+        pool.engine = ours
 
 
 def test_statistics_before_the_first_use_open_nothing(file: Path) -> None:

@@ -21,8 +21,9 @@ from sqlalchemy import text
 from everloop._core.errors import StoreUnavailable
 from everloop._core.gate import Place, WriteGate, write_gate
 from everloop.resources.database import Database
+from everloop.resources.resource import ResourcePool
 from everloop.resources.sqlite import writes
-from tests.helpers.databases import COUNT, FOR_EVER, INSERT, database, names
+from tests.helpers.databases import COUNT, FOR_EVER, INSERT, TABLE, database, names
 
 
 @pytest.fixture
@@ -350,6 +351,30 @@ async def test_cancelled_at_random_points_nothing_is_half_done_mixed_up_or_kept(
     assert done <= set(stored)
     assert all(stored.count(name) == 2 for name in stored)
     assert 30 < len(done) < 300
+
+
+def test_a_query_that_its_loop_has_abandoned_is_stopped(file: Path) -> None:
+    pool = ResourcePool()
+    db = Database(pool, f"sqlite:///{file}", store_url=str)
+
+    async def query() -> None:
+        async with db.transaction() as conn:
+            await conn.execute(TABLE)
+            loop.call_later(0.05, loop.stop)
+            await conn.execute(FOR_EVER)
+
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(query())
+    loop.run_forever()
+    loop.close()
+    abandoned._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to be abandoned
+    pool._open._drop_closed()
+
+    assert asyncio.run(is_free(file))
+    deadline = time.monotonic() + 5
+    while any(thread.name.startswith("everloop-pool") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 async def test_a_pool_of_one_survives_every_cancellation(file: Path) -> None:

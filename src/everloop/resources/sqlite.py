@@ -217,12 +217,10 @@ class SqliteConnection(aiosqlite.Connection):
             await self._answer(done, interrupt=False)
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """Close from any thread and without a loop, as soon as the thread is done with what it has."""
+        """Close from any thread and without a loop; a statement that runs is interrupted."""
         self._running = False
-        if self._thread.is_alive():
-            self._tx.put_nowait((None, self._give_up))
-        else:  # it ends when it has an answer for a loop that is closed
-            self._give_up()
+        self._tx.put_nowait((None, self._give_up))
+        self._interrupt()
         return None
 
     def _give_up(self) -> object:
@@ -259,7 +257,8 @@ class SqliteConnection(aiosqlite.Connection):
         if not self._running or self._connection is None:
             raise ValueError("no active connection")  # as the driver says it: SQLAlchemy looks for this text
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._tx.put_nowait((done, work))
+        # Not given to the driver, whose thread would end if the loop is closed when it has the answer.
+        self._tx.put_nowait((None, partial(_perform, work, done)))
         return done
 
     async def _answer(self, done: asyncio.Future[Any], *, interrupt: bool) -> Any:
@@ -279,6 +278,26 @@ class SqliteConnection(aiosqlite.Connection):
     def _interrupt(self) -> None:
         if self._connection is not None:
             self._connection.interrupt()
+
+
+def _perform(work: Callable[[], object], done: asyncio.Future[Any]) -> object:
+    """Run `work` in the thread of a connection, and tell the loop."""
+    answer: object = None
+    failure: BaseException | None = None
+    try:
+        answer = work()
+    except BaseException as error:  # noqa: BLE001 - raised to who waits
+        failure = error
+
+    def tell() -> None:
+        if failure is None:
+            done.set_result(answer)
+        else:
+            done.set_exception(failure)
+
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        done.get_loop().call_soon_threadsafe(tell)
+    return answer
 
 
 class _Connection(sqlite3.Connection):

@@ -96,6 +96,11 @@ def environment(changes: Mapping[str, str] = {}) -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **changes}
 
 
+def importing_from(folder: Path) -> dict[str, str]:
+    """Return the change of the environment by which modules of this folder are found, too."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(folder)]))}
+
+
 @contextmanager
 def started(
     *command: str | Path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from everloop import Task
 from tests.helpers.crew import Crew, until
-from tests.helpers.processes import Ran, Running, command, started, worker
+from tests.helpers.processes import Ran, Running, command, importing_from, started, worker
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "tests.helpers.crew:app"
@@ -47,7 +46,7 @@ class Stage:
             "EVERLOOP_STORE": self.crew.app.store_url,
             "CREW_LOG": str(self.crew.log.path),
             "CREW_SETTINGS": json.dumps(self.settings),
-            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),
+            **importing_from(ROOT),
         }
 
     def worker(self, *queues: str, name: str = "worker", grace: float = 0) -> AbstractContextManager[Running]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import run_program, started, worker
+from tests.helpers.processes import importing_from, run_program, started, worker
 from tests.helpers.site import slow_site
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -52,8 +52,7 @@ def test_its_callbacks_run_without_the_program_that_asked_for_them(tmp_path: Pat
     )
     run_program("submitting.py", folder=tmp_path).checked()
 
-    env = {"PYTHONPATH": str(EXAMPLES)}
-    with worker("pipeline:app", folder=tmp_path, env=env) as serving:
+    with worker("pipeline:app", folder=tmp_path, env=importing_from(EXAMPLES)) as serving:
         for line in ("monday: 5 pieces booked", "tuesday: 5 pieces booked", "wednesday: nothing booked"):
             serving.until(line)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import Ran, run_program, worker
+from tests.helpers.processes import Ran, importing_from, run_program, worker
 from tests.helpers.site import slow_site
 
 FOUNDING = Path(__file__).resolve().parents[2] / "examples" / "founding"
@@ -73,7 +73,7 @@ def environment_in(folder: Path, site: str) -> dict[str, str]:
         "EVERLOOP_STORE": f"sqlite:///{folder}/store.db",
         # `asyncio.get_event_loop()` without a loop is what program 1 shows.
         "PYTHONWARNINGS": "error,ignore::DeprecationWarning:__main__",
-        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(FOUNDING)])),
+        **importing_from(FOUNDING),
     }
 
 

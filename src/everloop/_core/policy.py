@@ -15,6 +15,9 @@ Delay = float | timedelta
 
 #: How often a call's workers may die with it before it is failed.
 CRASHES = 5
+#: After so many crashes a call is a suspect: a worker runs one of them at a time, so that it takes no
+#: neighbours with it.
+SUSPECT = 2
 #: Longest delay that is accepted: ten years, in seconds.
 LONGEST = 10 * 366 * 86_400
 

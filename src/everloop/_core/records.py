@@ -170,6 +170,7 @@ class Turn(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     Attributes:
         room: How many calls it can take.
         roots: Whether it takes any call; False for only those that a suspended parent may wait for.
+        suspects: Whether it takes a call whose workers have died with it twice or more; at most one.
         holding: When given, whatever the session holds beyond these ids (and what this turn settles)
             is released: the answer of an earlier turn, with leases in it, was lost.
     """
@@ -180,6 +181,7 @@ class Turn(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     room: int = 0
     lanes: tuple[Lane, ...] = ()
     roots: bool = True
+    suspects: bool = True
     holding: tuple[str, ...] | None = None
 
 

@@ -68,6 +68,8 @@ class Taker(Protocol):
     @property
     def takes_roots(self) -> bool: ...
     @property
+    def takes_suspects(self) -> bool: ...
+    @property
     def lanes(self) -> tuple[Lane, ...]: ...
     @property
     def holding(self) -> tuple[str, ...]: ...
@@ -310,6 +312,7 @@ class TurnLoop:
             room=taker.room if taker and self._most == BATCH else 0,
             lanes=taker.lanes if taker else (),
             roots=taker.takes_roots if taker else True,
+            suspects=taker.takes_suspects if taker else False,
             holding=holding,
         )
 

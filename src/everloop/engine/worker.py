@@ -10,6 +10,7 @@ from contextvars import Context
 from functools import partial
 
 from everloop._core.calls import Event
+from everloop._core.policy import SUSPECT
 from everloop._core.records import Cancel, Lane, Leased, Outcome, Progress
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable, execute
@@ -43,6 +44,7 @@ class Worker:
         self._thread = threading.get_ident()
         self.slots = Slots(concurrency)
         self._attempts: dict[str, Attempt] = {}
+        self._suspects: set[Attempt] = set()
         self._draining = False
         self._hurried = False
         self._changed = asyncio.Event()
@@ -57,6 +59,11 @@ class Worker:
     @property
     def takes_roots(self) -> bool:
         return self.slots.takes_roots
+
+    @property
+    def takes_suspects(self) -> bool:
+        # One that awaits its children does not run; its children may be suspects, too.
+        return all(attempt.suspended for attempt in self._suspects)
 
     @property
     def holding(self) -> tuple[str, ...]:
@@ -99,6 +106,8 @@ class Worker:
         attempt = Attempt(leased, self._suspend, self._resume)
         attempt.on_progress = self._progress
         self._attempts[leased.id] = attempt
+        if leased.crashes >= SUSPECT:
+            self._suspects.add(attempt)
         self.slots.start()
         body = self._run(self._functions[leased.lane], attempt)
         attempt.task = self._loop.create_task(body, name=f"{leased.lane.fn} {leased.id}", context=Context())
@@ -119,6 +128,7 @@ class Worker:
     def _free(self, attempt: Attempt) -> None:
         attempt.end()
         self.slots.end()
+        self._suspects.discard(attempt)
         held = self._attempts.get(attempt.leased.id)
         if held is attempt:
             del self._attempts[attempt.leased.id]

@@ -25,6 +25,7 @@ from everloop._core.calls import Event, State, step
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.codec import error_record
 from everloop._core.errors import StoreError, TaskCrashed, TaskExpired
+from everloop._core.policy import SUSPECT
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -410,10 +411,13 @@ class MemoryStore:
             row for row in self._tables.live.values() if row.state is State.READY and row.new.lane in lanes
         ]
         fit = sorted((row for row in fit if turn.roots or row.depth), key=lambda row: row.order)
-        for row in fit[: turn.room]:
+        suspects = [row for row in fit if row.crashes >= SUSPECT]
+        left_out = suspects[int(turn.suspects) :]
+        taken = [row for row in fit if row not in left_out][: turn.room]
+        for row in taken:
             row.state, row.session, row.started = step(row.state, Event.LEASE), session, now
             row.fence += 1
-        return [row.leased() for row in fit[: turn.room]]
+        return [row.leased() for row in taken]
 
     # -- telling ----------------------------------------------------------------------------------
 

@@ -111,7 +111,8 @@ class Store(Protocol):
           judged together; what their ends lead to comes after. Repeating a settlement answers False.
         * *lease*: at most `room` ready calls of `lanes`, by priority, then the root's due time and
           submission, then deepest first. Two sessions never receive the same call, and one that was
-          reaped receives none. When lanes are named, calls of any lane that expired are ended first,
+          reaped receives none. Of the suspects (two crashes or more) only the first is leased, and none
+          when the turn takes none. When lanes are named, calls of any lane that expired are ended first,
           scheduled ones whose time has come are ready, and `next_due` is answered.
         * *inbox*: ends and cancellations for this session, each handed out once.
 

@@ -70,7 +70,7 @@ class Ledger:
         self.work: TaskFunction[[int], int] = app.task(work)
         self.hold: TaskFunction[[int, str], int] = app.task(hold)
         self.stay: TaskFunction[[int, str], int] = app.task(stay)
-        self.die: TaskFunction[[int], int] = app.task(crashes=1)(die)
+        self.die: TaskFunction[[int], int] = app.task(crashes=4)(die)
 
         @app.task
         async def tree(leaves: int, gate: str) -> int:

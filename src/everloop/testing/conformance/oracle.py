@@ -222,6 +222,9 @@ class Oracle:
         line.sort(key=lambda life: self._root(life).number)
         line.sort(key=self._place)
         line.sort(key=self.priority, reverse=True)
+        suspects = [life for life in line if life.now.crashes >= 2]
+        for life in suspects[1 if turn.suspects else 0 :]:
+            line.remove(life)
         taken = line[: max(turn.room, 0)]
         for life in taken:
             life.add("leased", at, session)

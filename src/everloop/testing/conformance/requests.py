@@ -118,6 +118,7 @@ class Requests:
             room=self.random.choice((0, 1, 2, 10)),
             lanes=self.lanes(),
             roots=draw() < 0.85,
+            suspects=draw() < 0.6,
         )
 
     def outcomes(self) -> list[Outcome]:

@@ -85,7 +85,7 @@ class Walker:
 
     async def finish(self) -> None:
         """End all that is left: when nothing fails any more, every call reaches its end."""
-        for _ in range(100):
+        for _ in range(1_000):
             if all(call.state.final for call in self.both.calls.values()):
                 break
             self.both.clock.advance(LEASE / SECOND)

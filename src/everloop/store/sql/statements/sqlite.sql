@@ -164,27 +164,37 @@ WHERE seq IN (SELECT seq FROM ever_calls WHERE state = 'scheduled' AND due <= :n
 SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session FROM ever_calls
 WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready') AND expires <= :now LIMIT 5000
 
--- name: lease_pick -> seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
-SELECT c.seq, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+-- name: lease_pick -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
        -c.priority AS priority, c.after, c.due, p.created
 FROM json_each(:lanes) AS l
 JOIN ever_calls AS c ON c.seq IN (
-    SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL
+    SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL AND crashes < 2
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
 JOIN ever_payloads AS p ON p.seq = c.seq
 WHERE EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
 
--- name: lease_pick_children -> seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
-SELECT c.seq, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+-- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
        -c.priority AS priority, c.after, c.due, p.created
 FROM json_each(:lanes) AS l
 JOIN ever_calls AS c ON c.seq IN (
-    SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL AND depth > 0
+    SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL AND crashes < 2 AND depth > 0
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
 JOIN ever_payloads AS p ON p.seq = c.seq
 WHERE EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
+
+-- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM ever_calls AS c
+JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE c.state = 'ready' AND c.gate IS NULL AND c.crashes >= 2 AND c.depth >= :depth
+  AND c.lane IN (SELECT value FROM json_each(:lanes))
+  AND EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
+ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT 1
 
 -- name: lease_take
 UPDATE ever_calls SET state = 'leased', session = :session, fence = fence + 1, started = :now

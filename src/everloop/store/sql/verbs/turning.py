@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from everloop._core.calls import State
 from everloop._core.records import Cancel, Ended, Leased, Turn, TurnAnswer
 from everloop.store.sql.verbs.adding import add
@@ -62,6 +64,13 @@ def _lease(scope: Scope, request: Turn) -> Verb[list[Leased]]:
     pick = "lease_pick" if request.roots else "lease_pick_children"
     lanes = list({scope.lanes[lane] for lane in request.lanes})
     rows = yield Statement(pick, {"lanes": lanes, "room": request.room, "session": scope.session})
+    if request.suspects:
+        depth = 0 if request.roots else 1
+        found = yield Statement(
+            "lease_pick_suspect", {"lanes": lanes, "depth": depth, "session": scope.session}
+        )
+        if found:
+            rows = sorted([*rows, *found], key=_place)[: request.room]
     if not rows:
         return []
     yield Statement(
@@ -70,8 +79,14 @@ def _lease(scope: Scope, request: Turn) -> Verb[list[Leased]]:
     names = scope.names
     return [
         Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
-        for _, id_, fence, lane, args, policy, *rest in rows
+        for _, _, _, id_, fence, lane, args, policy, *rest in rows
     ]
+
+
+def _place(row: list[Any]) -> tuple[int, int, int, int, int]:
+    """Return what the calls of a turn are ordered by, as the statements do."""
+    seq, place, root, *_, depth, priority, _after, _due, _created = row
+    return -priority, place, root, -depth, seq
 
 
 def _take_inbox(scope: Scope, ended: list[Ended], cancels: list[Cancel]) -> Verb[bool]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from everloop._core.calls import Event, State
-from everloop._core.records import Outcome, Turn
+from everloop._core.records import Lane, Outcome, Turn
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import holds, same
-from everloop.testing.conformance.scene import SECOND, Scene
+from everloop.testing.conformance.scene import APP, SECOND, Scene
 
 
 @case
@@ -38,6 +40,30 @@ async def a_call_that_crashed_more_often_than_its_limit_fails(scene: Scene) -> N
     holds(seen.error is not None and b"TaskCrashed" in seen.error, "the error says TaskCrashed")
     (ended,) = (await scene.inbox(client)).ended
     same((ended.state, ended.error), (State.FAILED, seen.error))
+
+
+@case
+async def of_the_calls_that_crashed_twice_one_is_leased_at_a_time(scene: Scene) -> None:
+    labels = [f"suspect {n}" for n in range(3)]
+    for label in labels:
+        await scene.put(label, "work", priority=1)
+    for _ in range(2):
+        dying = await scene.session()
+        same(len(await scene.lease(dying, "work")), 3, "leases with fewer crashes")
+        await scene.crash(dying)
+    await scene.put("before", "work", priority=2)
+    await scene.put("behind", "work")
+    session = await scene.session()
+    turn = Turn(room=10, lanes=(Lane(APP, "default", "work"),), suspects=False)
+    leased = (await scene.store.turn(session, turn)).leased
+    same([lease.id for lease in leased], scene.ids("before", "behind"), "a turn that takes no suspects")
+    await scene.store.close_session(session)
+    session = await scene.session()
+    turn = msgspec.structs.replace(turn, suspects=True)
+    leased = (await scene.store.turn(session, turn)).leased
+    same([lease.id for lease in leased], scene.ids("before", labels[0], "behind"), "one, in its place")
+    leased = (await scene.store.turn(session, turn)).leased
+    same([lease.id for lease in leased], [scene.id(labels[1])], "the next one in the next turn")
 
 
 @case

@@ -49,9 +49,12 @@ CREATE TABLE ever_calls (
 );
 CREATE UNIQUE INDEX ever_calls_id ON ever_calls (id);
 CREATE INDEX ever_calls_ready ON ever_calls (lane, priority, place, root, depth DESC, seq)
-    WHERE state = 'ready' AND gate IS NULL;
+    WHERE state = 'ready' AND gate IS NULL AND crashes < 2;
 CREATE INDEX ever_calls_ready_child ON ever_calls (lane, priority, place, root, depth DESC, seq)
-    WHERE state = 'ready' AND gate IS NULL AND depth > 0;
+    WHERE state = 'ready' AND gate IS NULL AND crashes < 2 AND depth > 0;
+-- Suspects: their workers died with them twice. Kept apart, so that many of them stand in nobody's way.
+CREATE INDEX ever_calls_suspect ON ever_calls (priority, place, root, depth DESC, seq)
+    WHERE state = 'ready' AND gate IS NULL AND crashes >= 2;
 CREATE INDEX ever_calls_due ON ever_calls (due) WHERE state = 'scheduled';
 CREATE INDEX ever_calls_expires ON ever_calls (expires)
     WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready');

@@ -14,6 +14,7 @@ import msgspec
 from everloop._core.calls import Event
 from everloop._core.codec import dump_error, error_record
 from everloop._core.errors import NotStorable, ResultNotStorable, TaskFailed
+from everloop._core.names import class_name
 from everloop._core.policy import Delay, Retry, check_delay
 from everloop._core.records import Leased, Outcome
 from everloop.engine.attempt import CURRENT, Attempt
@@ -81,11 +82,6 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
             self.timeout if self.timeout is not None else base.timeout,
             self.total_timeout if self.total_timeout is not None else base.total_timeout,
         )
-
-
-def class_name(cls: type) -> str:
-    """Return the name by which an exception class travels."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 class Runnable(Protocol):
@@ -243,7 +239,6 @@ __all__: Sequence[str] = (
     "RetryAfter",
     "RetryRule",
     "Runnable",
-    "class_name",
     "execute",
     "policy_of",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import aiosqlite
 import pytest
 
 from everloop._core.errors import ConfigError, MissingDependency
@@ -132,6 +133,19 @@ async def test_a_driver_that_is_not_installed_is_told_at_the_first_use(
     assert str(caught.value) == (
         "the database URL 'postgresql+asyncpg://ada:***@db/shop' needs the package 'asyncpg': "
         "pip install asyncpg"
+    )
+    await pool.aclose()
+
+
+async def test_an_aiosqlite_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:
+    monkeypatch.delattr(aiosqlite.Connection, "stop")
+    monkeypatch.setattr(aiosqlite, "__version__", "0.21.0")
+    pool = ResourcePool()
+
+    with pytest.raises(MissingDependency) as caught:
+        _ = Database(pool, "sqlite:///shop.db", store_url=str).engine
+    assert str(caught.value) == (
+        'app.database() needs aiosqlite 0.22.1 or newer, not 0.21.0: pip install "aiosqlite>=0.22.1"'
     )
     await pool.aclose()
 

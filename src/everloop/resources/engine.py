@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
@@ -95,6 +96,11 @@ class Pool:
             raise OptionError(
                 f"app.database() makes the connections to SQLite itself: {', '.join(refused)} cannot be "
                 "given. An engine of your own fits into a resource: @app.resource async def engine(): ..."
+            )
+        if "stop" not in vars(aiosqlite.Connection):
+            raise MissingDependency(
+                f"app.database() needs aiosqlite 0.22.1 or newer, not {aiosqlite.__version__}: "
+                'pip install "aiosqlite>=0.22.1"'
             )
         patience = float(options.get("pool_timeout", POOL_TIMEOUT))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ class ConnectionScope(Scope):
         return self._by_hand is not None and _connection.get_transaction() is self._by_hand
 
 
-class WriteScope(Scope):
+class WriteScope(Scope, ABC):
     """A scope with one transaction, committed at the end of the block or rolled back.
 
     Attributes:
@@ -124,9 +125,9 @@ class WriteScope(Scope):
         self.after_commit: Callable[[], None] | None = None
 
     @property
+    @abstractmethod
     def is_open(self) -> bool:
         """Whether the transaction has begun, so that there will be something to commit."""
-        raise NotImplementedError
 
     async def _commit(self, commit: Callable[[], Any]) -> None:
         # From here to the end: a commit whose outcome nobody has seen would be repeated for nothing.

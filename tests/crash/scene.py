@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -83,5 +84,8 @@ class Scene:
 
     async def kill(self, worker: Running) -> set[str]:
         """Kill a worker and return the calls that were leased then."""
+        worker.signal(signal.SIGSTOP)  # first: a dead one's calls are taken over while we look
+        os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        leased = await self.running()
         worker.kill()
-        return await self.running()
+        return leased

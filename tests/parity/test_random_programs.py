@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from everloop import App
-from tests.helpers.random_programs import Expected, Interpreter, Node, grow
+from tests.helpers.processes import importing_from, worker
+from tests.helpers.random_app import Body, make_body
+from tests.helpers.random_programs import Expected, Node, grow
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Programs that depend on no chance.
 SEEDS = (
@@ -39,35 +45,62 @@ def programs() -> dict[int, tuple[Node, Expected]]:
     return {seed: (made[seed], each) for seed, each in expected.items() if each.lines is not None}
 
 
+Run = Callable[[dict[int, Node], Path, float], Coroutine[Any, Any, None]]
+
+
+async def in_memory(programs: dict[int, Node], folder: Path, unit: float) -> None:
+    await with_embedded_worker(App("random", "memory://"), programs, folder, unit)
+
+
+async def on_sqlite(programs: dict[int, Node], folder: Path, unit: float) -> None:
+    await with_embedded_worker(App("random", f"sqlite:///{folder}/store.db"), programs, folder, unit)
+
+
+async def with_embedded_worker(app: App, programs: dict[int, Node], folder: Path, unit: float) -> None:
+    body = make_body(app, folder, unit)
+    async with app.worker(concurrency=1_000):
+        await run_all(body, programs)
+
+
+async def in_two_workers(programs: dict[int, Node], folder: Path, unit: float) -> None:
+    """Run the bodies in two other processes: a child is often not where its parent is."""
+    app = App("random", f"sqlite:///{folder}/store.db")
+    body = make_body(app, folder, unit)
+    env = importing_from(ROOT) | {
+        "EVERLOOP_STORE": app.store_url,
+        "RANDOM_FOLDER": str(folder),
+        "RANDOM_UNIT": str(unit),
+    }
+    target, options = "tests.helpers.random_app:app", ("--concurrency", "500")
+    with (
+        worker(target, *options, folder=folder, env=env, name="one"),
+        worker(target, *options, folder=folder, env=env, name="two"),
+    ):
+        async with app:
+            await run_all(body, programs)
+
+
+async def run_all(body: Body, programs: dict[int, Node]) -> None:
+    await asyncio.gather(*(body(seed, node) for seed, node in programs.items()), return_exceptions=True)
+
+
 @pytest.mark.both_loops
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("run", [in_memory, on_sqlite, in_two_workers], ids=lambda run: run.__name__)
 async def test_calls_do_what_coroutines_do(
-    store: str, programs: dict[int, tuple[Node, Expected]], tmp_path: Path
+    run: Run, programs: dict[int, tuple[Node, Expected]], tmp_path: Path
 ) -> None:
     assert len(programs) > 0.9 * len(SEEDS)
-    app = App("random", "memory://" if store == "memory" else f"sqlite:///{tmp_path}/store.db")
     wrong: dict[int, str] = {}
     for unit in UNITS:
+        folder = tmp_path / f"at {unit}"
+        folder.mkdir()
         again = {seed: programs[seed] for seed in wrong or programs}
-        traces = await run(app, {seed: program for seed, (program, _) in again.items()}, unit)
+        await run({seed: program for seed, (program, _) in again.items()}, folder, unit)
+        traces = {seed: (folder / f"{seed}.trace").read_text(encoding="utf-8").splitlines() for seed in again}
         wrong = {
             seed: said for seed, (_, expected) in again.items() if (said := expected.refuse(traces[seed]))
         }
         if not wrong:
             return
-
     first, said = next(iter(wrong.items()))
     pytest.fail(f"seeds {sorted(wrong)}; of {first}:\n{said}\n" + "\n".join(traces[first]))
-
-
-async def run(app: App, programs: dict[int, Node], unit: float) -> dict[int, list[str]]:
-    """Run all of them at once over calls, and return what they noted."""
-    traces: dict[int, list[str]] = {seed: [] for seed in programs}
-
-    @app.task(name=f"body at {unit}")
-    async def body(seed: int, node: Node) -> str:
-        return await Interpreter(lambda child: body(seed, child), traces[seed].append, unit).run(node)
-
-    async with app.worker(concurrency=1_000):
-        await asyncio.gather(*(body(seed, node) for seed, node in programs.items()), return_exceptions=True)
-    return traces

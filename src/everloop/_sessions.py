@@ -81,6 +81,7 @@ class Sessions:
         self._pid = os.getpid()
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenSession] = WeakKeyDictionary()
         self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        atexit.register(self._finish_all)
 
     # -- finding --------------------------------------------------------------------------------------------
 
@@ -179,7 +180,6 @@ class Sessions:
         """
         entry.until_loop_ends = self._until_loop_ends(entry)
         entry.ready.add_done_callback(lambda _: entry.checks.add(loop.create_task(self._arm(entry))))
-        atexit.register(self._finish, loop, entry)
         close = loop.close
 
         def close_after_us() -> None:
@@ -197,6 +197,11 @@ class Sessions:
             yield
         finally:
             await self._close(entry)
+
+    def _finish_all(self) -> None:
+        for loop, entry in list(self._open.items()):
+            if entry.automatic:
+                self._finish(loop, entry)
 
     def _finish(self, loop: asyncio.AbstractEventLoop, entry: OpenSession) -> None:
         if os.getpid() == self._pid and not entry.closing and not loop.is_closed() and not loop.is_running():

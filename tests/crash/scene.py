@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from everloop.store.url import sqlite_path
 from tests.crash.programs.ledger import Ledger
 from tests.helpers.processes import Running, started
 
@@ -84,8 +86,32 @@ class Scene:
 
     async def kill(self, worker: Running) -> set[str]:
         """Kill a worker and return the calls that were leased then."""
-        worker.signal(signal.SIGSTOP)  # first: a dead one's calls are taken over while we look
-        os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        _stop(worker)  # first: a dead one's calls are taken over while we look
         leased = await self.running()
         worker.kill()
         return leased
+
+    async def stop(self, worker: Running) -> None:
+        """Stop a worker between two of its transactions: within one it holds the file for everybody."""
+        async with asyncio.timeout(LIMIT_S):
+            _stop(worker)
+            while not self._can_write():
+                worker.signal(signal.SIGCONT)
+                await asyncio.sleep(0.005)
+                _stop(worker)
+
+    def _can_write(self) -> bool:
+        connection = sqlite3.connect(sqlite_path(self.store), timeout=0, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            connection.close()
+        return True
+
+
+def _stop(worker: Running) -> None:
+    worker.signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)

@@ -77,7 +77,7 @@ async def test_the_late_outcomes_of_a_stopped_worker_are_refused_and_its_success
     zombie = scene.worker(concurrency=10)
     tasks = [await scene.app.submit(scene.ledger.hold(n, str(scene.gate))) for n in range(10)]
     await scene.noted("begin", 10)
-    zombie.signal(signal.SIGSTOP)
+    await scene.stop(zombie)
 
     successor = scene.worker(concurrency=10)
     await scene.noted("begin", 20)  # the lease has passed, and the calls went to the other
@@ -104,7 +104,7 @@ async def test_outcomes_that_a_stopped_worker_has_ready_are_refused(scene: Scene
     zombie = scene.worker(concurrency=10)
     tasks = [await scene.app.submit(scene.ledger.hold(n, str(scene.gate))) for n in range(10)]
     await scene.noted("begin", 10)
-    zombie.signal(signal.SIGSTOP)
+    await scene.stop(zombie)
     successor = scene.worker(concurrency=10)
     await scene.noted("begin", 20)
     scene.gate.touch()

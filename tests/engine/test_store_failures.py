@@ -188,20 +188,22 @@ async def test_a_full_disk_is_waited_out(app: App) -> None:
     async def size(text: str) -> int:
         return len(text)
 
-    def limit(pages: int) -> None:
+    async def limit(pages: int) -> None:
         store = app._sessions.current().session.store
         assert isinstance(store, SqliteStore) and store._hot is not None
-        store._hot._connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[union-attr]  # open
+        # In the connection's own thread: from another one, a statement that succeeds may hide the error of
+        # one that fails at the same time.
+        await store._hot.call(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchall())
 
     async with app.worker():
         assert await size("small") == 5
-        limit(1)  # as many as there are
+        await limit(1)  # as many as there are
         waiting = asyncio.ensure_future(size("x" * 900_000))
         loop = app._sessions.current().session.turns
         seen = loop.turns
         await until(lambda: loop.turns >= seen + 3)
         assert not waiting.done()
-        limit(1 << 30)
+        await limit(1 << 30)
         assert await waiting == 900_000
 
 

@@ -82,6 +82,8 @@ class TaskFunction(Generic[P, R]):
         self.arguments = Arguments(fn, injected=tuple(self.injected))
         self._overrides = NOTHING
         self._lane = Lane(app.name, settings.queue or "default", name)
+        self._plain = _is_plain(settings)
+        self._arguments_of = f"the arguments of {name}()"
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
 
@@ -92,7 +94,7 @@ class TaskFunction(Generic[P, R]):
             ArgumentError: They do not fit the signature.
             NotStorable: One would not come back equal, or they are larger than 1 MiB.
         """
-        bound = self.app.payloads.wrap(self.arguments.bind(args, kwargs), f"the arguments of {self.name}()")
+        bound = self.app.payloads.wrap(self.arguments.bind(args, kwargs), self._arguments_of)
         return Call(self, bound, self._overrides)
 
     @property
@@ -138,7 +140,7 @@ class TaskFunction(Generic[P, R]):
     def new_call(self, call: Call[Any], parent: Attempt | None, *, owned: bool, told: bool = True) -> NewCall:
         """Return the record that adds `call`."""
         overrides = call.overrides
-        if overrides is NOTHING and parent is None and self._is_plain:
+        if overrides is NOTHING and parent is None and self._plain:
             return NewCall(
                 id=call.id, lane=self._lane, args=call.args, priority=self.settings.priority, told=told
             )
@@ -162,11 +164,6 @@ class TaskFunction(Generic[P, R]):
             callbacks=tuple(callback_call(cb, call.id) for cb in s.on_done or ()),
             told=told,
         )
-
-    @property
-    def _is_plain(self) -> bool:
-        s = self.settings
-        return not (s.due or s.delay or s.expires or s.crashes is not None or s.key or s.tags or s.on_done)
 
     # -- running ------------------------------------------------------------------------------------------
 
@@ -194,6 +191,10 @@ class TaskFunction(Generic[P, R]):
             result: R = await self.fn(*args, **kwargs)
             return result
         return await _in_thread(self.app.threads, partial(self.fn, *args, **kwargs))
+
+
+def _is_plain(s: Settings) -> bool:
+    return not (s.due or s.delay or s.expires or s.crashes is not None or s.key or s.tags or s.on_done)
 
 
 async def _in_thread(threads: Executor, work: Callable[[], R]) -> R:

@@ -34,6 +34,9 @@ class OpenSession:
     def __init__(self, session: Session, *, automatic: bool) -> None:
         self.session = session
         self.automatic = automatic
+        self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        self.opened = False
         self.depth = 0
         self.workers = 0
         self.closing = False
@@ -48,6 +51,7 @@ class OpenSession:
         try:
             await self.session.store.open()
             await self.session.open()
+            self.opened = True
         except Exception as error:
             self.session.fail(error)
             raise
@@ -80,6 +84,7 @@ class Sessions:
         self._embed = embed
         self._pid = os.getpid()
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenSession] = WeakKeyDictionary()
+        self._latest: OpenSession | None = None
         self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         atexit.register(self._finish_all)
 
@@ -91,11 +96,20 @@ class Sessions:
         Raises:
             ClosedError: It is being closed.
         """
+        latest = self._latest
+        loop = asyncio.get_running_loop()
+        if (
+            latest is not None
+            and latest.loop is loop
+            and latest.opened
+            and not latest.closing
+            and latest.pid == os.getpid()
+        ):
+            return latest  # every call passes here
         if os.getpid() != self._pid:
             # A fork: the parent's threads and connections are not ours to use or to close.
             self._pid = os.getpid()
             self._open = WeakKeyDictionary()
-        loop = asyncio.get_running_loop()
         entry = self._open.get(loop)
         if entry is None and automatic and loop in self._closed:
             raise ClosedError(
@@ -110,6 +124,7 @@ class Sessions:
                 self._end_with_loop(entry, loop)
         elif entry.closing:
             raise ClosedError("the app is being closed: its `async with` block, or its loop, is ending")
+        self._latest = entry
         return entry
 
     async def opened(self) -> Session:
@@ -168,6 +183,8 @@ class Sessions:
             loop = asyncio.get_running_loop()
             if self._open.get(loop) is entry:
                 del self._open[loop]
+            if self._latest is entry:
+                self._latest = None
             self._closed.add(loop)
 
     # -- ending with the loop -------------------------------------------------------------------------------

@@ -193,7 +193,9 @@ async def test_a_full_disk_is_waited_out(app: App) -> None:
         assert isinstance(store, SqliteStore) and store._hot is not None
         # In the connection's own thread: from another one, a statement that succeeds may hide the error of
         # one that fails at the same time.
-        await store._hot.call(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+        await store._hot.call(
+            lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+        )
 
     async with app.worker():
         assert await size("small") == 5

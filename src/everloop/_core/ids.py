@@ -14,13 +14,16 @@ _SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}
 # two processes never share the random part.
 _random: str
 _counter: count[int]
+#: What the ids of one millisecond share: the millisecond, the counter's upper part, and the text.
+_prefix: tuple[int, int, str]
 
 
 def _reseed() -> None:
-    global _random, _counter  # noqa: PLW0603 - per process, by design
+    global _random, _counter, _prefix  # noqa: PLW0603 - per process, by design
     bits = int.from_bytes(os.urandom(8), "big")
     _random = f"{0x8000 | (bits >> 50):04x}"[-4:] + f"-{bits & 0xFFFFFFFF:08x}"
     _counter = count(bits >> 40 & 0xFFF)
+    _prefix = (0, 0, "")
 
 
 _reseed()
@@ -33,9 +36,15 @@ def new_id() -> str:
     Two ids of one process differ by their counter (28 bits, so 2**28 ids may share a millisecond);
     two ids of different processes differ by 46 random bits.
     """
+    global _prefix  # noqa: PLW0603 - per process, by design
     n = next(_counter)
     ms = time.time_ns() // 1_000_000
-    return f"{ms >> 16 & 0xFFFFFFFF:08x}-{ms & 0xFFFF:04x}-7{n >> 16 & 0xFFF:03x}-{_random}{n & 0xFFFF:04x}"
+    high = n >> 16 & 0xFFF
+    known = _prefix
+    if known[0] != ms or known[1] != high:
+        text = f"{ms >> 16 & 0xFFFFFFFF:08x}-{ms & 0xFFFF:04x}-7{high:03x}-{_random}"
+        _prefix = known = (ms, high, text)
+    return f"{known[2]}{n & 0xFFFF:04x}"
 
 
 def is_id(text: str) -> bool:

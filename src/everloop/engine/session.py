@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from everloop._core.errors import StoreError
 from everloop._core.records import Cancel, Ended, Lane, SessionInfo
@@ -33,6 +33,13 @@ class Waiter(Sink, Protocol):
 
     def ended(self, end: Ended) -> None: ...
     def abandoned(self) -> None: ...
+
+
+class _Seen(ref[Waiter]):
+    """A waiter that is not kept alive; a `WeakValueDictionary` costs five times as much per call."""
+
+    __slots__ = ("id",)
+    id: str
 
 
 class Session:
@@ -71,7 +78,7 @@ class Session:
         # not: a submitted task that nobody keeps needs no telling.
         # Invariant: an id is in at most one of the two; further waiters of it hang on the first.
         self._held: dict[str, Waiter] = {}
-        self._seen: WeakValueDictionary[str, Waiter] = WeakValueDictionary()
+        self._seen: dict[str, _Seen] = {}
         self._keeper: Keeper | None = None
         self._stop_listening: Callable[[], None] | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -136,7 +143,7 @@ class Session:
                 task.cancel()
                 await asyncio.wait([task])
         await self._leave()
-        for waiter in [*self._held.values(), *self._seen.values()]:
+        for waiter in [*self._held.values(), *filter(None, (seen() for seen in list(self._seen.values())))]:
             waiter.abandoned()  # the waiting ends; the call goes on
         try:
             await self.store.close_session(self.number)
@@ -231,7 +238,8 @@ class Session:
             if hold:
                 self._held[waiter.id] = waiter
             else:
-                self._seen[waiter.id] = waiter
+                seen = self._seen[waiter.id] = _Seen(waiter, self._forget)
+                seen.id = waiter.id
         elif first is not waiter:
             # The first is the others' only way to be told: keep it.
             waiter.next_waiter, first.next_waiter = first.next_waiter, waiter
@@ -239,7 +247,8 @@ class Session:
 
     def hold(self, waiter: Waiter) -> None:
         """Keep a waiter alive until its end: somebody awaits it."""
-        if self._seen.get(waiter.id) is waiter:
+        seen = self._seen.get(waiter.id)
+        if seen is not None and seen() is waiter:
             del self._seen[waiter.id]
             self._held[waiter.id] = waiter
 
@@ -259,7 +268,15 @@ class Session:
             first.next_waiter, waiter.next_waiter = waiter.next_waiter, None
 
     def _first(self, id_: str) -> Waiter | None:
-        return self._held.get(id_) or self._seen.get(id_)
+        first = self._held.get(id_)
+        if first is None and (seen := self._seen.get(id_)) is not None:
+            return seen()
+        return first
+
+    def _forget(self, seen: _Seen) -> None:
+        """Nobody keeps this waiter any more: whether its call ends need not be told."""
+        if self._seen.get(seen.id) is seen:
+            del self._seen[seen.id]
 
     def rename(self, waiter: Waiter, id_: str) -> None:
         """Let it wait for another call, the one that it has joined."""
@@ -271,7 +288,9 @@ class Session:
     def _ended(self, ends: list[Ended]) -> None:
         held, seen = self._held, self._seen
         for end in ends:
-            waiter = held.pop(end.id, None) or seen.pop(end.id, None)
+            waiter = held.pop(end.id, None)
+            if waiter is None and (known := seen.pop(end.id, None)) is not None:
+                waiter = known()
             while waiter is not None:
                 following, waiter.next_waiter = waiter.next_waiter, None
                 waiter.ended(end)

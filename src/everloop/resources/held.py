@@ -78,7 +78,10 @@ def leave(holding: Holding) -> None:
 
 def held(*, own_write: bool = False) -> str | None:
     """Name what this code holds, or None; with `own_write` only a write on the store's own file counts."""
-    for holding in reversed(_HOLDINGS.get()):
+    holdings = _HOLDINGS.get()
+    if not holdings:
+        return None
+    for holding in reversed(holdings):
         if (holding.writing and holding.own) if own_write else holding.active:
             return str(holding)
     return None

@@ -93,6 +93,8 @@ class Payloads:
             NotStorable: This app has no codec for it, or the codec failed.
         """
         payload = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+        if payload[:2] == _PLAIN:
+            return payload[2:]
         for _ in range(_LAYERS):
             if payload.startswith(_PLAIN):
                 return payload[2:]

@@ -90,6 +90,15 @@ FROM json_each(:rows) AS b
 JOIN ever_calls AS c ON c.id = b.value->>1
 WHERE c.state = 'leased' AND c.fence = b.value->>2
 
+-- name: succeed
+UPDATE ever_calls SET state = 'succeeded', attempt = attempt + 1, session = NULL
+WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: succeed_values
+-- values: an object of them by seq
+INSERT INTO ever_outcomes (seq, ended, session, value)
+SELECT CAST(key AS INTEGER), :now, :session, value FROM json_each(:values)
+
 -- name: move
 -- rows: seq, state, due, attempt, crashes, growth of the fence
 UPDATE ever_calls

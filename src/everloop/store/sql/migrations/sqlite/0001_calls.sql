@@ -22,8 +22,9 @@ CREATE TABLE ever_calls (
     seq          INTEGER PRIMARY KEY,        -- order of submission, given inside the adding transaction
     id           TEXT NOT NULL,
     lane         INTEGER NOT NULL,
-    state        TEXT NOT NULL CHECK (state IN ('waiting', 'scheduled', 'ready', 'leased',
-                                                'succeeded', 'failed', 'cancelled', 'expired')),
+    state        TEXT NOT NULL CHECK (state = 'ready' OR state = 'leased' OR state = 'succeeded'
+                                     OR state = 'waiting' OR state = 'scheduled' OR state = 'failed'
+                                     OR state = 'cancelled' OR state = 'expired'),
     priority     INTEGER NOT NULL DEFAULT 0, -- negated: the smaller goes first
     place        INTEGER NOT NULL,           -- the root's due instant, inherited
     root         INTEGER NOT NULL,           -- the root's seq, inherited

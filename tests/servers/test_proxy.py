@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from tests.helpers.servers.proxy import Proxy
-from tests.helpers.servers.server import Server, address
+from tests.helpers.servers.server import Server
 from tests.servers.clients import Lost, connect, run
 
 LIMIT_S = 10.0
@@ -153,7 +153,6 @@ def test_a_server_that_is_not_there_ends_the_connection(proxy: Proxy, echo: Echo
     client = Client(proxy.port)
 
     with pytest.raises(ConnectionResetError):
-        client.ask("one")
         client.hear()
     client.close()
 
@@ -295,8 +294,8 @@ def test_a_url_is_led_through_the_proxy() -> None:
     url = proxy.url("postgresql://me:secret@127.0.0.1:5432/shop?sslmode=disable")
 
     assert url == f"postgresql://me:secret@127.0.0.1:{proxy.port}/shop?sslmode=disable"
-    assert address(url).password == "secret"
-    proxy.close()
+    with pytest.raises(ConnectionError, match=r"was not started, or was closed; call start\(\)"):
+        proxy.cut()
 
 
 def test_a_commit_is_done_and_its_answer_lost(server: Server, url: str) -> None:

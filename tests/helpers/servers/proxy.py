@@ -66,9 +66,7 @@ class _Link:
     def cut(self) -> None:
         """Reset both connections."""
         for _, writer in (self.client, self.server):
-            if not writer.transport.is_closing():
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            writer.transport.abort()
+            _reset(writer)
 
     async def _up(self) -> None:
         reader, writer = self.client[0], self.server[1]
@@ -134,10 +132,13 @@ class Proxy:
         self._links: set[_Link] = set()
         self._traps: list[_Trap] = []
         self._listener: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> Self:
+        """Begin to forward."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
-
-    def __enter__(self) -> Self:
         self._thread.start()
         try:
             self.go_on()
@@ -147,12 +148,15 @@ class Proxy:
             raise
         return self
 
+    def __enter__(self) -> Self:
+        return self.start()
+
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Cut all connections and end."""
-        if self._loop.is_closed():
+        if self._loop is None or self._thread is None:
             return
         self.refuse()
         self.cut()
@@ -160,6 +164,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._loop, self._thread = None, None
 
     def url(self, url: str) -> str:
         """Return the URL of the same database through the proxy."""
@@ -234,6 +239,9 @@ class Proxy:
         return None
 
     def _do(self, what: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            what.close()
+            raise ConnectionError("the proxy is not running: it was not started, or was closed; call start()")
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(LIMIT_S)
 
     def _arm(self, trap: _Trap) -> Future[bytes]:
@@ -279,11 +287,17 @@ class Proxy:
         except OSError:
             pass  # as if the client had reached the dead server itself
         finally:
-            writer.transport.abort()
+            _reset(writer)
 
     async def _finish(self) -> None:
         """End the tasks of the connections."""
         await _ended({task for task in asyncio.all_tasks() if task is not asyncio.current_task()})
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    if not writer.transport.is_closing():
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    writer.transport.abort()
 
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:

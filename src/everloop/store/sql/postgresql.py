@@ -12,6 +12,7 @@ from everloop.store.sql.server_store import ServerStore
 
 #: The first version with everything that the statements use.
 OLDEST = 13
+_FIND = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'ever_meta' AND pg_table_is_visible(oid)"
 #: Guards the migrations: the number is ours alone, by chance.
 _LOCK = 7_170_411_203_398_861
 
@@ -63,8 +64,8 @@ class PostgresStore(ServerStore[Connection]):
     def _schema(self, connection: Connection) -> int:
         """Return the schema's number; 0 when there is none."""
         with explained("reading the schema's number"):
-            row = connection.execute("SELECT to_regclass('ever_meta') IS NOT NULL").fetchone()
-            if row is None or not row[0]:
+            # Not to_regclass: inside a transaction it may still answer what held when that began.
+            if connection.execute(_FIND).fetchone() is None:
                 return 0
             row = connection.execute("SELECT value FROM ever_meta WHERE name = 'schema'").fetchone()
             return int(row[0]) if row else 0

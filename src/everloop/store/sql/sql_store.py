@@ -66,6 +66,9 @@ class SqlStore(ABC):
     def _wake(self, scope: Scope) -> None:
         """After a commit: wake who has something to look at."""
 
+    def now(self) -> int:
+        return self._clock.now()
+
     # -- sessions ---------------------------------------------------------------------------------------
 
     async def open_session(self, info: SessionInfo, lease: int) -> int:

@@ -57,8 +57,7 @@ class PostgresRunner(ServerRunner[Connection]):
     def _disconnect(self, connection: Connection) -> None:
         connection.close()
 
-    def _begin_transaction(self, _connection: Connection) -> None:
-        # BEGIN goes with the first query.
+    def _begin_transaction(self, connection: Connection) -> None:  # noqa: ARG002 - BEGIN goes with a query
         self._begun = False
 
     def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:

@@ -37,7 +37,7 @@ class PostgresListener(Listener):
         self._connection = self._make()
         with explained("LISTEN"):
             for channel in self._channels:
-                self._connection.execute(f"LISTEN {channel}")
+                self._connection.execute(f"LISTEN {channel}".encode())
 
     def _listen(self) -> None:
         connection = self._connection

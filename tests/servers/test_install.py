@@ -19,7 +19,8 @@ from tests.helpers.servers.server import Server
 
 POSTGRESQL_IS_MISSING = (
     "PostgreSQL 13 or newer is not installed: found no postgres and initdb on PATH, in /usr/local/bin or "
-    "where Debian puts them; install it (Debian, Ubuntu: sudo apt-get install --no-install-recommends postgresql), "
+    "where Debian puts them; "
+    "install it (Debian, Ubuntu: sudo apt-get install --no-install-recommends postgresql), "
     "or let `python tools/servers.py` do that as root; "
     "EVERLOOP_SKIP_SERVERS=1 leaves out the tests that need a server"
 )

@@ -15,9 +15,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from everloop._core.errors import StoreUnavailable
-from everloop._core.records import NewCall
+from everloop._core.records import Added, NewCall
 from everloop.engine import turns
-from everloop.engine.batcher import Batcher
+from everloop.engine.batcher import AGAIN, Again, Batcher
 from everloop.store.protocol import Store
 
 log = logging.getLogger("everloop")
@@ -54,6 +54,7 @@ class Apart:
         self._opened = asyncio.Event()
         self._failure: Exception | None = None
         self._closing = False
+        self._closing_at = 0.0
         self._keyed = Batcher(self._add, most=BATCH, name="keyed")
         self._cancels = Batcher(self._cancel, most=BATCH, name="cancel")
         self._waits = Batcher(self._wait, most=BATCH, name="wait")
@@ -83,12 +84,13 @@ class Apart:
     async def close(self) -> None:
         """Send everything, within a bounded time."""
         self._closing = True
+        self._closing_at = asyncio.get_running_loop().time()
         for batcher in (self._keyed, self._cancels, self._waits):
             await batcher.idle()
 
     # -- flushes; they never raise --------------------------------------------------------------------------
 
-    async def _add(self, items: Sequence[_Keyed]) -> list[None]:
+    async def _add(self, items: Sequence[_Keyed]) -> list[Again | None]:
         try:
             answers = await self._answer(
                 lambda: self._store.add(self._session(), [item.call for item in items])
@@ -99,15 +101,32 @@ class Apart:
                     item.sink.refused(error)
             else:  # one of them makes it fail: spare its neighbours
                 half = len(items) // 2
-                await self._add(items[:half])
-                await self._add(items[half:])
+                return [*await self._add(items[:half]), *await self._add(items[half:])]
         else:
             # At once, without a step of the loop in between: the next turn may tell the end of a call
             # that was joined.
-            for item, answer in zip(items, answers, strict=True):
-                item.sink.added(answer)
+            again = [self._tell(item, answer) for item, answer in zip(items, answers, strict=True)]
             self._look()
+            return again
         return [None] * len(items)
+
+    def _tell(self, item: _Keyed, answer: Added) -> Again | None:
+        """Tell what became of a call; ask again for one whose key is judged by an open transaction."""
+        if answer.status != "busy":
+            item.sink.added(answer)
+            return None
+        if not self._given_up():
+            return AGAIN
+        item.sink.refused(
+            StoreUnavailable(
+                "the app is closing, and the call was not submitted: a transaction that is still open has "
+                "submitted a call with the same key"
+            )
+        )
+        return None
+
+    def _given_up(self) -> bool:
+        return self._closing and asyncio.get_running_loop().time() - self._closing_at > turns.GIVE_UP
 
     async def _cancel(self, items: Sequence[_Cancel]) -> list[None]:
         by_message: dict[str, list[str]] = {}

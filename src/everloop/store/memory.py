@@ -234,11 +234,11 @@ class MemoryStore:
 
     # -- settling ---------------------------------------------------------------------------------
 
-    def _settle(self, outcomes: Sequence[Outcome], now: int) -> list[bool]:
+    def _settle(self, outcomes: Sequence[Outcome], now: int) -> list[bool | None]:
         for outcome in outcomes:
             if outcome.event not in SETTLING:
                 raise ValueError(f"a lease ends by {', '.join(SETTLING)}, not by {outcome.event!r}")
-        settled: list[bool] = []
+        settled: list[bool | None] = []
         ends: list[End] = []
         for outcome in outcomes:
             row = self._tables.rows.get(outcome.id)

@@ -108,7 +108,8 @@ class Store(Protocol):
           are added with a call that is added or exists, and not answered. Idempotent by id.
         * *settle*: each outcome with the current `(id, fence)` moves its call as the transition
           table says; a stale one changes nothing and is answered False, and so is the second of two
-          for one lease. An end is told to every session that waits for it, starts the callbacks, and
+          for one lease. One whose call a transaction beside this one holds is answered None, and goes
+          again. An end is told to every session that waits for it, starts the callbacks, and
           cancels the owned children that the last attempt did not ask for; an end from outside (a
           cancel, an expiry, a crash) cancels them all. A call whose cancellation was asked does not go
           back to the queue: RETRY and RELEASE end it as cancelled, RELEASE from outside. Outcomes are

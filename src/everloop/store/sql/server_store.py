@@ -20,8 +20,9 @@ C = TypeVar("C")
 class ServerStore(SqlStore, Generic[C]):
     """Durable state on a database server (see `everloop.store.protocol.Store`).
 
-    It has connections of its own, which no pool of the user's can hold up: one that writes, one that reads
-    when something is read, and one that listens.
+    It has connections of its own, which no pool of the user's can hold up: one for the turns, one that
+    listens, and, once they are used, one for what a user's open transaction may hold up (keyed calls,
+    cancellations) and one that reads.
 
     Args:
         url: Of the database.
@@ -34,6 +35,7 @@ class ServerStore(SqlStore, Generic[C]):
         self.url = url
         self._fault = fault
         self._hot: ServerRunner[C] | None = None
+        self._beside: ServerRunner[C] | None = None
         self._reading: ServerRunner[C] | None = None
 
     def twin(self) -> Self:
@@ -51,7 +53,7 @@ class ServerStore(SqlStore, Generic[C]):
         self._hot = hot
 
     async def close(self) -> None:
-        for runner in (self._hot, self._reading):
+        for runner in (self._hot, self._beside, self._reading):
             if runner is not None:
                 runner.close()
 
@@ -65,6 +67,12 @@ class ServerStore(SqlStore, Generic[C]):
         if self._hot is None:
             raise RuntimeError("the store is not open: `await store.open()` first")
         return self._hot
+
+    def _apart(self) -> ServerRunner[C]:
+        if self._beside is None:
+            self._runner()
+            self._beside = self._thread("beside")
+        return self._beside
 
     def _reader(self) -> ServerRunner[C]:
         if self._reading is None:

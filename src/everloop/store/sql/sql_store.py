@@ -59,6 +59,10 @@ class SqlStore(ABC):
         """Return the open runner of whatever writes."""
 
     @abstractmethod
+    def _apart(self) -> ConnectionThread[Any]:
+        """Return the runner of what may have to wait for a transaction beside it."""
+
+    @abstractmethod
     def _reader(self) -> ConnectionThread[Any]:
         """Return the runner of what only reads: it waits for no writer."""
 
@@ -106,13 +110,13 @@ class SqlStore(ABC):
 
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
         await self._number(lanes_of(calls))
-        return await self._write(partial(add, calls=calls), session)
+        return await self._write_apart(partial(add, calls=calls), session)
 
     async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
-        return await self._write(partial(asking.wait, ids=ids), session)
+        return await self._write_apart(partial(asking.wait, ids=ids), session)
 
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
-        return await self._write(partial(asking.cancel, ids=ids, message=message))
+        return await self._write_apart(partial(asking.cancel, ids=ids, message=message))
 
     async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
         # Nobody is told in an answer: the user's transaction commits later, and may not.
@@ -148,6 +152,12 @@ class SqlStore(ABC):
 
     async def _write(self, make: Make[T], session: int | None = None) -> T:
         scope, answer = await self._send(make, session, durable=True)
+        self._wake(scope)
+        return answer
+
+    async def _write_apart(self, make: Make[T], session: int | None = None) -> T:
+        """Write beside the turns, which wait for none of it."""
+        scope, answer = await self._apart().run(partial(self._begin, make, session))
         self._wake(scope)
         return answer
 

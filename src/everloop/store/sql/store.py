@@ -91,6 +91,9 @@ class SqliteStore(SqlStore):
             raise RuntimeError("the store is not open: `await store.open()` first")
         return self._hot
 
+    def _apart(self) -> SqliteRunner:
+        return self._runner()  # there is one writer
+
     def _reader(self) -> SqliteRunner:
         if self._reading is None:
             self._runner()

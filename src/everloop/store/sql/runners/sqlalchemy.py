@@ -35,6 +35,8 @@ async def drive_on(connection: AsyncConnection, verb: Verb[T]) -> T:
 
 async def _execute(connection: AsyncConnection, statement: Statement) -> Any:
     template = statements("sqlite")[statement.name]
+    if not template.sql:
+        return []
     result = await connection.exec_driver_sql(sql_of(template), parameters_of(statement))
     if not template.columns:
         return None

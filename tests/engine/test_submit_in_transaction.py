@@ -547,6 +547,20 @@ async def test_a_transaction_that_may_not_write_now_says_why(shop: Shop) -> None
     )
 
 
+async def test_the_first_statement_in_a_transaction_writes(shop: Shop) -> None:
+    """One that has read before cannot wait for its turn to write."""
+    statements: list[str] = []
+    with closing(sqlite3.connect(shop.file, isolation_level=None)) as conn:
+        conn.execute("begin")
+        conn.set_trace_callback(statements.append)
+        await shop.app.submit(shop.send("ada"), connection=conn)
+        conn.execute("rollback")
+
+    verbs = [statement.split()[0] for statement in statements]
+    assert next(verb for verb in verbs if verb != "PRAGMA") == "UPDATE"
+    assert "SELECT" in verbs
+
+
 async def test_a_connection_may_give_its_rows_and_texts_in_a_way_of_its_own(shop: Shop) -> None:
     with closing(sqlite3.connect(shop.file)) as conn:
         conn.row_factory = lambda _, row: {"row": row}

@@ -34,7 +34,7 @@ def enter(hand: Hand, path: Path) -> None:
     """
     if hand.notes.get(_ENTERED) != path:
         _check_file(hand, path)
-    _check_schema(execute(hand, Statement("begin_write", {}), SQLITE), path)
+    _check_schema(_begin_write(hand), path)
     if not hand.in_transaction:
         raise UsageError(
             f"the connection to {str(path)!r} has no transaction open, because its driver commits each "
@@ -54,10 +54,21 @@ def _check_file(hand: Hand, path: Path) -> None:
         )
     # As on every connection of ours: only the store's keeper checkpoints this file (see SqliteFile).
     attempt(hand, "PRAGMA wal_autocheckpoint = 0", None, SQLITE, "PRAGMA")
-    tables = "SELECT 1 FROM sqlite_master WHERE name = 'ever_meta'"
-    rows, _ = attempt(hand, tables, None, SQLITE, "SELECT")
-    if not rows:
-        _check_schema([], path)
+
+
+def _begin_write(hand: Hand) -> list[list[Any]]:
+    """Become a writer; return the schema, if there is one.
+
+    No statement that reads may come before: a transaction that began with a read cannot wait for its turn to
+    write, it fails when another writes just then.
+    """
+    try:
+        rows: list[list[Any]] = execute(hand, Statement("begin_write", {}), SQLITE)
+    except StoreError as error:
+        if "no such table" in str(error):
+            return []
+        raise
+    return rows
 
 
 def _check_schema(rows: list[list[Any]], path: Path) -> None:

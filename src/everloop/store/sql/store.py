@@ -25,7 +25,7 @@ from everloop._core.records import (
 )
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.doorbell import Doorbell
-from everloop.store.sql.runners.hand import Hand, all_or_nothing, drive
+from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.sqlite import Fault, SqliteRunner
 from everloop.store.sql.runners.sqlite_entry import SQLITE, enter
 from everloop.store.sql.runners.sqlite_file import SqliteFile
@@ -168,7 +168,7 @@ class SqliteStore:
         def work(hand: Hand) -> tuple[list[Added], UserTransaction]:
             enter(hand, self.path)
             verb = self._add_with_lanes(scope, calls)
-            added = all_or_nothing(hand, lambda: drive(hand, verb, SQLITE), SQLITE)
+            added = drive_whole(hand, verb, SQLITE)
             return added, hand.transaction()
 
         added, transaction = await borrowed.run(work)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
+from everloop.store.sql.runners.hand import Hand
 from everloop.store.transactions import UserTransaction
+
+T = TypeVar("T")
 
 
 class SqliteHand:
@@ -31,6 +34,9 @@ class SqliteHand:
             cursor.execute(sql, parameters or {})
             rows = cursor.fetchall() if cursor.description is not None else None
             return rows, cursor.rowcount
+
+    def at_a_stretch(self, work: Callable[[Hand], T]) -> T:
+        return work(self)
 
     def transaction(self) -> UserTransaction:
         connection = self._connection

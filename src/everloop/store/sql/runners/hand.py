@@ -37,6 +37,10 @@ class Hand(Protocol):
         """Execute one statement; return its rows, if it has any, and how many rows it changed."""
         ...
 
+    def at_a_stretch(self, work: Callable[[Hand], T]) -> T:
+        """Do `work` in the open transaction, with as few waits between statements as the driver allows."""
+        ...
+
     def transaction(self) -> UserTransaction:
         """Return the transaction that is open, and see to it that its end is told, where that can be."""
         ...
@@ -81,11 +85,22 @@ def attempt(
         raise folding.explain(getattr(error, "orig", None) or error, doing) from error
 
 
-def all_or_nothing(hand: Hand, work: Callable[[], T], folding: Folding) -> T:
-    """Do `work` inside a savepoint: when it fails, the user may catch that and commit all the same."""
-    attempt(hand, f"SAVEPOINT {_SAVEPOINT}", None, folding, "SAVEPOINT")
+def drive_whole(hand: Hand, verb: Verb[T], folding: Folding) -> T:
+    """Drive `verb` inside a savepoint: when it fails, the user may catch that and commit all the same.
+
+    The transaction has begun. What is driven at a stretch may be done although its caller was cancelled; the
+    savepoint ends out here, so that it is taken back all the same.
+
+    Raises:
+        StoreError: The database failed, and nothing of the verb is in the transaction.
+    """
+
+    def work(quick: Hand) -> T:
+        attempt(quick, f"SAVEPOINT {_SAVEPOINT}", None, folding, "SAVEPOINT")
+        return drive(quick, verb, folding)
+
     try:
-        answer = work()
+        answer = hand.at_a_stretch(work)
     except BaseException as error:
         try:
             hand.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")

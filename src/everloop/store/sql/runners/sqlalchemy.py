@@ -12,8 +12,9 @@ from sqlalchemy.engine import Connection, CursorResult, Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
-from sqlalchemy.util.concurrency import greenlet_spawn
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
+from everloop.store.sql.runners.dbapi import SqliteHand
 from everloop.store.sql.runners.hand import Hand, drive
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.statement import Verb
@@ -82,6 +83,14 @@ class SqlalchemyHand:
     def execute(self, sql: str, parameters: Any = None) -> tuple[Sequence[Sequence[Any]] | None, int]:
         result: CursorResult[Any] = self._connection.exec_driver_sql(sql, parameters or None)
         return (result.all() if result.returns_rows else None), result.rowcount
+
+    def at_a_stretch(self, work: Callable[[Hand], T]) -> T:
+        in_thread = getattr(self._connection.connection.driver_connection, "in_thread", None)
+        if in_thread is None:
+            return work(self)
+        # SQLite in our own pool: through SQLAlchemy each statement is three or four hops to the connection's
+        # thread, and this is one for all.
+        return cast("T", await_only(in_thread(lambda raw: work(SqliteHand(raw)))))
 
     def transaction(self) -> UserTransaction:
         connection, transaction = self._connection, self._connection.get_transaction()

@@ -13,6 +13,10 @@
 -- the first of n numbers, which nobody else gets: of a block of 65,536
 SELECT nextval('ever_seq') * 65536 - :n::bigint * 0 AS first
 
+-- name: identity -> value
+-- the number that this database was given with its schema
+SELECT value FROM ever_meta WHERE name = 'identity'
+
 -- name: lane_add
 INSERT INTO ever_lanes (app, queue, fn)
 SELECT value->>0, value->>1, value->>2 FROM jsonb_array_elements(:lanes::jsonb) AS b(value)

@@ -11,6 +11,10 @@
 -- the first of n numbers, which nobody else gets
 UPDATE ever_meta SET value = value + :n WHERE name = 'seq' RETURNING value - :n + 1 AS first
 
+-- name: begin_write -> value
+-- the first statement in a user's transaction: it makes a writer of it, and tells the schema
+UPDATE ever_meta SET value = value WHERE name = 'schema' RETURNING value
+
 -- name: lane_add
 INSERT OR IGNORE INTO ever_lanes (app, queue, fn) SELECT value->>0, value->>1, value->>2 FROM json_each(:lanes)
 

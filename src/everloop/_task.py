@@ -14,6 +14,7 @@ from everloop._core.clock import moment
 from everloop._core.errors import IdConflict, KeyConflict, LeaseLost, TaskNotFound
 from everloop._core.records import Added, Ended, Snapshot
 from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.visits import VISIT
 
 if TYPE_CHECKING:
     from everloop.engine.session import Session, Waiter
@@ -91,6 +92,7 @@ class Task(asyncio.Future[R]):
         "_session",
         "_snapshot",
         "_stored",
+        "_visit",
         "id",
         "listed",
         "next_waiter",
@@ -117,6 +119,8 @@ class Task(asyncio.Future[R]):
         self._bound: asyncio.TimerHandle | None = None
         # The attempt that this task holds up, if one does: it has given its slot back meanwhile.
         self._holds_up: Attempt | None = None
+        # The request that an owned task belongs to: when the server gives it up, the call goes on.
+        self._visit = VISIT.get() if owned else None
         if owned:
             self._hold_up(CURRENT.get())
 
@@ -287,7 +291,7 @@ class Task(asyncio.Future[R]):
         attempt = self._holds_up
         if attempt is not None:
             return attempt.detaching
-        return self._reader.is_closing(self._session)
+        return (self._visit is not None and self._visit.left) or self._reader.is_closing(self._session)
 
     # -- answers of the store -------------------------------------------------------------------------------
 

@@ -12,14 +12,14 @@ from everloop._core.policy import Delay, check_delay, check_whole
 from everloop._options import check_names
 
 
-class RolledBack(Exception):
+class NotKept(Exception):
     """Leaves the scopes of a request whose answer says that it failed, though nothing was raised."""
 
 
 def check_status(status: int) -> None:
     """Leave the scopes of a request that is answered with 500 or more."""
     if status >= 500:
-        raise RolledBack
+        raise NotKept
 
 
 def opening(

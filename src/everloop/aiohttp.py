@@ -13,7 +13,7 @@ from typing import Any, Concatenate, TypeVar
 
 from aiohttp import web
 
-from everloop._adapters import RolledBack, check_status, opening
+from everloop._adapters import NotKept, check_status, opening
 from everloop._app import App
 from everloop._core.errors import FunctionError, UsageError
 from everloop._core.policy import Delay
@@ -171,7 +171,7 @@ def inject(
     async def handle(asked: A) -> web.StreamResponse:
         answer: web.StreamResponse | None = None
         redirect: web.HTTPException | None = None
-        with suppress(RolledBack):
+        with suppress(NotKept):
             async with Scopes.entered(parameters, {}) as scopes:
                 try:
                     answer = _checked(await handler(asked, **scopes.values), name)

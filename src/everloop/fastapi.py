@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar, cast
 
-from everloop._adapters import RolledBack, check_status
+from everloop._adapters import NotKept, check_status
 from everloop._core.errors import MissingDependency
 from everloop.resources.injection import Injected, Scopes
 from everloop.resources.injection import Use as UseInTask
@@ -95,7 +95,7 @@ class _Dependency:
 
     async def __call__(self, response: Response) -> AsyncGenerator[Any]:
         redirect: HTTPException | None = None
-        with suppress(RolledBack):
+        with suppress(NotKept):
             async with Scopes.entered({"scope": self._marker}, {}) as scopes:
                 try:
                     yield scopes.values["scope"]

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -45,12 +46,21 @@ class Apart:
         store: The session's store.
         session: Tells the session's number.
         look: Asks for a turn: an answer may have come.
+        waited: Told which calls were asked for by `wait`, and which of them the store does not know; or why
+            it could not be asked.
     """
 
-    def __init__(self, store: Store, session: Callable[[], int], look: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        session: Callable[[], int],
+        look: Callable[[], None],
+        waited: Callable[[Sequence[str], AbstractSet[str], Exception | None], None],
+    ) -> None:
         self._store = store
         self._session = session
         self._look = look
+        self._waited = waited
         self._opened = asyncio.Event()
         self._failure: Exception | None = None
         self._closing = False
@@ -115,23 +125,27 @@ class Apart:
             by_message.setdefault(item.message, []).append(item.id)
         for message, ids in by_message.items():
             cancel = partial(self._store.cancel, ids, message)
-            await self._ask(f"{len(ids)} calls could not be cancelled", cancel)
+            try:
+                await self._answer(cancel)
+            except Exception as error:  # noqa: BLE001 - nobody awaits it: it is said
+                _say(f"{len(ids)} calls could not be cancelled", error)
+            else:
+                self._look()
         return [None] * len(items)
 
     async def _wait(self, ids: Sequence[str]) -> list[None]:
-        def wait() -> Awaitable[object]:
+        def wait() -> Awaitable[list[str]]:
             return self._store.wait(self._session(), ids)  # a session that was reaped has a successor
 
-        await self._ask(f"{len(ids)} calls cannot be waited for", wait)
-        return [None] * len(ids)
-
-    async def _ask(self, failing: str, request: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self._answer(request)
+            unknown = await self._answer(wait)
         except Exception as error:  # noqa: BLE001 - nobody awaits it: it is said
-            log.error("everloop: %s: %s", failing, error)  # noqa: TRY400 - the store's error says it all
+            _say(f"{len(ids)} calls cannot be waited for", error)
+            self._waited(ids, frozenset(), error)
         else:
+            self._waited(ids, frozenset(unknown), None)
             self._look()
+        return [None] * len(ids)
 
     async def _answer(self, request: Callable[[], Awaitable[T]]) -> T:
         """Ask until the store answers; when the process is ending, for a bounded time."""
@@ -149,3 +163,7 @@ class Apart:
                     raise
             pause = min(turns.RETRY_TO, 2 * pause)
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - spreads processes
+
+
+def _say(failing: str, error: Exception) -> None:
+    log.error("everloop: %s: %s", failing, error)  # the store's error says it all

@@ -11,7 +11,7 @@ own clock; no verb takes the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from everloop._core.records import (
     Added,
@@ -24,9 +24,34 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop.store.transactions import UserTransaction
+
+
+class DbapiConnection(Protocol):
+    """A plain connection of a driver (PEP 249)."""
+
+    def cursor(self) -> Any: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from typing import TypeAlias
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, scoped_session
+
+    #: What a user may give as `connection=`.
+    UserConnection: TypeAlias = (
+        AsyncConnection
+        | AsyncSession
+        | async_scoped_session[Any]
+        | Connection
+        | Session
+        | scoped_session[Any]
+        | DbapiConnection
+    )
 
 
 class Store(Protocol):
@@ -147,6 +172,32 @@ class Store(Protocol):
         Effect and fencing as in `turn`; the outcome is durable if and only if the caller commits. Returns
         what to call after the commit, which wakes whoever is to be told; None when the lease was lost.
         Stores without a user's connection do not have it.
+        """
+        ...
+
+    async def add_on(
+        self, connection: UserConnection, calls: Sequence[NewCall]
+    ) -> tuple[list[Added], UserTransaction]:
+        """Add calls inside the transaction that the user's connection has open, or begins here.
+
+        Effect and idempotence as in `add`; no session is told of the ends. The calls are there if and only if
+        the user commits: then whoever is to look is woken, where the connection tells of its commit. Atomic
+        in itself: what fails leaves nothing in the transaction. It may be called before the store is open,
+        and waits for no other transaction of the store's.
+
+        Raises:
+            OptionError: This is no connection that could have such a transaction.
+            UsageError: It is closed, commits each statement by itself, or is on another database.
+            StoreError: The database failed.
+        """
+        ...
+
+    async def is_blocked_by(self, connection: UserConnection) -> bool:
+        """Whether this store cannot write before the transaction on the user's connection is over.
+
+        Raises:
+            OptionError: As in `add_on`.
+            UsageError: (The same.)
         """
         ...
 

@@ -9,6 +9,7 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING, TypeVar
 
 from everloop._core.clock import Clock, SystemClock
+from everloop._core.errors import UsageError
 from everloop._core.gate import write_gate
 from everloop._core.records import (
     Added,
@@ -22,9 +23,11 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.doorbell import Doorbell
-from everloop.store.sql.runners.sqlalchemy import drive_on
+from everloop.store.sql.runners.hand import Hand, all_or_nothing, drive
 from everloop.store.sql.runners.sqlite import Fault, SqliteRunner
+from everloop.store.sql.runners.sqlite_entry import SQLITE, enter
 from everloop.store.sql.runners.sqlite_file import SqliteFile
 from everloop.store.sql.verbs import asking, sessions
 from everloop.store.sql.verbs.adding import add, lanes_of
@@ -32,6 +35,7 @@ from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.settling import settle
 from everloop.store.sql.verbs.statement import Statement, Verb
 from everloop.store.sql.verbs.turning import turn as take_turn
+from everloop.store.transactions import UserTransaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -144,11 +148,60 @@ class SqliteStore:
         scope = self._scope(None)
         return await self._write(scope, asking.cancel(scope, ids, message))
 
+    # -- in a transaction of the user's -------------------------------------------------------------------
+
     async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
+        from everloop.store.sql.runners.sqlalchemy import drive_on
+
         # Nobody is told in an answer: the user's transaction commits later, and may not.
         scope = self._scope(None)
-        settled = await drive_on(connection, settle(scope, [outcome]))
+        settled = await drive_on(connection, settle(scope, [outcome]), SQLITE)
         return partial(self._wake, scope) if settled[0] else None
+
+    async def add_on(
+        self, connection: object, calls: Sequence[NewCall]
+    ) -> tuple[list[Added], UserTransaction]:
+        borrowed = self._borrow(connection)
+        scope = self._scope(None)
+        await self._learn_lanes(lanes_of(calls))
+
+        def work(hand: Hand) -> tuple[list[Added], UserTransaction]:
+            enter(hand, self.path)
+            verb = self._add_with_lanes(scope, calls)
+            added = all_or_nothing(hand, lambda: drive(hand, verb, SQLITE))
+            return added, hand.transaction()
+
+        added, transaction = await borrowed.run(work)
+        transaction.on_end(lambda committed: self._wake(scope) if committed else None)
+        return added, transaction
+
+    async def is_blocked_by(self, connection: object) -> bool:
+        blocked: bool = await self._borrow(connection).run(lambda hand: hand.in_transaction)
+        return blocked
+
+    def _borrow(self, connection: object) -> Borrowed:
+        borrowed = borrow(connection)
+        if borrowed.dialect != "sqlite":
+            raise UsageError(
+                f"`connection` is on a {borrowed.dialect} database, and the calls of this app are on "
+                f"{str(self.path)!r}: a transaction reaches one database. Take the connection from "
+                "app.database(), or submit after the commit"
+            )
+        return borrowed
+
+    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
+        """Remember the lanes that are committed: the user's transaction keeps nobody from reading."""
+        if self._hot is not None and any(lane not in self._lanes for lane in lanes):
+            self._remember(await self._read(_known_lanes()))
+
+    def _add_with_lanes(self, scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
+        lanes = lanes_of(calls)
+        scope.lanes = self._lanes
+        if any(lane not in self._lanes for lane in lanes):
+            # Here, for this transaction keeps the store itself from writing. Not remembered: when it is
+            # rolled back, their numbers may become those of others.
+            scope.lanes = yield from _number(lanes)
+        return (yield from add(scope, calls))
 
     # -- reads --------------------------------------------------------------------------------------------
 
@@ -206,12 +259,19 @@ class SqliteStore:
         """Number the lanes; new ones get theirs in a transaction of their own, once."""
         if any(lane not in self._lanes for lane in lanes):
             known = await self._open_runner(self._hot).run(_number(lanes))
-            self._lanes.update(known)
-            self._names.update({number: lane for lane, number in known.items()})
+            self._remember(known)
         return self._lanes
+
+    def _remember(self, known: dict[Lane, int]) -> None:
+        self._lanes.update(known)
+        self._names.update({number: lane for lane, number in known.items()})
 
 
 def _number(lanes: Collection[Lane]) -> Verb[dict[Lane, int]]:
     yield Statement("lane_add", {"lanes": [list(lane) for lane in lanes]})
+    return (yield from _known_lanes())
+
+
+def _known_lanes() -> Verb[dict[Lane, int]]:
     rows = yield Statement("lane_all", {})
     return {Lane(app, queue, fn): number for number, app, queue, fn in rows}

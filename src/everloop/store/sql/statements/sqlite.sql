@@ -9,6 +9,10 @@
 -- name: seq_next -> value
 UPDATE ever_meta SET value = value + :n WHERE name = 'seq' RETURNING value
 
+-- name: begin_write -> value
+-- the first statement in a user's transaction: it makes a writer of it, and tells the schema
+UPDATE ever_meta SET value = value WHERE name = 'schema' RETURNING value
+
 -- name: lane_add
 INSERT OR IGNORE INTO ever_lanes (app, queue, fn) SELECT value->>0, value->>1, value->>2 FROM json_each(:lanes)
 

@@ -241,6 +241,29 @@ async def test_the_answer_decides_what_is_kept(
         assert names(tmp_path / "pages.db") == rows
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_call_is_submitted_in_the_transaction_of_the_request(tmp_path: Path, fails: bool) -> None:
+    app = make_app(tmp_path)
+    db = app.database()
+
+    @inject
+    async def answer(_: web.Request, conn: AsyncConnection = Use(db.transaction)) -> web.Response:
+        await conn.execute(INSERT, {"name": "tea"})
+        await app.submit(add(app, 1, 2), connection=conn)
+        if fails:
+            raise web.HTTPConflict
+        return web.Response()
+
+    site = one_page(answer)
+    everloop.aiohttp.setup(site, app, worker=True)
+    async with on_aiohttp(site) as at:
+        async with db.transaction() as conn:
+            await conn.execute(TABLE)
+        assert (await at.ask())[0] == (409 if fails else 200)
+        assert [await task for task in await app.tasks()] == ([] if fails else [3])
+        assert names(tmp_path / "shop.db") == ([] if fails else ["tea"])
+
+
 async def test_a_connection_is_taken_at_the_first_statement_and_given_back(tmp_path: Path) -> None:
     seen: list[int] = []
     databases: list[Database] = []

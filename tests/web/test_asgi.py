@@ -239,6 +239,28 @@ async def test_the_answer_decides_what_is_kept(
         assert shop.rows == rows
 
 
+@pytest.mark.parametrize("scope", ["transaction", "session"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_call_is_submitted_in_the_transaction_of_the_request(
+    tmp_path: Path, scope: str, fails: bool
+) -> None:
+    app = make_app(tmp_path)
+    own = Shop(tmp_path, FastAPI(lifespan=lifespan(app, worker=True)), app.database())
+    take: Callable[[], AbstractAsyncContextManager[Any]] = getattr(own.db, scope)
+
+    @own.site.get("/")
+    async def answer(conn: Any = Use(take)) -> None:
+        await conn.execute(INSERT, {"name": "tea"})
+        await app.submit(add(app, 1, 2), connection=conn)
+        if fails:
+            raise HTTPException(409)
+
+    async with own.served() as at:
+        assert (await at.ask())[0] == (409 if fails else 200)
+        assert [await task for task in await app.tasks()] == ([] if fails else [3])
+        assert names(tmp_path / "shop.db") == ([] if fails else ["tea"])
+
+
 async def test_a_request_has_one_transaction_whoever_depends_on_it(shop: Shop) -> None:
     async def visited(session: AsyncSession = Use(shop.db.session)) -> AsyncSession:
         await session.execute(INSERT, {"name": "visit"})

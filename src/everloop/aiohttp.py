@@ -2,6 +2,36 @@
 
 `setup` opens the app with the site and closes it after the site's last request. `inject` gives handlers
 what `Use(...)` names, as task functions get it. A visitor who goes away cancels no call.
+
+Example:
+    ```python
+    import asyncio
+    import everloop.aiohttp
+    from aiohttp import web
+    from aiohttp.test_utils import TestClient, TestServer
+    from everloop import App, Use
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    app = App("shop", "memory://")
+    db = app.database("sqlite:///orders.db")
+
+    @everloop.aiohttp.inject
+    async def order(request: web.Request, conn: AsyncConnection = Use(db.transaction)) -> web.Response:
+        await conn.execute(text("create table if not exists orders (tea text)"))
+        await conn.execute(text("insert into orders values ('green')"))
+        return web.Response(status=201)
+
+    site = web.Application()
+    everloop.aiohttp.setup(site, app)
+    site.router.add_post("/orders", order)
+
+    async def main() -> None:
+        async with TestClient(TestServer(site)) as visitor:
+            print((await visitor.post("/orders")).status)
+
+    asyncio.run(main())
+    ```
 """
 
 from __future__ import annotations
@@ -56,34 +86,6 @@ def setup(
     Raises:
         UsageError: The site has an app under this key.
         OptionError: An option is out of range, or is one of a worker that was not asked for.
-
-    Example:
-        ```python
-        import asyncio
-        import everloop.aiohttp
-        from aiohttp import web
-        from aiohttp.test_utils import TestClient, TestServer
-        from everloop import App
-
-        app = App("shop", "memory://")
-
-        @app.task
-        async def price(name: str) -> int:
-            return len(name)
-
-        async def show(request: web.Request) -> web.Response:
-            return web.json_response(await price(request.match_info["name"]))
-
-        site = web.Application()
-        everloop.aiohttp.setup(site, app, worker=True)
-        site.router.add_get("/prices/{name}", show)
-
-        async def main() -> None:
-            async with TestClient(TestServer(site)) as visitor:
-                print(await (await visitor.get("/prices/tea")).json())
-
-        asyncio.run(main())
-        ```
     """
     open_ = opening(
         app, "everloop.aiohttp.setup()", worker=worker, concurrency=concurrency, queues=queues, grace=grace
@@ -128,36 +130,6 @@ def inject(
 
     Raises:
         FunctionError: No parameter stands for `Use(...)`.
-
-    Example:
-        ```python
-        import asyncio
-        import everloop.aiohttp
-        from aiohttp import web
-        from aiohttp.test_utils import TestClient, TestServer
-        from everloop import App, Use
-        from sqlalchemy import text
-        from sqlalchemy.ext.asyncio import AsyncConnection
-
-        app = App("shop", "memory://")
-        db = app.database("sqlite:///orders.db")
-
-        @everloop.aiohttp.inject
-        async def order(request: web.Request, conn: AsyncConnection = Use(db.transaction)) -> web.Response:
-            await conn.execute(text("create table if not exists orders (tea text)"))
-            await conn.execute(text("insert into orders values ('green')"))
-            return web.Response(status=201)
-
-        site = web.Application()
-        everloop.aiohttp.setup(site, app)
-        site.router.add_post("/orders", order)
-
-        async def main() -> None:
-            async with TestClient(TestServer(site)) as visitor:
-                print((await visitor.post("/orders")).status)
-
-        asyncio.run(main())
-        ```
     """
     parameters = injected(handler)
     name = getattr(handler, "__qualname__", repr(handler))

@@ -4,6 +4,33 @@
 visitor who goes away cancels no call. FastAPI's dependencies are in `everloop.fastapi`.
 
 This module imports no framework.
+
+Example:
+    ```python
+    import asyncio
+    import everloop.asgi
+    import httpx
+    from everloop import App
+    from fastapi import FastAPI
+
+    app = App("shop", "memory://")
+    api = FastAPI(lifespan=everloop.asgi.lifespan(app, worker=True))
+
+    @app.task
+    async def price(name: str) -> int:
+        return len(name)
+
+    @api.get("/prices/{name}")
+    async def show(name: str) -> int:
+        return await price(name)
+
+    async def main() -> None:
+        here = httpx.ASGITransport(api)
+        async with api.router.lifespan_context(api), httpx.AsyncClient(transport=here) as visitor:
+            print((await visitor.get("http://shop/prices/tea")).json())
+
+    asyncio.run(main())
+    ```
 """
 
 from __future__ import annotations
@@ -54,33 +81,6 @@ def lifespan(
 
     Raises:
         OptionError: An option is out of range, or is one of a worker that was not asked for.
-
-    Example:
-        ```python
-        import asyncio
-        import everloop.asgi
-        import httpx
-        from everloop import App
-        from fastapi import FastAPI
-
-        app = App("shop", "memory://")
-        api = FastAPI(lifespan=everloop.asgi.lifespan(app, worker=True))
-
-        @app.task
-        async def price(name: str) -> int:
-            return len(name)
-
-        @api.get("/prices/{name}")
-        async def show(name: str) -> int:
-            return await price(name)
-
-        async def main() -> None:
-            here = httpx.ASGITransport(api)
-            async with api.router.lifespan_context(api), httpx.AsyncClient(transport=here) as visitor:
-                print((await visitor.get("http://shop/prices/tea")).json())
-
-        asyncio.run(main())
-        ```
     """
     open_ = opening(
         app, "everloop.asgi.lifespan()", worker=worker, concurrency=concurrency, queues=queues, grace=grace

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route
 
 import everloop.aiohttp
@@ -121,10 +122,39 @@ def streaming_site(app: App, handle: Handle, **options: Any) -> Starlette:
     return Starlette(routes=[Route("/", answer)], lifespan=everloop.asgi.lifespan(app, **options))
 
 
+def streaming_site_with_middleware(app: App, handle: Handle, **options: Any) -> FastAPI:
+    """Be FastAPI with `@site.middleware("http")`, whose request is another than the server's."""
+    site = FastAPI(lifespan=everloop.asgi.lifespan(app, **options))
+
+    @site.middleware("http")
+    async def through(
+        request: Request, call_next: Callable[[Request], Awaitable[StarletteResponse]]
+    ) -> StarletteResponse:
+        return await call_next(request)
+
+    @site.get("/")
+    async def answer() -> StreamingResponse:
+        async def stream() -> AsyncIterator[str]:
+            yield "it is\n"
+            yield await handle()
+
+        return StreamingResponse(stream())
+
+    return site
+
+
 def fastapi_site(app: App, handle: Handle, **options: Any) -> FastAPI:
     site = FastAPI(lifespan=everloop.asgi.lifespan(app, **options))
     site.get("/")(handle)
     return site
+
+
+ASGI: dict[str, Callable[..., Any]] = {
+    "starlette": starlette_site,
+    "fastapi": fastapi_site,
+    "a stream": streaming_site,
+    "a stream behind a middleware": streaming_site_with_middleware,
+}
 
 
 @asynccontextmanager
@@ -139,11 +169,10 @@ async def served(
         async with on_aiohttp(site, handler_cancellation=cancels, shutdown_timeout=stop) as at:
             yield at
     else:
-        make = {"starlette": starlette_site, "a stream": streaming_site, "fastapi": fastapi_site}[kind]
-        async with on_uvicorn(make(app, handle, **options), shutdown_timeout=shutdown_timeout) as at:
+        async with on_uvicorn(ASGI[kind](app, handle, **options), shutdown_timeout=shutdown_timeout) as at:
             yield at
 
 
-KINDS = ["aiohttp", "aiohttp that cancels", "starlette", "a stream", "fastapi"]
+KINDS = ["aiohttp", "aiohttp that cancels", *ASGI]
 #: Where the handler of a visitor who left is cancelled; elsewhere it goes on.
-CANCELLING = ["aiohttp that cancels", "a stream"]
+CANCELLING = ["aiohttp that cancels", "a stream", "a stream behind a middleware"]

@@ -85,8 +85,9 @@ async def _submit(app: Submitter, calls: Sequence[Call[R]], connection: UserConn
         if committed:
             _look(app, entry, new)
 
-    transaction.on_end(_on_this_loop(ended))
-    if not transaction.tells:
+    if transaction.tells:
+        transaction.on_end(_on_this_loop(ended))
+    else:
         _look(app, entry, new)
     return tasks
 

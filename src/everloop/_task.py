@@ -307,6 +307,10 @@ class Task(asyncio.Future[R]):
         When the loop or the app closes, or the worker drains, only the waiting ends; the call goes on. So
         it does when `gather`, or `wait_for` of Python 3.11, gives up on a detached task: this handle is
         then cancelled, and `app.get_task(id)` gives another.
+
+        Raises:
+            WouldDeadlock: The call was submitted in a transaction of a plain DB-API connection, which is open
+                and will tell nobody of its commit.
         """
         if self.done():
             return False

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import everloop
 from everloop import (
+    ClosedError,
     IdConflict,
     Key,
     KeyConflict,
@@ -571,3 +573,33 @@ async def test_what_follows_a_commit_may_fail_without_failing_it(
 
     assert await task == "sent to ada"
     assert f"what follows the end of a transaction on {shop.db.url} failed" in caplog.text
+
+
+@pytest.mark.parametrize("steps", range(1, 40, 3))
+async def test_a_submission_that_is_cancelled_half_way_is_there_as_a_whole_or_not_at_all(
+    shop: Shop, steps: int
+) -> None:
+    submitted = committed = False
+    try:
+        async with shop.db.transaction() as conn:
+            await insert(conn, "tea")
+            submitting = asyncio.create_task(shop.app.submit(shop.send("ada"), connection=conn))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            submitting.cancel()
+            try:
+                await submitting
+                submitted = True
+            except asyncio.CancelledError:
+                assert submitting.cancelled()
+        committed = True
+    except (ClosedError, PendingRollbackError):
+        assert not submitted
+
+    assert shop.orders() == (["tea"] if committed else [])
+    calls = 1 if submitted and committed else 0
+    await until_counted(shop.app, "succeeded", calls)
+    with closing(sqlite3.connect(shop.file)) as connection:
+        assert connection.execute("select count(*) from ever_payloads").fetchone() == (calls,)
+    async with shop.db.transaction() as conn:
+        await insert(conn, "next")

@@ -42,9 +42,14 @@ class UserTransaction:
         if self.committed is not None:
             return
         self.committed = committed
+        self._is_open = _never  # lets go of the connection
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
                 callback(committed)
             except Exception:
                 log.exception("everloop: what follows the end of a transaction on %s failed", self.database)
+
+
+def _never() -> bool:
+    return False

@@ -168,7 +168,7 @@ class SqliteStore:
         def work(hand: Hand) -> tuple[list[Added], UserTransaction]:
             enter(hand, self.path)
             verb = self._add_with_lanes(scope, calls)
-            added = all_or_nothing(hand, lambda: drive(hand, verb, SQLITE))
+            added = all_or_nothing(hand, lambda: drive(hand, verb, SQLITE), SQLITE)
             return added, hand.transaction()
 
         added, transaction = await borrowed.run(work)

@@ -62,24 +62,36 @@ def execute(hand: Hand, statement: Statement, folding: Folding) -> Any:
     """Execute one named statement; return its rows, or how many rows it changed."""
     template = statements(folding.dialect)[statement.name]
     text = spelled(folding.sql_of(template), hand.style)
-    try:
-        rows, changed = hand.execute(text.sql, text.bind(folding.parameters_of(statement)))
-    except hand.failures as error:
-        raise folding.explain(getattr(error, "orig", None) or error, statement.name) from error
+    parameters = text.bind(folding.parameters_of(statement))
+    rows, changed = attempt(hand, text.sql, parameters, folding, statement.name)
     return folding.rows_of(template, rows or ()) if template.columns else changed
 
 
-def all_or_nothing(hand: Hand, work: Callable[[], T]) -> T:
+def attempt(
+    hand: Hand, sql: str, parameters: Any, folding: Folding, doing: str
+) -> tuple[Sequence[Sequence[Any]] | None, int]:
+    """Execute what is spelled already.
+
+    Raises:
+        StoreError: The database failed; `doing` says in what.
+    """
+    try:
+        return hand.execute(sql, parameters)
+    except hand.failures as error:
+        raise folding.explain(getattr(error, "orig", None) or error, doing) from error
+
+
+def all_or_nothing(hand: Hand, work: Callable[[], T], folding: Folding) -> T:
     """Do `work` inside a savepoint: when it fails, the user may catch that and commit all the same."""
-    hand.execute(f"SAVEPOINT {_SAVEPOINT}")
+    attempt(hand, f"SAVEPOINT {_SAVEPOINT}", None, folding, "SAVEPOINT")
     try:
         answer = work()
     except BaseException as error:
         try:
             hand.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-        except hand.failures as second:
+        except Exception as second:  # noqa: BLE001 - noted on the first, which is raised
             # The whole transaction is gone, or its connection is: nothing of it can be committed.
             error.add_note(f"rolling back what was added failed too: {second}")
         raise
-    hand.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+    attempt(hand, f"RELEASE SAVEPOINT {_SAVEPOINT}", None, folding, "RELEASE")
     return answer

@@ -11,7 +11,7 @@ import msgspec
 
 from everloop._core.errors import StoreError, StoreUnavailable, UsageError
 from everloop.store.sql.dialect import Template, migrations
-from everloop.store.sql.runners.hand import Hand, execute
+from everloop.store.sql.runners.hand import Hand, attempt, execute
 from everloop.store.sql.runners.sqlite import parameters_of, sql_of
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.statement import Statement
@@ -44,7 +44,7 @@ def enter(hand: Hand, path: Path) -> None:
 
 
 def _check_file(hand: Hand, path: Path) -> None:
-    rows, _ = hand.execute("PRAGMA database_list")
+    rows, _ = attempt(hand, "PRAGMA database_list", None, SQLITE, "PRAGMA")
     files = [_text(file) for _, name, file in rows or () if _text(name) == "main"]
     if not _same(files, path):
         file = "".join(files) or "a database in memory"
@@ -53,8 +53,9 @@ def _check_file(hand: Hand, path: Path) -> None:
             "reaches one database. Take the connection from app.database(), or submit after the commit"
         )
     # As on every connection of ours: only the store's keeper checkpoints this file (see SqliteFile).
-    hand.execute("PRAGMA wal_autocheckpoint = 0")
-    rows, _ = hand.execute("SELECT 1 FROM sqlite_master WHERE name = 'ever_meta'")
+    attempt(hand, "PRAGMA wal_autocheckpoint = 0", None, SQLITE, "PRAGMA")
+    tables = "SELECT 1 FROM sqlite_master WHERE name = 'ever_meta'"
+    rows, _ = attempt(hand, tables, None, SQLITE, "SELECT")
     if not rows:
         _check_schema([], path)
 

@@ -21,6 +21,7 @@ from everloop._core.errors import (
 )
 from everloop._core.records import Added, Ended, Snapshot
 from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.visits import VISIT
 
 if TYPE_CHECKING:
     from everloop.engine.session import Session, Waiter
@@ -100,6 +101,7 @@ class Task(asyncio.Future[R]):
         "_snapshot",
         "_stored",
         "_transaction",
+        "_visit",
         "_wanted",
         "id",
         "listed",
@@ -127,6 +129,8 @@ class Task(asyncio.Future[R]):
         self._bound: asyncio.TimerHandle | None = None
         # The attempt that this task holds up, if one does: it has given its slot back meanwhile.
         self._holds_up: Attempt | None = None
+        # The request that an owned task belongs to: when the server gives it up, the call goes on.
+        self._visit = VISIT.get() if owned else None
         # The user's transaction that this call was added in, until the store has answered that it is there.
         self._transaction: UserTransaction | None = None
         self._wanted = False  # somebody here wants to be told of its end, once that is committed
@@ -335,7 +339,7 @@ class Task(asyncio.Future[R]):
         attempt = self._holds_up
         if attempt is not None:
             return attempt.detaching
-        return self._reader.is_closing(self._session)
+        return (self._visit is not None and self._visit.left) or self._reader.is_closing(self._session)
 
     # -- answers of the store -------------------------------------------------------------------------------
 

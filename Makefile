@@ -26,6 +26,7 @@ check: $(ENV)/.dev ## format, lint, types, layers, sizes, documentation, unit te
 
 .PHONY: test
 test: $(ENV)/.dev ## everything, on each Python that is installed
+	@$(RUN)/python tools/servers.py
 	@own=$$(sed -n 's/^version = \(3\.[0-9]*\).*/\1/p' $(ENV)/pyvenv.cfg); \
 	for version in $$(tools/pythons | sed 's/ .*//'); do \
 		[ "$$version" = "$$own" ] || $(MAKE) --no-print-directory $(ENV)-$$version/.test || exit 1; done

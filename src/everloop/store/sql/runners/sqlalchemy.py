@@ -22,7 +22,11 @@ async def drive_on(connection: AsyncConnection, verb: Verb[T]) -> T:
     reply: Any = None
     try:
         while True:
-            reply = await _execute(connection, verb.send(reply))
+            asked = verb.send(reply)
+            if isinstance(asked, list):
+                reply = [await _execute(connection, each) for each in asked]
+            else:
+                reply = await _execute(connection, asked)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # the verb's answer
     finally:
@@ -33,7 +37,7 @@ async def _execute(connection: AsyncConnection, statement: Statement) -> Any:
     template = statements("sqlite")[statement.name]
     result = await connection.exec_driver_sql(sql_of(template), parameters_of(statement))
     if not template.columns:
-        return result.rowcount
+        return None
     if not template.sql.startswith("SELECT"):
         return [list(row) for row in result.all()]
     return _decode(result.scalar_one())

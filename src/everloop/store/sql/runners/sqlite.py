@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -103,26 +104,28 @@ class SqliteRunner:
 
     def _transact(self, connection: sqlite3.Connection, verb: Verb[T], *, write: bool, durable: bool) -> T:
         """Run a verb from BEGIN to COMMIT."""
-        doing, done = "BEGIN", 0
+        done = count()
         reply: Any = None
         with self._begun(connection, write=write, durable=durable), closing(verb):
             while True:
                 try:
-                    statement = verb.send(reply)
-                    doing = statement.name
-                    self._meet_fault(doing, done)
-                    template = statements("sqlite")[doing]
-                    cursor = connection.execute(sql_of(template), parameters_of(statement))
-                    reply = _read(cursor, template)
-                    done += 1
+                    asked = verb.send(reply)
                 except StopIteration as end:
                     reply = end.value
                     break
-                except sqlite3.Error as error:
-                    raise explain(error, doing) from error
-            self._meet_fault("COMMIT", done)
+                replies: list[Any] = []
+                for statement in asked if isinstance(asked, list) else [asked]:
+                    self._meet_fault(statement.name, next(done))
+                    template = statements("sqlite")[statement.name]
+                    try:
+                        cursor = connection.execute(sql_of(template), parameters_of(statement))
+                        replies.append(_read(cursor, template))
+                    except sqlite3.Error as error:
+                        raise explain(error, statement.name) from error
+                reply = replies if isinstance(asked, list) else replies[0]
+            self._meet_fault("COMMIT", next(done))
             _commit(connection)
-            self._meet_fault("COMMITTED", done)
+            self._meet_fault("COMMITTED", next(done))
         return reply  # type: ignore[no-any-return]  # the verb's answer
 
     @contextmanager
@@ -175,9 +178,9 @@ def parameters_of(statement: Statement) -> dict[str, Any]:
 
 
 def _read(cursor: sqlite3.Cursor, template: Template) -> Any:
-    """Return a statement's rows, or how many rows it changed."""
+    """Return a query's rows."""
     if not template.columns:
-        return cursor.rowcount
+        return None
     if not template.sql.startswith("SELECT"):
         return [list(row) for row in cursor.fetchall()]
     ((rows,),) = cursor.fetchall()

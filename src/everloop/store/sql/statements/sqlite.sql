@@ -1,13 +1,14 @@
 -- Every statement that Everloop runs on SQLite, by name.
 --
--- `-- name: N` starts a statement that changes rows and answers with their number.
+-- `-- name: N` starts a statement that changes rows and answers with nothing.
 -- `-- name: N -> a, b` starts a query; its rows are the named columns. The runner folds them into one
 --   JSON text, because every step of a cursor gives the interpreter lock away and may wait 5 ms to get
 --   it back: one statement is one step, whatever the number of rows (docs/decisions/0003).
 -- A parameter that is a list or a dict arrives as JSON; the columns of rows in it are read by position.
 
--- name: seq_next -> value
-UPDATE ever_meta SET value = value + :n WHERE name = 'seq' RETURNING value
+-- name: seq_next -> first
+-- the first of n numbers, which nobody else gets
+UPDATE ever_meta SET value = value + :n WHERE name = 'seq' RETURNING value - :n + 1 AS first
 
 -- name: lane_add
 INSERT OR IGNORE INTO ever_lanes (app, queue, fn) SELECT value->>0, value->>1, value->>2 FROM json_each(:lanes)
@@ -44,6 +45,9 @@ SELECT value->>0, value->>1, value->>2, :now, value->>3, value->>4, value->>5 FR
 -- name: add_keys
 -- rows: app, fn, key, seq
 INSERT INTO ever_keys (app, fn, key, seq) SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(:rows)
+
+-- name: add_known -> id
+SELECT c.id FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
 
 -- name: add_existing -> id, seq, app, fn, state, args
 SELECT c.id, c.seq, l.app, l.fn, c.state, p.args
@@ -162,6 +166,15 @@ SELECT session, seq, 'cancel' FROM ever_calls WHERE seq IN (SELECT value FROM js
 
 -- Leasing -----------------------------------------------------------------------------------------
 
+-- name: look -> alive, due, expired, suspects, told
+-- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there
+SELECT EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session) AS alive,
+       (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
+       EXISTS (SELECT 1 FROM ever_calls WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
+               AND expires <= :now) AS expired,
+       EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+
 -- name: due_next -> due
 SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
 
@@ -181,7 +194,6 @@ JOIN ever_calls AS c ON c.seq IN (
     SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL AND crashes < 2
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
 JOIN ever_payloads AS p ON p.seq = c.seq
-WHERE EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
 
 -- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
@@ -192,7 +204,6 @@ JOIN ever_calls AS c ON c.seq IN (
     SELECT seq FROM ever_calls WHERE lane = l.value AND state = 'ready' AND gate IS NULL AND crashes < 2 AND depth > 0
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room)
 JOIN ever_payloads AS p ON p.seq = c.seq
-WHERE EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
 
 -- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
@@ -202,7 +213,6 @@ FROM ever_calls AS c
 JOIN ever_payloads AS p ON p.seq = c.seq
 WHERE c.state = 'ready' AND c.gate IS NULL AND c.crashes >= 2 AND c.depth >= :depth
   AND c.lane IN (SELECT value FROM json_each(:lanes))
-  AND EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session)
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT 1
 
 -- name: lease_take
@@ -217,7 +227,7 @@ FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq LEFT JOIN ever_outcom
 WHERE i.session = :session ORDER BY i.seq, i.kind LIMIT :most
 
 -- name: inbox_take
--- as far as it was read
+-- as far as it was read: seq and kind are those of the last row (rows: all of them)
 DELETE FROM ever_inbox WHERE session = :session AND (seq, kind) <= (:seq, :kind)
 
 -- name: wait_match -> id, seq, state
@@ -235,6 +245,9 @@ VALUES (:app, :kind, :host, :pid, :now, :until) RETURNING session
 
 -- name: session_kind
 UPDATE ever_sessions SET kind = :kind WHERE session = :session
+
+-- name: session_find -> session
+SELECT session FROM ever_sessions WHERE session = :session
 
 -- name: session_renew
 UPDATE ever_sessions SET until = :until WHERE session = :session

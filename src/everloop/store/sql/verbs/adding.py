@@ -17,7 +17,7 @@ from everloop._core.policy import CRASHES
 from everloop._core.records import Added, KeyRule, Lane, NewCall
 from everloop.store.sql.verbs.ending import CALLBACKS, WAITS, Row, cancel_rows
 from everloop.store.sql.verbs.scope import Scope
-from everloop.store.sql.verbs.statement import Statement, Verb, text
+from everloop.store.sql.verbs.statement import Statement, Step, Verb, text
 
 
 def is_plain(call: NewCall) -> bool:
@@ -42,7 +42,7 @@ def add(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
     if not calls:
         return []
     if all(map(is_plain, calls)):
-        answers = yield from _add_plain(scope, calls)
+        answers = yield from add_plain(scope, calls, (yield plain_looks(calls)))
         if answers is not None:
             return answers
     plan = _Plan(scope, calls)
@@ -52,14 +52,20 @@ def add(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
     return answers
 
 
-def _add_plain(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added] | None]:
-    """Add plain roots at once; None when an id was there already and nothing was added."""
+def plain_looks(calls: Sequence[NewCall]) -> Step:
+    """Return what has to be asked before plain roots are added: is one there already, and their numbers."""
+    return [Statement("add_known", {"ids": [c.id for c in calls]}), Statement("seq_next", {"n": len(calls)})]
+
+
+def add_plain(scope: Scope, calls: Sequence[NewCall], looks: list[Any]) -> Verb[list[Added] | None]:
+    """Add plain roots at once; None when an id was there already and nothing was added.
+
+    `looks` is the reply to `plain_looks(calls)`.
+    """
     now, lanes = scope.now, scope.lanes
-    known = yield Statement("add_existing", {"ids": [c.id for c in calls]})
+    known, ((first,),) = looks
     if known or len({c.id for c in calls}) < len(calls):
         return None
-    ((last,),) = yield Statement("seq_next", {"n": len(calls)})
-    first = last - len(calls) + 1
     alike: dict[tuple[Lane, int, int], dict[int, str]] = {}
     for seq, c in enumerate(calls, first):
         kind = c.lane, -(c.priority or 0), c.due or now + c.delay
@@ -68,6 +74,7 @@ def _add_plain(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added] | Non
     for (lane, priority, due), ids in alike.items():
         state = State.SCHEDULED if due > now else State.READY
         scope.ready = scope.ready or state is State.READY
+        scope.scheduled = scope.scheduled or state is State.SCHEDULED
         yield Statement(
             "add_roots",
             {
@@ -134,8 +141,8 @@ class _Plan:
                 found = self.keyed.setdefault(_key_of(calls[i]), [])
                 if all(e.seq != seq for e in found):
                     found.append(_Existing(id_, seq, State(state)))
-        ((last,),) = yield Statement("seq_next", {"n": len(calls)})
-        self.seq = last - len(calls)
+        ((first,),) = yield Statement("seq_next", {"n": len(calls)})
+        self.seq = first - 1
 
     def _look_for_children(self) -> Verb[None]:
         """Find the earlier children; a parent in its first run has none."""
@@ -212,6 +219,8 @@ class _Plan:
             state = State.WAITING
             self.watch.append([after.seq, CALLBACKS])
         self.scope.ready = self.scope.ready or state is State.READY
+        self.scope.scheduled = self.scope.scheduled or state is State.SCHEDULED
+        self.scope.returned = self.scope.returned or call.expires is not None
         priority = -call.priority if call.priority is not None else parent[4] if parent else 0
         place, root, depth = (parent[5], parent[6], parent[7] + 1) if parent else (due, seq, 0)
         lane = self.scope.lanes[call.lane]
@@ -257,7 +266,8 @@ class _Plan:
                 yield Statement("watch", {"rows": rows})
         if self.waits:
             yield Statement("wait_add", {"seqs": self.waits, "session": self.scope.session})
-        if self.ended:
+        if self.ended and self.scope.session is not None:
+            self.scope.rung.add(self.scope.session)
             yield Statement("end_tell", {"session": self.scope.session, "seqs": self.ended})
         if self.replace:
             # Last: what is replaced may have been added by this very request.

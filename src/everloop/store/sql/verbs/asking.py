@@ -39,7 +39,8 @@ def wait(scope: Scope, ids: Sequence[str]) -> Verb[list[str]]:
         yield Statement("wait_add", {"seqs": live, "session": scope.session})
         yield Statement("watch", {"rows": [[seq, WAITS] for seq in live]})
     ended = [seq for _, seq, state in found if State(state).final]
-    if ended:
+    if ended and scope.session is not None:
+        scope.rung.add(scope.session)
         yield Statement("end_tell", {"session": scope.session, "seqs": ended})
     known = {id_ for id_, _, _ in found}
     return [id_ for id_ in ids if id_ not in known]

@@ -73,7 +73,10 @@ def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:
             "move",
             {"rows": [[m.row.seq, m.state, m.due, m.attempt, m.crashes, m.growth] for m in moves]},
         )
-        scope.ready = scope.ready or any(m.state is State.READY for m in moves)
+        states = {m.state for m in moves}
+        scope.ready = scope.ready or State.READY in states
+        scope.scheduled = scope.scheduled or State.SCHEDULED in states
+        scope.returned = scope.returned or State.READY in states or State.SCHEDULED in states
         ends = [m for m in moves if m.state.final]
         moves = (yield from _end_calls(scope, ends)) if ends else []
 
@@ -87,8 +90,8 @@ def _end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Move]]:
     yield from _tell(scope, ends)
     watched = [m.row.seq for m in ends if m.row.watched & CALLBACKS]
     if watched:
-        woken = yield Statement("end_wake", {"seqs": watched, "now": scope.now})
-        scope.ready = scope.ready or woken > 0
+        yield Statement("end_wake", {"seqs": watched, "now": scope.now})
+        scope.ready = scope.scheduled = scope.returned = True
     # A first run has asked for every child it has: only a later run, or an end without a body, can
     # leave children that nobody asks for.
     orphaned = [

@@ -19,6 +19,8 @@ class Scope:
         names: The same the other way round.
         rung: Sessions whose inbox has grown.
         ready: Whether calls became ready, so that workers should look.
+        scheduled: Whether calls became scheduled, so that the next due time may be another.
+        returned: Whether calls that may have expired came back to the queue.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
     """
@@ -29,6 +31,8 @@ class Scope:
     names: dict[int, Lane] = field(default_factory=dict[int, Lane])
     rung: set[int] = field(default_factory=set[int])
     ready: bool = False
+    scheduled: bool = False
+    returned: bool = False
     told: list[Ended] | None = None
 
     @cached_property

@@ -46,8 +46,9 @@ def _serve_lanes(scope: Scope, info: SessionInfo) -> Verb[None]:
 
 def renew(scope: Scope, lease: int) -> Verb[bool]:
     """Keep the asking session alive; False when it is gone."""
-    changed = yield Statement("session_renew", {"session": scope.session, "until": scope.now + lease})
-    return bool(changed)
+    found = yield Statement("session_find", {"session": scope.session})
+    yield Statement("session_renew", {"session": scope.session, "until": scope.now + lease})
+    return bool(found)
 
 
 def close_session(scope: Scope) -> Verb[None]:

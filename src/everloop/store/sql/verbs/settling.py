@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from everloop._core.calls import Event, State, step
 from everloop._core.records import Ended, Outcome
 from everloop.store.sql.verbs.ending import Move, Row, apply_moves, stop, tell_others
@@ -9,15 +11,23 @@ from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, text
 
 
-def settle(scope: Scope, outcomes: list[Outcome]) -> Verb[list[bool]]:
-    """Move each call as its outcome says; a stale fence changes nothing and is answered False."""
+def match(outcomes: list[Outcome]) -> Statement:
+    """Return the query for the leases that are still what the outcomes take them for."""
+    return Statement("settle_match", {"rows": [[i, o.id, o.fence] for i, o in enumerate(outcomes)]})
+
+
+def settle(scope: Scope, outcomes: list[Outcome], rows: list[list[Any]] | None = None) -> Verb[list[bool]]:
+    """Move each call as its outcome says; a stale fence changes nothing and is answered False.
+
+    `rows` is the reply to `match(outcomes)` where that has been asked already.
+    """
     if not outcomes:
         return []
-    rows = yield Statement("settle_match", {"rows": [[i, o.id, o.fence] for i, o in enumerate(outcomes)]})
+    matched = (yield match(outcomes)) if rows is None else rows
     settled = [False] * len(outcomes)
     plain: dict[int, tuple[Outcome, int, int | None]] = {}
     moves: dict[int, Move] = {}
-    for i, seq, *rest in sorted(rows):
+    for i, seq, *rest in sorted(matched):
         if seq in plain or seq in moves:
             continue  # of two outcomes of one lease, the first one counts
         outcome = outcomes[i]

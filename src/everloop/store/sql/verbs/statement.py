@@ -1,9 +1,12 @@
 """What a verb is: a generator that yields named statements and returns its answer.
 
-A verb decides; a runner executes. The runner opens a transaction, executes each yielded statement,
-sends its reply back (the rows of a query, the number of changed rows otherwise), and commits when the
-verb returns. So a verb has no `await`, no connection, and no database's name in it, and the same verb
-runs on a thread, on asyncio, and inside a user's own transaction.
+A verb decides; a runner executes. The runner opens a transaction, executes what is yielded, sends the rows
+of a query back, and commits when the verb returns. So a verb has no `await`, no connection, and no
+database's name in it, and the same verb runs on a thread, on asyncio, and inside a user's own transaction.
+
+What is far away is asked as seldom as possible. A statement that is no query has no reply, so a runner may
+keep it until the next query, or the commit, and send them together. Queries that need nothing of each other
+are yielded as a list, and go together too. `turn` takes three round trips, whatever its size.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ class Statement(NamedTuple):
     parameters: dict[str, Any]
 
 
-Verb = Generator[Statement, Any, T]
+#: Statements that may go in one round trip, in this order; replied to by the list of their rows.
+Step = list[Statement]
+
+Verb = Generator[Statement | Step, Any, T]
 
 
 def text(payload: bytes | None) -> str | None:

@@ -1,20 +1,43 @@
-"""The turn: add, settle, lease and take the inbox, in one transaction."""
+"""The turn: add, settle, lease and take the inbox, in one transaction.
+
+Nearly every turn asks twice: first for all that it has to know before it decides, then, behind what it
+writes, for the calls that it leases. What seldom happens (calls that expire or fall due, suspects, an inbox
+that has something) is seen by the first look and costs a question of its own only when it is there.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from everloop._core.calls import State
-from everloop._core.records import Cancel, Ended, Leased, Turn, TurnAnswer
-from everloop.store.sql.verbs.adding import add
+from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswer
+from everloop.store.sql.verbs.adding import add, add_plain, is_plain, plain_looks
 from everloop.store.sql.verbs.ending import expire_calls
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
-from everloop.store.sql.verbs.settling import settle
+from everloop.store.sql.verbs.settling import match, settle
 from everloop.store.sql.verbs.statement import Statement, Verb, blob
 
 #: Ends and cancellations that one answer holds at most.
 INBOX = 2_000
+
+
+class _Look(NamedTuple):
+    """What stood in the store as the turn began.
+
+    Attributes:
+        alive: Whether the session is there; it stays for as long as the transaction.
+        due: When the next scheduled call is due.
+        expired: Whether a call has expired.
+        suspects: Whether a suspect is ready, in whatever lane.
+        told: Whether the session's inbox holds something.
+    """
+
+    alive: bool
+    due: int | None
+    expired: bool
+    suspects: bool
+    told: bool
 
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
@@ -24,20 +47,22 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     if request.progress:
         # Before the outcomes: the last thing that a run says of itself comes with its end.
         yield Statement("progress_put", {"rows": [list(p) for p in request.progress]})
-    # Before the outcomes too: a run may have submitted children, and ended without awaiting them.
-    added = yield from add(scope, request.adds)
-    settled = yield from settle(scope, request.outcomes)
+    look, added, settled = yield from _look_and_write(scope, request)
     if request.holding is not None:
         yield from release_others(scope, request.holding)
-    leased: list[Leased] = []
     next_due: int | None = None
     if request.lanes:
-        yield from expire_calls(scope)
-        next_due = yield from _promote(scope)
-        if request.room > 0:
-            leased = yield from _lease(scope, request)
+        next_due = yield from _promote(scope, look)
+    picks = _picks(scope, request, look)
+    inbox = look.told or scope.session in scope.rung
+    wanted = [*picks, *([_inbox(scope)] if inbox else []), *([_DUE] if scope.scheduled else [])]
+    replies = (yield wanted) if wanted else []
+    leased = yield from _lease(scope, request, [row for rows in replies[: len(picks)] for row in rows])
+    if scope.scheduled and request.lanes:
+        ((next_due,),) = replies[-1]
     cancels: list[Cancel] = []
-    more = yield from _take_inbox(scope, ended, cancels)
+    found = replies[len(picks)] if inbox else []
+    yield from _take_inbox(scope, found, ended, cancels)
     return TurnAnswer(
         settled=settled,
         added=added,
@@ -45,34 +70,64 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
         ended=ended,
         cancels=cancels,
         next_due=next_due,
-        more=more,
+        more=len(found) == INBOX,
     )
 
 
-def _promote(scope: Scope) -> Verb[int | None]:
-    """Make the scheduled calls ready whose time has come; return when the next one is due."""
-    ((due,),) = yield Statement("due_next", {})
-    if due is None or due > scope.now:
-        return due  # type: ignore[no-any-return]  # a column
-    yield Statement("due_ready", {"now": scope.now})
-    scope.ready = True
-    ((due,),) = yield Statement("due_next", {})
-    return due  # type: ignore[no-any-return]  # a column
+def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added], list[bool]]]:
+    """Ask for everything at once where that can be, and write the calls, then the outcomes.
+
+    In this order: a run may have submitted children, and ended without awaiting them.
+    """
+    adds, outcomes = request.adds, request.outcomes
+    plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
+    first = [Statement("look", {"session": scope.session, "now": scope.now})]
+    first += [match(outcomes)] if outcomes and plain else []
+    first += plain_looks(adds) if adds and plain else []
+    replies = yield first
+    ((alive, due, expired, suspects, told),) = replies[0]
+    look = _Look(bool(alive), due, bool(expired), bool(suspects), bool(told))
+    matched = replies[1] if outcomes and plain else None
+    added = (yield from add_plain(scope, adds, replies[-2:])) if adds and plain else None
+    if added is None:
+        # What joins a call that is there may change what was matched: it is asked for again.
+        matched = matched if not adds else None
+        added = yield from add(scope, adds)
+    settled = yield from settle(scope, outcomes, matched)
+    return look, added, settled
 
 
-def _lease(scope: Scope, request: Turn) -> Verb[list[Leased]]:
-    pick = "lease_pick" if request.roots else "lease_pick_children"
+def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
+    """End the calls that expired, and make ready those whose time has come; return when the next is due.
+
+    Where that may have changed, it has to be asked for again: `scope.scheduled` says so.
+    """
+    if look.expired or scope.returned:
+        yield from expire_calls(scope)
+    if look.due is not None and look.due <= scope.now:
+        yield Statement("due_ready", {"now": scope.now})
+        scope.ready = scope.scheduled = True
+    return look.due
+
+
+def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
+    """Return the queries for the calls that may be leased; none for a session that was reaped."""
+    if not (request.lanes and request.room > 0 and look.alive):
+        return []
     lanes = list({scope.lanes[lane] for lane in request.lanes})
-    rows = yield Statement(pick, {"lanes": lanes, "room": request.room, "session": scope.session})
-    if request.suspects:
-        depth = 0 if request.roots else 1
-        found = yield Statement(
-            "lease_pick_suspect", {"lanes": lanes, "depth": depth, "session": scope.session}
-        )
-        if found:
-            rows = sorted([*rows, *found], key=_place)[: request.room]
+    pick = "lease_pick" if request.roots else "lease_pick_children"
+    picks = [Statement(pick, {"lanes": lanes, "room": request.room})]
+    # A call that came back in this turn may be a suspect.
+    if request.suspects and (look.suspects or scope.returned):
+        picks.append(Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1}))
+    return picks
+
+
+def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:
+    """Take what was picked, in order, as far as there is room."""
     if not rows:
         return []
+    rows = sorted(rows, key=_place)[: request.room]
     yield Statement(
         "lease_take", {"seqs": [row[0] for row in rows], "session": scope.session, "now": scope.now}
     )
@@ -89,13 +144,20 @@ def _place(row: list[Any]) -> tuple[int, int, int, int, int]:
     return -priority, place, root, -depth, seq
 
 
-def _take_inbox(scope: Scope, ended: list[Ended], cancels: list[Cancel]) -> Verb[bool]:
-    """Move the inbox into the answer; True when there is more."""
-    rows = yield Statement("inbox_read", {"session": scope.session, "most": INBOX})
+_DUE = Statement("due_next", {})
+
+
+def _inbox(scope: Scope) -> Statement:
+    return Statement("inbox_read", {"session": scope.session, "most": INBOX})
+
+
+def _take_inbox(scope: Scope, rows: list[list[Any]], ended: list[Ended], cancels: list[Cancel]) -> Verb[None]:
+    """Move what was read of the inbox into the answer."""
     if not rows:
-        return False
+        return
     last, kind, *_ = rows[-1]
-    yield Statement("inbox_take", {"session": scope.session, "seq": last, "kind": kind})
+    read = [row[:2] for row in rows]
+    yield Statement("inbox_take", {"session": scope.session, "seq": last, "kind": kind, "rows": read})
     told = {end.id for end in ended}  # by this turn's own settlements, in the answer itself
     for _, kind, id_, state, value, error, attempt, fence, asked in rows:
         if kind == "cancel":
@@ -103,4 +165,3 @@ def _take_inbox(scope: Scope, ended: list[Ended], cancels: list[Cancel]) -> Verb
                 cancels.append(Cancel(id_, fence, asked or ""))
         elif id_ not in told:
             ended.append(Ended(id_, State(state), blob(value), blob(error), attempt))
-    return len(rows) == INBOX

@@ -1,0 +1,106 @@
+"""Where the programs of the database servers are, and of which version they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Debian keeps a server's programs out of the way of users.
+FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/opt/homebrew/bin")
+#: Debian's folders of PostgreSQL, one for each version.
+POSTGRESQL_ROOT = Path("/usr/lib/postgresql")
+
+
+class ServerMissing(Exception):
+    """A database server is not installed; the message says what to install."""
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """A server's programs."""
+
+    server: Path
+    #: What fills a fresh data folder.
+    init: Path
+    version: tuple[int, ...]
+
+    @property
+    def told(self) -> str:
+        return f"{'.'.join(map(str, self.version))} ({self.server})"
+
+
+def postgresql() -> Binaries:
+    """Find PostgreSQL: the newest there is.
+
+    Raises:
+        ServerMissing: There is none.
+    """
+    folders = sorted(POSTGRESQL_ROOT.glob("*/bin"), key=lambda path: _numbers(path.parent.name), reverse=True)
+    found = [pair for name in ("postgres",) for pair in _beside(name, "initdb", folders)]
+    versions = [
+        Binaries(server, init, _version(server, r"PostgreSQL\) (\d+(?:\.\d+)*)")) for server, init in found
+    ]
+    usable = [binaries for binaries in versions if binaries.version]
+    if not usable:
+        raise ServerMissing(_advice("PostgreSQL 13 or newer", "postgres and initdb", "postgresql"))
+    return max(usable, key=lambda binaries: binaries.version)
+
+
+def mariadb() -> Binaries:
+    """Find MariaDB.
+
+    Raises:
+        ServerMissing: There is none; Oracle's MySQL does not count.
+    """
+    for name, init in (("mariadbd", "mariadb-install-db"), ("mysqld", "mysql_install_db")):
+        for server, install in _beside(name, init, []):
+            version = _version(server, r"Ver (\d+(?:\.\d+)*)-MariaDB")
+            if version:
+                return Binaries(server, install, version)
+    raise ServerMissing(
+        _advice(
+            "MariaDB 10.6 or newer",
+            "mariadbd and mariadb-install-db",
+            "mariadb-server-core mariadb-client-core",
+        )
+    )
+
+
+def _beside(server: str, init: str, folders: list[Path]) -> list[tuple[Path, Path]]:
+    """Return the pairs of these two programs, each once; they may lie in two folders (sbin and bin)."""
+    places = [*folders, *map(Path, os.get_exec_path()), *map(Path, FOLDERS)]
+    inits = os.pathsep.join(map(str, places))
+    found: dict[Path, Path] = {}
+    for place in places:
+        path, beside = (
+            shutil.which(server, path=str(place)),
+            shutil.which(init, path=f"{place}{os.pathsep}{inits}"),
+        )
+        if path and beside:
+            # A link in /usr/local/bin and what it points to are one server.
+            found.setdefault(Path(path).resolve(), Path(beside).resolve())
+    return list(found.items())
+
+
+def _version(server: Path, pattern: str) -> tuple[int, ...]:
+    """Ask the program; an empty version is that of another program."""
+    done = subprocess.run([server, "--version"], capture_output=True, text=True, check=False)
+    match = re.search(pattern, done.stdout)
+    return _numbers(match[1]) if match else ()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
+
+
+def _advice(what: str, programs: str, packages: str) -> str:
+    return (
+        f"{what} is not installed: found no {programs} on PATH, in /usr/local/bin or where Debian puts them; "
+        f"install it (Debian, Ubuntu: sudo apt-get install --no-install-recommends {packages}), "
+        "or let `python tools/servers.py` do that as root; "
+        "EVERLOOP_SKIP_SERVERS=1 leaves out the tests that need a server"
+    )

@@ -1,0 +1,71 @@
+"""Fixtures of the servers, to be imported by the conftest of a suite that needs them.
+
+`postgresql` and `mariadb` are one server for the session, started by the first test that asks;
+`postgresql_url` and `mariadb_url` are a fresh database for each test. A test that kills a server starts its own,
+from `required`. A missing server fails the test with advice; EVERLOOP_SKIP_SERVERS=1 skips it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+
+from tests.helpers.servers import install
+from tests.helpers.servers.binaries import ServerMissing
+from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.servers.postgresql import PostgresServer
+from tests.helpers.servers.server import Server
+
+__all__ = ["mariadb", "mariadb_url", "postgresql", "postgresql_url"]
+
+S = TypeVar("S", bound=Server)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the session, that spares the disk."""
+    yield from _served(PostgresServer)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaServer]:
+    """A MariaDB server of the session, that spares the disk."""
+    yield from _served(MariaServer)
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgresServer) -> Iterator[str]:
+    """A fresh database of PostgreSQL."""
+    yield from _database(postgresql)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaServer) -> Iterator[str]:
+    """A fresh database of MariaDB."""
+    yield from _database(mariadb)
+
+
+def required(kind: type[S], *, fast: bool = True) -> S:
+    """Return a server that is not started yet; fail or skip the test where there is none.
+
+    For tests with a server of their own.
+    """
+    if install.skipped():
+        pytest.skip(f"{install.SKIP}=1")
+    try:
+        return kind(fast=fast)
+    except ServerMissing as missing:
+        pytest.fail(str(missing), pytrace=False)
+
+
+def _served(kind: type[S]) -> Iterator[S]:
+    with required(kind) as server:
+        yield server
+
+
+def _database(server: Server) -> Iterator[str]:
+    url = server.database()
+    yield url
+    server.drop(url)

@@ -64,7 +64,7 @@ class Abandoned:
                 log.warning(
                     "everloop: %d cancelled statement(s) may run on, on the database server: %s",
                     len(self._left),
-                    error or type(error).__name__,
+                    str(error) or type(error).__name__,
                 )
                 self._left.clear()
 

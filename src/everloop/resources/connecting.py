@@ -1,4 +1,4 @@
-"""How connections to MySQL, MariaDB and PostgreSQL servers are opened: in bounded time, never less safe than asked.
+"""How connections to MySQL, MariaDB and PostgreSQL servers are opened: in bounded time, as safe as asked.
 
 SQLAlchemy calls `ServerConnector.open` in place of the driver's `connect`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from sqlalchemy.engine import URL
@@ -110,6 +111,7 @@ async def _aiomysql(**arguments: Any) -> Any:
     """
     aiomysql = import_module("aiomysql")
     constants = import_module("pymysql.constants")
+    _ = signature(aiomysql.Connection).bind(**arguments)  # its `__del__` fails after a wrong argument
     connection: Any = aiomysql.Connection(**arguments)
     log_in = connection._request_authentication  # noqa: SLF001 - the moment before anything secret is sent
 

@@ -29,8 +29,8 @@ from everloop.store.url import without_password
 POOL_TIMEOUT = 30.0
 #: Connections to an SQLite file: each has a thread, and is kept rather than opened and closed again.
 SQLITE_POOL = {"pool_size": 10, "max_overflow": 0}
-#: Connections to a server: a tenth of what MySQL and PostgreSQL take by default, so that several processes fit;
-#: renewed after half an hour, which is less than the time for which a server or a firewall keeps them idle.
+#: Connections to a server: a tenth of what MySQL and PostgreSQL take by default, so that several processes
+#: fit; renewed after half an hour, which is less than the time for which they are kept idle at the other end.
 SERVER_POOL = {"pool_size": 10, "max_overflow": 0, "pool_recycle": 1_800}
 #: What decides how connections are made, which for SQLite is ours.
 _OURS = ("creator", "async_creator", "factory", "isolation_level", "module", "pool", "poolclass")
@@ -81,7 +81,9 @@ class Pool:
         self.own = own
         self._drivers: WeakSet[SqliteConnection] = WeakSet()
         self._connector: ServerConnector | None = None
-        self.engine = self._make_server(url, options) if file is None else self._make_sqlite(url, file, options)
+        self.engine = (
+            self._make_server(url, options) if file is None else self._make_sqlite(url, file, options)
+        )
 
     def _make(self, url: str, options: dict[str, Any]) -> AsyncEngine:
         defaults: dict[str, Any] = {"pool_pre_ping": True}

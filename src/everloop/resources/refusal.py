@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
+from everloop.store.url import without_password
+
 #: What the code of MySQL and MariaDB means.
 _MYSQL = {
     1040: "full",
@@ -34,8 +36,16 @@ _POSTGRESQL = {
     "53300": "full",
     "57P03": "starting",
 }
+#: What Python's own errors mean.
+_CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (ssl.SSLError, "tls"),
+    (socket.gaierror, "name"),
+    (TimeoutError, "timeout"),
+    (ConnectionRefusedError, "unreachable"),
+)
 #: What libpq says instead of a code while it connects.
 _WORDS = (
+    ("option", re.compile(r"unexpected keyword argument|invalid connection option")),
     ("password", re.compile(r"password authentication failed|no password supplied|role .* does not exist")),
     ("database", re.compile(r"database .* does not exist")),
     ("rights", re.compile(r"permission denied for database")),
@@ -45,7 +55,6 @@ _WORDS = (
     ("name", re.compile(r"resolve host|Name or service not known")),
     ("timeout", re.compile(r"timeout|timed out", re.IGNORECASE)),
     ("unreachable", re.compile(r"refused|unreachable|No such file|Can't connect", re.IGNORECASE)),
-    ("option", re.compile(r"unexpected keyword argument|invalid connection option")),
 )
 _ADVICE = {
     "blocked": "An administrator unblocks it there: FLUSH HOSTS",
@@ -53,7 +62,8 @@ _ADVICE = {
     "or raise the server's max_connections",
     "host": "The server lets the user in from other hosts only; as an administrator: "
     "CREATE USER '{user}'@'%' IDENTIFIED BY '...'",
-    "login": "The driver does not know the server's way to log in; choose another for the user, or another driver",
+    "login": "The driver does not know the server's way to log in; choose another for the user, or another "
+    "driver",
     "name": "No host has the name {host!r}: check it in the URL",
     "option": "A parameter of the URL, or of connect_args, is not one that the driver knows",
     "password": "Check the user and the password in the URL; in a URL a password with one of @ : / ? # % is "
@@ -101,7 +111,7 @@ def cannot_connect(url: URL, error: Exception) -> CannotConnect:
     told = advice.format(
         user=url.username or "...", host=url.host, database=url.database or "...", place=place
     )
-    shown = url.render_as_string(hide_password=True)
+    shown = without_password(url.render_as_string(hide_password=True))
     return CannotConnect(f"cannot connect to {shown}: {said}" + (f". {told}" if told else ""), error)
 
 
@@ -119,18 +129,13 @@ def _said(error: BaseException) -> str:
     text = f"{rest[-1]} ({code})" if rest and isinstance(code, int) else str(error)
     if len(texts) > 1 and texts[0] not in text:
         text += f": {texts[0]}" if texts[0] else f": {type(next(_causes(error))).__name__}"
-    return " ".join((text or type(error).__name__).split()).rstrip(".")
+    return " ".join((text or type(error).__name__).split()).rstrip(".?")
 
 
 def _kind(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLError):
-        return "tls"
-    if isinstance(error, socket.gaierror):
-        return "name"
-    if isinstance(error, TimeoutError):
-        return "timeout"
-    if isinstance(error, ConnectionRefusedError):
-        return "unreachable"
+    for cls, kind in _CLASSES:
+        if isinstance(error, cls):
+            return kind
     code = error.args[0] if error.args else None
     if isinstance(code, int) and code in _MYSQL:
         return _MYSQL[code]

@@ -1,4 +1,4 @@
-"""TLS towards MySQL and MariaDB: one meaning of the URL's `ssl...` for both drivers, and no plaintext instead."""
+"""TLS towards MySQL and MariaDB: one meaning of a URL's `ssl...` for both drivers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tls_context(asked: object) -> ssl.SSLContext | None:
 
     Args:
         asked: A context, a bool or such a word of a URL, or the files that `ssl_ca`, `ssl_cert`, `ssl_key`,
-            `ssl_capath`, `ssl_cipher` and `ssl_check_hostname` of a URL name. The certificate of the server is
+            `ssl_capath`, `ssl_cipher` and `ssl_check_hostname` of a URL name. The server's certificate is
             always verified; only a context of your own can do without.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -79,10 +80,11 @@ def sqlite_path(url: str) -> Path:
     return Path(path).expanduser()
 
 
+#: A password before the last `@`: one that holds `@`, `/`, `#` or `?` as it is must not be shown in part.
+_PASSWORD = re.compile(r"(?<=://)([^:/@?#]*):.*@", re.DOTALL)
+_PARAMETER = re.compile(r"(?<=[?&])(pass(?:word|wd)?=)[^&#]*", re.IGNORECASE)
+
+
 def without_password(url: str) -> str:
     """Return `url` with its password hidden, for messages."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url, count=1))

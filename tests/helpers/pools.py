@@ -6,7 +6,6 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -25,14 +24,16 @@ DRIVERS = {
 #: How long the server may take to notice what it has been told.
 SOON_S = 5.0
 
-_RUNNING = {
-    "mysql": "select count(*) from information_schema.processlist where info like :what and id <> connection_id()",
-    "postgresql": "select count(*) from pg_stat_activity where query like :what and state = 'active' "
+#: Counts the statements like `:what` that run; by whether it is MySQL.
+RUNNING = {
+    True: "select count(*) from information_schema.processlist where info like :what "
+    "and id <> connection_id()",
+    False: "select count(*) from pg_stat_activity where query like :what and state = 'active' "
     "and pid <> pg_backend_pid()",
 }
 _CONNECTED = {
-    "mysql": "select count(*) from information_schema.processlist where id <> connection_id()",
-    "postgresql": "select count(*) from pg_stat_activity where datname = current_database() "
+    True: "select count(*) from information_schema.processlist where id <> connection_id()",
+    False: "select count(*) from pg_stat_activity where datname = current_database() "
     "and pid <> pg_backend_pid()",
 }
 
@@ -77,12 +78,12 @@ async def ask(url: str, statement: str, **parameters: object) -> Any:
 
 async def running(url: str, what: str) -> int:
     """Count the statements like `what` that run on the server."""
-    return int(await ask(url, _RUNNING[urlsplit(url).scheme.partition("+")[0]], what=what))
+    return int(await ask(url, RUNNING[is_mysql(url)], what=what))
 
 
 async def connected(url: str) -> int:
     """Count the connections of this user or database."""
-    return int(await ask(url, _CONNECTED[urlsplit(url).scheme.partition("+")[0]]))
+    return int(await ask(url, _CONNECTED[is_mysql(url)]))
 
 
 async def becomes(expected: int, count: Any) -> None:

@@ -19,7 +19,6 @@ from typing_extensions import Unpack
 
 from everloop._client import Client
 from everloop._core.calls import Event
-from everloop._core.clock import SystemClock
 from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
 from everloop._core.ids import new_id
@@ -324,7 +323,7 @@ class App(Client):
         return store_from_url(self.store_url)
 
     def _make_session(self) -> Session:
-        return Session(self.open_store(), self.name, SystemClock().now, lease=self.lease)
+        return Session(self.open_store(), self.name, lease=self.lease)
 
     @property
     def threads(self) -> Executor:

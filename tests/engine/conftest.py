@@ -11,13 +11,18 @@ import pytest
 
 from everloop import App
 from everloop.engine.worker import Worker
+from tests.helpers.servers.fixtures import postgresql, postgresql_url
+
+__all__ = ["postgresql", "postgresql_url"]
 
 MakeApp = Callable[..., App]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a fresh store of each kind; tests of one kind name it."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
 
 

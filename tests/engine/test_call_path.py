@@ -7,7 +7,7 @@ Counted is each frame of a file of ours that is on a stack of that way:
 - in the store's thread, when the call's statement is executed, as SQLite itself reports it.
 
 At the bottom of the second and the third stack is a loop that waits for work: `TurnLoop.run` and
-`SqliteRunner._loop`. Nothing on the way calls these two, so they are not counted. Nor is what has
+`ConnectionThread._loop`. Nothing on the way calls these two, so they are not counted. Nor is what has
 returned by then: checks, the request that was composed, the functions that leave something for the other
 side and return at once (`TurnLoop.add`, `SqliteRunner.run`), and the verb, a generator that has yielded
 the statement.
@@ -34,7 +34,7 @@ from everloop.store.sql.runners.sqlite_file import SqliteFile
 OURS = str(Path(everloop.__file__).parent)
 DOCUMENT = Path(__file__).parents[2] / "ARCHITECTURE.md"
 MOST = 5
-WAITING_LOOPS = {"TurnLoop.run", "SqliteRunner._loop"}
+WAITING_LOOPS = {"TurnLoop.run", "ConnectionThread._loop"}
 
 
 class Watched:
@@ -138,8 +138,8 @@ async def test_only_a_waiting_loop_is_left_out_at_the_bottom_of_each_stack(
     await stored_once(sqlite)
 
     assert [name for name, _ in watched.caller] == ["Call.__await__", "Client.begin"]
-    assert [name for name, _ in watched.loop] == ["TurnLoop.run", "TurnLoop._turn", "SqliteStore.turn"]
-    assert [name for name, _ in watched.thread] == ["SqliteRunner._loop", "SqliteRunner._transact"]
+    assert [name for name, _ in watched.loop] == ["TurnLoop.run", "TurnLoop._turn", "SqlStore.turn"]
+    assert [name for name, _ in watched.thread] == ["ConnectionThread._loop", "SqliteRunner._transact"]
 
 
 async def test_the_frames_are_those_that_the_tour_walks(sqlite: str, watched: Watched) -> None:

@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from everloop._core.clock import Clock, ManualClock
 from everloop.store.memory import MemoryStore
 from everloop.store.protocol import Store
+from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
+from tests.helpers.servers.fixtures import postgresql
+from tests.helpers.servers.postgresql import PostgresServer
+
+__all__ = ["postgresql"]
 
 
-def _memory(_folder: Path, clock: Clock, _fault: Fault | None) -> Store:
-    return MemoryStore(clock)
+Maker = Callable[[Clock, Fault | None], Store]
 
 
-def _sqlite(folder: Path, clock: Clock, fault: Fault | None) -> Store:
-    return SqliteStore(folder / f"{next(_numbers)}.db", clock=clock, fault=fault)
+def _memory(_request: pytest.FixtureRequest) -> Maker:
+    return lambda clock, _fault: MemoryStore(clock)
 
 
-_numbers = count()
+def _sqlite(request: pytest.FixtureRequest) -> Maker:
+    folder: Path = request.getfixturevalue("tmp_path")
+    numbers = count()
+    return lambda clock, fault: SqliteStore(folder / f"{next(numbers)}.db", clock=clock, fault=fault)
+
+
+def _postgresql(request: pytest.FixtureRequest) -> Maker:
+    url: str = request.getfixturevalue("postgresql_schema")
+
+    def make(clock: Clock, fault: Fault | None) -> Store:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(empty(connection.execute(TABLES).fetchall()).encode())
+        return PostgresStore(url, clock=clock, fault=fault)
+
+    return make
+
+
+TABLES = """
+SELECT table_name FROM information_schema.tables
+WHERE table_name LIKE 'ever%' AND table_name <> 'ever_meta'
+"""
+
+
+def empty(tables: Iterable[Sequence[str]]) -> str:
+    """Return what deletes everything: on small tables quicker than making them anew."""
+    return ";".join(f"DELETE FROM {table}" for (table,) in tables) or "SELECT 1"
+
+
+@pytest.fixture(scope="session")
+def postgresql_schema(postgresql: PostgresServer) -> Iterator[str]:
+    """A database of the session with the schema in it."""
+    url = postgresql.database()
+    yield url
+    postgresql.drop(url)
+
 
 #: Every store that Everloop has, by the scheme of its URL.
-STORES: dict[str, Callable[[Path, Clock, Fault | None], Store]] = {"memory": _memory, "sqlite": _sqlite}
+STORES: dict[str, Callable[[pytest.FixtureRequest], Maker]] = {
+    "memory": _memory,
+    "postgresql": _postgresql,
+    "sqlite": _sqlite,
+}
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -35,13 +78,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def faulty_factory(kind: str, tmp_path: Path) -> FaultyFactory:
-    return lambda clock, fault: STORES[kind](tmp_path, clock, fault)
+def faulty_factory(kind: str, request: pytest.FixtureRequest) -> FaultyFactory:
+    return STORES[kind](request)
 
 
 @pytest.fixture
-def factory(kind: str, tmp_path: Path) -> Factory:
-    return lambda clock: STORES[kind](tmp_path, clock, None)
+def factory(kind: str, request: pytest.FixtureRequest) -> Factory:
+    make = STORES[kind](request)
+    return lambda clock: make(clock, None)
 
 
 @pytest.fixture

@@ -48,7 +48,6 @@ class Session:
     Args:
         store: An open store.
         app: The app's name.
-        now: The store's clock.
         lease: Seconds for which the session lives without renewal.
     """
 
@@ -56,7 +55,6 @@ class Session:
         self,
         store: Store,
         app: str,
-        now: Callable[[], int],
         *,
         lease: float = LEASE,
         stall_limit: float | None = STALL_LIMIT,
@@ -67,11 +65,9 @@ class Session:
         self.worker: Worker | None = None
         self.closing = False  # whoever waits now waits no longer, and the calls go on
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
-        self.turns.use_clock(now)
         self.turns.expects = lambda: self.waiting
         self.turns.on_lost_answer = self._after_lost_answer
         self.apart = Apart(store, lambda: self.number, self.turns.look)
-        self._now = now
         self._lease = lease
         self._stall_limit = stall_limit
         # Who waits for which id: `_held` keeps its waiters alive, because somebody awaits them; `_seen` does
@@ -101,7 +97,7 @@ class Session:
     async def start_worker(self, functions: Mapping[Lane, Runnable], concurrency: int) -> Worker:
         """Serve these functions from this session, too."""
         if self.worker is None:
-            self.worker = Worker(self.turns, functions, concurrency, self._now)
+            self.worker = Worker(self.turns, functions, concurrency, self.store.now)
         else:
             self.worker.add_functions(functions)
         await self.store.serve(self.number, self._info())

@@ -124,7 +124,6 @@ class TurnLoop:
         self._next_due: int | None = None
         self._pause = 0.0
         self._away_since = 0.0
-        self._now: Callable[[], int] | None = None
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -235,13 +234,9 @@ class TurnLoop:
         if self.taker is None and not self.expects():
             return None
         poll = POLL * (0.9 + 0.2 * random.random())  # noqa: S311 - spreads processes
-        if self._next_due is None or self.taker is None or self._now is None:
+        if self._next_due is None or self.taker is None:
             return poll
-        return min(poll, max(0.001, (self._next_due - self._now()) / 1e6))
-
-    def use_clock(self, now: Callable[[], int]) -> None:
-        """Wake up for scheduled calls by this clock; a hint, the store judges."""
-        self._now = now
+        return min(poll, max(0.001, (self._next_due - self._store.now()) / 1e6))
 
     async def _turn(self) -> None:
         batch = self._collect()

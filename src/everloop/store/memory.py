@@ -89,7 +89,7 @@ class MemoryStore:
 
     def __init__(self, clock: Clock = _SYSTEM, url: str = "memory://") -> None:
         self.url = url
-        self._clock = clock
+        self.now = clock.now
         fresh = Tables(), Bells()
         name = url.removeprefix("memory://")
         self.lock = _lock
@@ -115,7 +115,7 @@ class MemoryStore:
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         tables = self._tables
         tables.last_session += 1
-        tables.sessions[tables.last_session] = Session(info, self._clock.now() + lease)
+        tables.sessions[tables.last_session] = Session(info, self.now() + lease)
         return tables.last_session
 
     @_atomic
@@ -123,7 +123,7 @@ class MemoryStore:
         there = self._tables.sessions.get(session)
         if there is None:
             return False
-        there.until = self._clock.now() + lease
+        there.until = self.now() + lease
         return True
 
     @_atomic
@@ -134,7 +134,7 @@ class MemoryStore:
 
     @_atomic
     async def close_session(self, session: int) -> None:
-        self._release(self._tables.held(session), self._clock.now())
+        self._release(self._tables.held(session), self.now())
         self._tables.sessions.pop(session, None)
         self._ring()
 
@@ -151,7 +151,7 @@ class MemoryStore:
     async def reap(self, *, overdue: bool = True) -> int:
         if not overdue:
             return 0  # every session lives in this process
-        now = self._clock.now()
+        now = self.now()
         sessions = self._tables.sessions
         dead = [number for number, there in sessions.items() if there.until <= now]
         ends: list[End] = []
@@ -175,7 +175,7 @@ class MemoryStore:
 
     @_atomic
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:
-        now = self._clock.now()
+        now = self.now()
         for progress in turn.progress:
             self._note(progress)
         added = self._add(session, turn.adds, now)
@@ -203,7 +203,7 @@ class MemoryStore:
 
     @_atomic
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
-        answers = self._add(session, calls, self._clock.now())
+        answers = self._add(session, calls, self.now())
         self._ring()
         return answers
 
@@ -221,7 +221,7 @@ class MemoryStore:
 
     @_atomic
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
-        now = self._clock.now()
+        now = self.now()
         rows = self._tables.rows
         self._follow(self._cancel([rows[id] for id in ids if id in rows], message, now), now)
         self._ring()
@@ -486,7 +486,7 @@ class MemoryStore:
 
     @_atomic
     async def serving(self, app: str) -> list[tuple[str, str]]:
-        now = self._clock.now()
+        now = self.now()
         lanes: set[Lane] = set()
         for there in self._tables.sessions.values():
             if there.info.kind == "worker" and there.until > now:

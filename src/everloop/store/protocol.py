@@ -51,6 +51,10 @@ class Store(Protocol):
         """Return an unopened store on the same state, for another thread, with connections of its own."""
         ...
 
+    def now(self) -> int:
+        """Return the store's instant in microseconds, without asking it: as good as it is known here."""
+        ...
+
     async def tend(self) -> None:
         """Do the upkeep that the store needs from time to time; once a second is often enough."""
         ...

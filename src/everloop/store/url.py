@@ -10,7 +10,7 @@ from everloop._core.errors import StoreURLError
 from everloop._core.text import near_miss
 from everloop.store.protocol import Store
 
-KNOWN = ("sqlite", "memory")
+KNOWN = ("sqlite", "postgresql", "memory")
 
 
 def check_url(url: object) -> str | None:
@@ -47,6 +47,10 @@ def store_from_url(url: str) -> Store:
         from everloop.store.sql.store import SqliteStore
 
         return SqliteStore(sqlite_path(url))
+    if scheme in ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg"):
+        from everloop.store.sql.postgresql import PostgresStore
+
+        return PostgresStore(url.replace(scheme, "postgresql", 1))
     raise StoreURLError(
         f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme.lower(), KNOWN)}; "
         f"this version stores in {', '.join(f'{name}://' for name in KNOWN)}, for example "

@@ -1,8 +1,8 @@
 """Fixtures of the servers, to be imported by the conftest of a suite that needs them.
 
 `postgresql` and `mariadb` are one server for the session, started by the first test that asks;
-`postgresql_url` and `mariadb_url` are a fresh database for each test. A test that kills a server starts its own,
-from `required`. A missing server fails the test with advice; EVERLOOP_SKIP_SERVERS=1 skips it.
+`postgresql_url` and `mariadb_url` are a fresh database for each test. A test that kills a server takes one of
+its own from `required`. A missing server fails the test with advice; EVERLOOP_SKIP_SERVERS=1 skips it.
 """
 
 from __future__ import annotations

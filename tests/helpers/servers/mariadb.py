@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import pymysql
 
@@ -32,7 +33,6 @@ class MariaServer(Server):
 
     kind = "mariadb"
     scheme = "mysql"
-    where = "select trim(trailing '/' from @@datadir)"
     stop_signal = signal.SIGTERM
     quit_signal = signal.SIGKILL
 
@@ -43,9 +43,8 @@ class MariaServer(Server):
         return User.unprivileged("mysql", "nobody")
 
     @property
-    def socket(self) -> str:
-        """The path of its unix socket."""
-        return str(self.folder / "socket")
+    def socket(self) -> Path:
+        return self.folder / "socket"
 
     def _template(self) -> Template:
         command = (
@@ -67,7 +66,7 @@ class MariaServer(Server):
             "datadir": str(self.folder / "data"),
             "bind-address": self.host,
             "port": self.port,
-            "socket": self.socket,
+            "socket": str(self.socket),
             "pid-file": str(self.folder / "pid"),
             "init-file": str(init),
             "tmpdir": str(self.folder),
@@ -91,28 +90,24 @@ class MariaServer(Server):
             f"create user {name}@'%' identified by '{password}'",
             f"grant all on {name}.* to {name}@'%'",
         ]
-        self._execute(statements, None, wait_s=None)
+        self._execute(statements, None)
 
     def _drop(self, name: str) -> None:
         # `hard` does not wait for what it interrupts; a transaction of the user would hold the tables.
-        self._execute(
-            [f"kill hard user {name}", f"drop database {name}", f"drop user {name}@'%'"], None, wait_s=None
-        )
+        self._execute([f"kill hard user {name}", f"drop database {name}", f"drop user {name}@'%'"], None)
 
     def _refusals(self) -> tuple[type[Exception], ...]:
         return (pymysql.err.OperationalError,)
 
-    def _execute(self, statements: Sequence[str], database: str | None, *, wait_s: float | None) -> list[Row]:
+    def _execute(self, statements: Sequence[str], database: str | None) -> list[Row]:
         with (
             closing(
                 pymysql.connect(
-                    host=self.host,
-                    port=self.port,
+                    unix_socket=str(self.socket),
                     user=ADMIN,
                     password=PASSWORD,
                     database=database,
                     autocommit=True,
-                    connect_timeout=10 if wait_s is None else round(wait_s),
                     charset="utf8mb4",
                 )
             ) as connection,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 import psycopg
 
@@ -22,7 +23,6 @@ class PostgresServer(Server):
 
     kind = "postgresql"
     scheme = "postgresql"
-    where = "select current_setting('data_directory')"
     # "Fast" shutdown throws clients out; SIGTERM would wait until they go by themselves.
     stop_signal = signal.SIGINT
     # "Immediate" shutdown also removes the shared memory, which SIGKILL leaves.
@@ -33,6 +33,10 @@ class PostgresServer(Server):
 
     def _user(self) -> User:
         return User.unprivileged("postgres", "nobody")
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / f".s.PGSQL.{self.port}"
 
     def _template(self) -> Template:
         command = (
@@ -66,23 +70,22 @@ class PostgresServer(Server):
             f"create role {name} login password '{password}'",
             f"create database {name} owner {name}",
         ]
-        self._execute(statements, None, wait_s=None)
+        self._execute(statements, None)
 
     def _drop(self, name: str) -> None:
-        self._execute([f"drop database {name} with (force)", f"drop role {name}"], None, wait_s=None)
+        self._execute([f"drop database {name} with (force)", f"drop role {name}"], None)
 
     def _refusals(self) -> tuple[type[Exception], ...]:
         return (psycopg.OperationalError,)
 
-    def _execute(self, statements: Sequence[str], database: str | None, *, wait_s: float | None) -> list[Row]:
+    def _execute(self, statements: Sequence[str], database: str | None) -> list[Row]:
         with psycopg.connect(
-            host=self.host,
+            host=str(self.folder),
             port=self.port,
             user=ADMIN,
             password=PASSWORD,
             dbname=database or "postgres",
             autocommit=True,
-            connect_timeout=None if wait_s is None else round(wait_s),
         ) as connection:
             rows: list[Row] = []
             for statement in statements:

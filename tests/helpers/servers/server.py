@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,9 +38,9 @@ Row = tuple[Any, ...]
 class Server(ABC):
     """A server on a folder, a loopback port and a unix socket of its own.
 
-    It ends with `close`, with the `with` block, with the process, and when the process is killed; its folder and
-    its shared memory go with it. `stop` and `kill` end the server process only, and `start` takes it up again on
-    the same folder and port.
+    It ends with `close`, with the `with` block, with the process, and when the process is killed; its folder
+    and its shared memory go with it. `stop` and `kill` end the server process only, and `start` takes it up
+    again on the same folder and port.
 
     Args:
         fast: Spare the disk. Not for tests about durability: what was committed last may be lost with `kill`.
@@ -52,8 +53,6 @@ class Server(ABC):
     stop_signal: ClassVar[signal.Signals]
     quit_signal: ClassVar[signal.Signals]
     scheme: ClassVar[str]
-    #: Asks for its data folder.
-    where: ClassVar[str]
 
     def __init__(self, *, fast: bool = False, settings: Mapping[str, str | int] | None = None) -> None:
         self.fast = fast
@@ -147,6 +146,13 @@ class Server(ABC):
         return self._pid
 
     @property
+    def guard(self) -> int:
+        """The id of the process that ends it and removes what it leaves."""
+        if self._guard is None:
+            raise ServerFailed(f"{self.kind} has no guard: it was not started, or was closed; call start()")
+        return self._guard.pid
+
+    @property
     def version(self) -> tuple[int, ...]:
         """Its version, as numbers: `server.version >= (17,)`."""
         return self.binaries.version
@@ -185,7 +191,7 @@ class Server(ABC):
             database: The name of a database or its URL; else that of the server itself.
         """
         name = address(database).path.removeprefix("/") if database and "://" in database else database
-        return self._execute([sql], name, wait_s=None)
+        return self._execute([sql], name)
 
     # ---------------------------------------------------------------------------- plumbing
 
@@ -229,17 +235,19 @@ class Server(ABC):
         return answer
 
     def _wait_until_it_answers(self) -> None:
+        refusals: tuple[type[Exception], ...] = (OSError, *self._refusals())
         deadline = time.monotonic() + START_S
         while True:
             answer = self._ask("look")
             if not answer["running"]:
                 raise ServerFailed(f"{self.kind} ended with {answer['code']}{self._tail()}")
             try:
-                # Not somebody else's, who was quicker to take the port.
-                if self._execute([self.where], None, wait_s=START_S) == [(str(self.folder / "data"),)]:
-                    return
-                reason = "another server answers on its port"
-            except self._refusals() as error:
+                # By hand first: a driver that is refused may leave its socket to the garbage collector.
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(self.socket))
+                self._execute(["select 1"], None)
+                return
+            except refusals as error:
                 reason = str(error)
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{self.kind} gave no answer in {START_S:.0f} s: {reason}{self._tail()}")
@@ -253,6 +261,11 @@ class Server(ABC):
         return "Address already in use" in text
 
     # ------------------------------------------------------------------ what a kind knows
+
+    @property
+    @abstractmethod
+    def socket(self) -> Path:
+        """The path of its unix socket."""
 
     @abstractmethod
     def _find(self) -> Binaries: ...
@@ -277,8 +290,11 @@ class Server(ABC):
         """Return what the driver raises while the server does not answer yet."""
 
     @abstractmethod
-    def _execute(self, statements: Sequence[str], database: str | None, *, wait_s: float | None) -> list[Row]:
-        """Execute the statements on one connection, each committed at once; return the rows of the last."""
+    def _execute(self, statements: Sequence[str], database: str | None) -> list[Row]:
+        """Execute the statements on one connection, each committed at once; return the rows of the last.
+
+        By the unix socket, which is in our folder: on the port of a server that failed, another may answer.
+        """
 
 
 def address(url: str) -> SplitResult:

@@ -43,3 +43,9 @@ def migrations(dialect: str) -> tuple[tuple[int, str, str], ...]:
         number, _, name = entry.name.removesuffix(".sql").partition("_")
         found.append((int(number), name, entry.read_text("utf-8")))
     return tuple(sorted(found))
+
+
+def split(script: str) -> list[str]:
+    """Split a migration into statements, without its comments."""
+    lines = [line.partition("--")[0] for line in script.splitlines()]
+    return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]

@@ -12,29 +12,23 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import count
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import msgspec
 
-from everloop._core.errors import ClosedError, StoreError, StoreUnavailable
+from everloop._core.errors import StoreError, StoreUnavailable
 from everloop._core.gate import WriteGate
 from everloop.store.sql.dialect import Template, statements
-from everloop.store.sql.verbs.statement import Statement, Verb
+from everloop.store.sql.runners.thread import Begin, ConnectionThread, Fault
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement
 
 T = TypeVar("T")
-
-#: Called with (statement name, index) before each statement, and around COMMIT: tests make it raise.
-Fault = Callable[[str, int], None]
-
-#: What the thread is sent: a whole transaction, as a rule.
-Work = Callable[[sqlite3.Connection], Any]
 
 #: How long a writer waits for the file before the store counts as unavailable, in seconds.
 PATIENCE = 30.0
@@ -43,67 +37,34 @@ _decode = msgspec.json.Decoder(list[list[Any]]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class SqliteRunner:
-    """One connection in one thread of its own; `run` sends it a verb, and gives the answer to come."""
+class SqliteRunner(ConnectionThread[sqlite3.Connection]):
+    """Runs verbs on an SQLite file, one transaction at a time."""
 
     def __init__(
         self, connect: Callable[[], sqlite3.Connection], name: str, gate: WriteGate, fault: Fault | None
     ) -> None:
-        self._connect = connect
+        self._make = connect
         self._gate = gate
-        self._fault = fault
-        self._work: SimpleQueue[tuple[Work, asyncio.Future[Any]] | None] = SimpleQueue()
-        self._connection: sqlite3.Connection | None = None
-        self._closed = False
-        self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
-        self._thread.start()
+        super().__init__(name, fault)
 
-    def run(self, verb: Verb[T], *, write: bool = True, durable: bool = True) -> asyncio.Future[T]:
-        """Send `verb`, to be run in a transaction; return its answer to come, after the commit.
-
-        Without `durable` the commit survives the death of the process but perhaps not that of the machine:
-        for what dies with the machine anyway.
-        """
-        return self.call(partial(self._transact, verb=verb, write=write, durable=durable))
-
-    def call(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Send `work`, to be called with the connection in the thread; return its answer to come.
-
-        Work that was sent is done, also when its caller is cancelled: only the answer is dropped.
-        """
-        if self._closed:
-            raise ClosedError("the store is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._work.put((work, future))
-        return future
-
-    def close(self) -> None:
-        """Close the connection and end the thread, after the work that was sent. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._work.put(None)
-            self._thread.join()
+    def run(
+        self, begin: Begin[T], *, write: bool = True, durable: bool = True
+    ) -> asyncio.Future[tuple[Scope, T]]:
+        return self.call(partial(self._transact, begin=begin, write=write, durable=durable))
 
     # -- in the thread --------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        while (sent := self._work.get()) is not None:
-            work, future = sent
-            try:
-                _deliver(future, work(self._open()), None)
-            except BaseException as error:  # noqa: BLE001 - delivered to the caller
-                _deliver(future, None, error)
-            del sent, work, future  # a thread that waits keeps nothing of its callers alive
-        if self._connection is not None:
-            self._connection.close()
+    def _connect(self) -> sqlite3.Connection:
+        return self._make()
 
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = self._connect()
-        return self._connection
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        connection.close()
 
-    def _transact(self, connection: sqlite3.Connection, verb: Verb[T], *, write: bool, durable: bool) -> T:
+    def _transact(
+        self, connection: sqlite3.Connection, begin: Begin[T], *, write: bool, durable: bool
+    ) -> tuple[Scope, T]:
         """Run a verb from BEGIN to COMMIT."""
+        scope, verb = begin()
         done = count()
         reply: Any = None
         with self._begun(connection, write=write, durable=durable), closing(verb):
@@ -126,7 +87,7 @@ class SqliteRunner:
             self._meet_fault("COMMIT", next(done))
             _commit(connection)
             self._meet_fault("COMMITTED", next(done))
-        return reply  # type: ignore[no-any-return]  # the verb's answer
+        return scope, reply
 
     @contextmanager
     def _begun(self, connection: sqlite3.Connection, *, write: bool, durable: bool) -> Generator[None]:
@@ -143,10 +104,6 @@ class SqliteRunner:
             finally:
                 if not durable:
                     connection.execute("PRAGMA synchronous = FULL")
-
-    def _meet_fault(self, name: str, done: int) -> None:
-        if self._fault is not None:
-            self._fault(name, done)
 
 
 def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
@@ -225,19 +182,3 @@ def _commit(connection: sqlite3.Connection) -> None:
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-
-
-def _deliver(future: asyncio.Future[T], answer: Any, error: BaseException | None) -> None:
-    def settle() -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(answer)
-        else:
-            future.set_exception(error)
-
-    try:
-        future.get_loop().call_soon_threadsafe(settle)
-    except RuntimeError:
-        # The loop is closed: nobody waits any more. What was committed stays committed.
-        return

@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
-from everloop.store.sql.dialect import migrations
+from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
 
 log = logging.getLogger("everloop")
@@ -201,12 +201,6 @@ def _is_closed(folder: Path) -> bool:
     except OSError:
         return False  # it is not there, which is said apart
     return False
-
-
-def split(script: str) -> list[str]:
-    """Split a migration into statements, without its comments."""
-    lines = [line.partition("--")[0] for line in script.splitlines()]
-    return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]
 
 
 def file_system(folder: Path) -> str:

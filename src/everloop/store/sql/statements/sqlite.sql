@@ -72,6 +72,10 @@ ORDER BY c.seq
 UPDATE ever_calls SET asked = b.value->>1 FROM json_each(:rows) AS b
 WHERE ever_calls.seq = b.value->>0 AND ever_calls.parent = b.value->>2
 
+-- name: key_lock -> n
+-- nothing to do: there is one writer
+SELECT 0 AS n
+
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key
 SELECT b.value->>0 AS i, c.id, c.seq, c.state

@@ -137,7 +137,13 @@ class _Plan:
             yield from self._look_for_children()
         keyed = [[i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None]
         if keyed:
-            for i, id_, seq, state in (yield Statement("add_keyed", {"rows": keyed})):
+            # In the order of the keys: two requests that want the same ones wait for each other in one line.
+            locked = sorted({(app, fn, key) for _, app, fn, key in keyed})
+            _, found_keys = yield [
+                Statement("key_lock", {"rows": [list(key) for key in locked]}),
+                Statement("add_keyed", {"rows": keyed}),
+            ]
+            for i, id_, seq, state in found_keys:
                 found = self.keyed.setdefault(_key_of(calls[i]), [])
                 if all(e.seq != seq for e in found):
                     found.append(_Existing(id_, seq, State(state)))

@@ -46,7 +46,8 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     scope.told = ended
     if request.progress:
         # Before the outcomes: the last thing that a run says of itself comes with its end.
-        yield Statement("progress_put", {"rows": [list(p) for p in request.progress]})
+        last = {(p.id, p.fence): list(p) for p in request.progress}
+        yield Statement("progress_put", {"rows": list(last.values())})
     look, added, settled = yield from _look_and_write(scope, request)
     if request.holding is not None:
         yield from release_others(scope, request.holding)

@@ -1,0 +1,71 @@
+"""The store on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from everloop._core.errors import ConfigError, SchemaError
+from everloop.store.sql.dialect import migrations, split
+from everloop.store.sql.runners.postgresql import Connection, PostgresRunner, connector, explained
+from everloop.store.sql.runners.postgresql_listener import PostgresListener
+from everloop.store.sql.server_store import ServerStore
+
+#: The first version with everything that the statements use.
+OLDEST = 13
+_FIND = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'ever_meta' AND pg_table_is_visible(oid)"
+#: Guards the migrations: the number is ours alone, by chance.
+_LOCK = 7_170_411_203_398_861
+
+
+class PostgresStore(ServerStore[Connection]):
+    """Durable state in a PostgreSQL database (see `ServerStore`)."""
+
+    dialect = "postgresql"
+
+    def _thread(self, name: str) -> PostgresRunner:
+        return PostgresRunner(self._connect, name, self._fault)
+
+    def _connect(self) -> Connection:
+        connection = connector(self.url)()
+        self._set_clock(connection)
+        return connection
+
+    def _listener(self, session: int, wake: Callable[[], None]) -> PostgresListener:
+        return PostgresListener(connector(self.url), session, wake, worker=session in self._workers)
+
+    def _ask_time(self, connection: Connection) -> int:
+        with explained("clock_timestamp"):
+            row = connection.execute(
+                "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def _prepare(self, connection: Connection) -> None:
+        version = connection.info.server_version // 10_000
+        if version < OLDEST:
+            raise ConfigError(f"this server is PostgreSQL {version}; Everloop needs {OLDEST} or newer")
+        known = migrations("postgresql")
+        found = self._schema(connection)
+        if found == 0:
+            with explained("making the schema"), connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                if self._schema(connection) == 0:
+                    for _, _, script in known:
+                        for statement in split(script):
+                            connection.execute(statement.encode())
+                    connection.execute("INSERT INTO ever_meta VALUES ('schema', %s)", (known[-1][0],))
+            found = self._schema(connection)
+        if found > known[-1][0]:
+            raise SchemaError(
+                f"the store has schema {found}, but this version of Everloop knows {known[-1][0]}; "
+                "upgrade it (pip install -U everloop). Nothing has been changed"
+            )
+
+    def _schema(self, connection: Connection) -> int:
+        """Return the schema's number; 0 when there is none."""
+        with explained("reading the schema's number"):
+            # Not to_regclass: inside a transaction it may still answer what held when that began.
+            if connection.execute(_FIND).fetchone() is None:
+                return 0
+            row = connection.execute("SELECT value FROM ever_meta WHERE name = 'schema'").fetchone()
+            return int(row[0]) if row else 0

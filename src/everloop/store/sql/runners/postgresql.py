@@ -1,0 +1,163 @@
+"""Run verbs on PostgreSQL with psycopg, in its pipeline mode: many statements, one round trip.
+
+asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0008).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.types.numeric import Int8
+
+from everloop._core.errors import StoreError, StoreUnavailable
+from everloop.store.sql.dialect import Template
+from everloop.store.sql.runners.server import Collision, Lost, ServerRunner
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+#: The channel on which every worker listens for calls that are ready.
+READY = "ever_ready"
+_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+#: What another transaction did to ours, by SQLSTATE: begin anew.
+_COLLISIONS = {
+    "23505",  # unique_violation: the same id, or lane, was added at the same time
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available
+}
+#: The server is there, and will serve again: no resources, a shutdown, a start, a read-only standby.
+_PASSING = ("53", "57P", "58", "25006")
+#: A connection that has died is noticed, and a lock that is held for too long given up.
+_SETTINGS: dict[str, Any] = {
+    "autocommit": True,
+    "application_name": "everloop",
+    "client_encoding": "UTF8",
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s",
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class PostgresRunner(ServerRunner[Connection]):
+    """Runs verbs on one connection to PostgreSQL."""
+
+    dialect = "postgresql"
+
+    def _disconnect(self, connection: Connection) -> None:
+        connection.close()
+
+    def _begin_transaction(self, connection: Connection) -> None:  # noqa: ARG002 - BEGIN goes with a query
+        self._begun = False
+
+    def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:
+        with explained(kept[-1][0].name if kept else "COMMIT"), connection.pipeline() as pipeline:
+            if not self._begun:
+                connection.execute("BEGIN")
+                self._begun = True
+            cursors = [send(connection, statement, template) for statement, template in kept]
+            pipeline.sync()
+            self.trips += 1
+            return [
+                cursor.fetchall() if template.columns else None
+                for cursor, (_, template) in zip(cursors, kept, strict=True)
+            ]
+
+    def _commit(
+        self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
+    ) -> None:
+        channels = [f"ever_{session}" for session in scope.rung if session != scope.session]
+        channels += [READY] if scope.ready else []
+        with explained("COMMIT"), connection.pipeline() as pipeline:
+            if not self._begun:
+                connection.execute("BEGIN")
+            for statement, template in kept:
+                send(connection, statement, template)
+            if not durable:
+                connection.execute("SET LOCAL synchronous_commit = off")
+            connection.execute("COMMIT")
+            if channels:
+                # After the commit, in a transaction of its own: a NOTIFY holds a lock that all notifiers of
+                # the server want until its commit is on disk. This one need not be.
+                connection.execute("BEGIN")
+                connection.execute("SET LOCAL synchronous_commit = off")
+                connection.execute("SELECT pg_notify(c, '') FROM unnest(%s::text[]) AS c", (channels,))
+                connection.execute("COMMIT")
+            pipeline.sync()
+            self.trips += 1
+
+    def _roll_back(self, connection: Connection) -> None:
+        with explained("ROLLBACK"):
+            connection.execute("ROLLBACK")
+
+
+def send(connection: Connection, statement: Statement, template: Template) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Execute a statement of the dialect's file."""
+    return connection.execute(_text(template.sql), parameters_of(statement), prepare=True)
+
+
+@cache
+def _text(sql: str) -> bytes:
+    return _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")).encode()
+
+
+def parameters_of(statement: Statement) -> dict[str, Any]:
+    """Return what is bound to a statement; rows travel as one JSON text, and every integer is a bigint."""
+    return {name: _bound(value) for name, value in statement.parameters.items()}
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return _encode(value).decode()
+    return Int8(value) if isinstance(value, int) else value
+
+
+class explained:  # noqa: N801 - a `with` phrase
+    """Turns psycopg's errors into ours: what failed, and whether it may pass."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        """Watch the block."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, psycopg.Error):
+            raise explain(error, self._doing) from error
+
+
+def explain(error: psycopg.Error, doing: str) -> StoreError:
+    """Return our error for one of psycopg's."""
+    state = error.sqlstate
+    said = str(error).strip().partition("\n")[0]
+    if state is None:
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return Lost(f"the connection to PostgreSQL is lost ({doing}): {said}")
+        return StoreError(f"PostgreSQL failed ({doing}): {said}")
+    if state in _COLLISIONS:
+        return Collision(f"PostgreSQL ended this transaction for another one ({doing}): {said} ({state})")
+    if state.startswith(("57P", "08")):
+        return Lost(f"PostgreSQL ended the connection ({doing}): {said} ({state})")
+    if state.startswith(_PASSING):
+        return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state})")
+    return StoreError(f"PostgreSQL failed ({doing}): {said} ({state})")
+
+
+def connector(url: str) -> Callable[[], Connection]:
+    """Return what opens a connection with the settings that the store needs."""
+
+    def connect() -> Connection:
+        with explained("connecting"):
+            return psycopg.connect(url, **_SETTINGS)
+
+    return connect

@@ -1,0 +1,61 @@
+"""Listen for NOTIFY."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+
+from everloop.store.sql.runners.listener import Listener
+from everloop.store.sql.runners.postgresql import READY, Connection, explained
+
+
+class PostgresListener(Listener):
+    """Waits for what is notified to a session, and to all workers if it is one."""
+
+    def __init__(
+        self, connect: Callable[[], Connection], session: int, wake: Callable[[], None], *, worker: bool
+    ) -> None:
+        self._make = connect
+        self._channels = [f"ever_{session}", *([READY] if worker else [])]
+        self._connection: Connection | None = None
+        self._read, self._write = os.pipe()
+        super().__init__(wake)
+
+    def stop(self) -> None:
+        super().stop()
+        if self._read >= 0:
+            os.close(self._read)
+            os.close(self._write)
+            self._read = -1
+
+    def _interrupt(self) -> None:
+        if self._read >= 0:
+            os.write(self._write, b"x")
+
+    def _connect(self) -> None:
+        self._connection = self._make()
+        with explained("LISTEN"):
+            for channel in self._channels:
+                self._connection.execute(f"LISTEN {channel}".encode())
+
+    def _listen(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        while not self._stopped.is_set():
+            readable, _, _ = select.select([connection.fileno(), self._read], [], [])
+            if self._read in readable:
+                return
+            with explained("listening"):
+                connection.pgconn.consume_input()
+                heard = False
+                while connection.pgconn.notifies() is not None:
+                    heard = True
+            if heard:
+                self._ring()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

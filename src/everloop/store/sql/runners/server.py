@@ -1,0 +1,166 @@
+"""Run verbs on a database server: what its dialects have in common.
+
+The driver is a blocking one, in the thread that owns the connection: a transaction that holds row locks then
+never waits for a user's loop, and a cancelled coroutine never leaves a reply unread.
+
+A statement that is no query is kept until the next query, or the commit, and goes with it; a list of queries
+goes together. The server is asked only as often as a verb has to know something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from itertools import count
+from typing import Any, Generic, TypeVar
+
+from everloop._core.errors import StoreError, StoreUnavailable
+from everloop.store.sql.dialect import Template, statements
+from everloop.store.sql.runners.thread import Begin, ConnectionThread, Fault
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+#: How often a transaction is begun anew when it met another one.
+TRIES = 8
+#: Seconds before it is, at most, doubled each time.
+PAUSE = 0.005
+
+
+class Collision(StoreUnavailable):
+    """The transaction met another one (a deadlock, a lock held for too long, the same id): begin it anew."""
+
+
+class Lost(StoreUnavailable):
+    """The connection is gone.
+
+    Attributes:
+        undone: It certainly took the transaction with it: the commit had not been sent.
+    """
+
+    undone = True
+
+
+class ServerRunner(ConnectionThread[C], Generic[C]):
+    """Runs verbs on one connection to a server, one transaction at a time.
+
+    Attributes:
+        trips: Round trips so far, for the tests that count them.
+    """
+
+    dialect: str
+
+    def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
+        self._make = connect
+        self.trips = 0
+        super().__init__(name, fault)
+
+    def run(
+        self, begin: Begin[T], *, write: bool = True, durable: bool = True
+    ) -> asyncio.Future[tuple[Scope, T]]:
+        return self.call_anew(partial(self._transact, begin=begin, durable=durable or not write))
+
+    def call_anew(self, work: Callable[[C], T]) -> asyncio.Future[T]:
+        """Send work that may be repeated: on a fresh connection, or when it collides with another's."""
+        return self.call(partial(self._repeat, work=work))
+
+    # -- in the thread --------------------------------------------------------------------------------
+
+    def _connect(self) -> C:
+        return self._make()
+
+    def _repeat(self, connection: C, work: Callable[[C], T]) -> T:
+        pause = PAUSE
+        for tried in range(1, TRIES + 1):
+            try:
+                return work(connection)
+            except Lost as error:
+                self._forget()
+                if not error.undone or tried > 1:
+                    raise
+                connection = self._open()  # it had been idle: the server, or a proxy, has closed it
+            except Collision:
+                if tried == TRIES:
+                    raise
+                time.sleep(pause * random.random())  # noqa: S311 - no secret
+                pause *= 2
+        raise AssertionError("the last try returns or raises")
+
+    def _forget(self) -> None:
+        """Drop the connection; the next work opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._disconnect(connection)
+
+    def _transact(self, connection: C, begin: Begin[T], *, durable: bool) -> tuple[Scope, T]:
+        """Run a verb from BEGIN to COMMIT."""
+        scope, verb = begin()
+        kept: list[tuple[Statement, Template]] = []
+        done = count()
+        reply: Any = None
+        committing = False
+        try:
+            self._begin_transaction(connection)
+            with closing(verb):
+                while True:
+                    try:
+                        asked = verb.send(reply)
+                    except StopIteration as end:
+                        reply = end.value
+                        break
+                    step = asked if isinstance(asked, list) else [asked]
+                    for statement in step:
+                        self._meet_fault(statement.name, next(done))
+                        kept.append((statement, statements(self.dialect)[statement.name]))
+                    reply = None
+                    if any(template.columns for _, template in kept[-len(step) :]):
+                        rows = self._execute(connection, kept)[-len(step) :]
+                        reply = rows if isinstance(asked, list) else rows[0]
+                        kept = []
+            self._meet_fault("COMMIT", next(done))
+            committing = True
+            self._commit(connection, kept, scope, durable=durable)
+        except BaseException as error:
+            if isinstance(error, Lost):
+                error.undone = not committing
+            else:
+                self._undo(connection)
+            raise
+        self._meet_fault("COMMITTED", next(done))
+        return scope, reply
+
+    def _undo(self, connection: C) -> None:
+        """Roll back, whatever has failed."""
+        try:
+            self._roll_back(connection)
+        except StoreError:
+            self._forget()  # the server rolls back what its client has left
+
+    @abstractmethod
+    def _begin_transaction(self, connection: C) -> None:
+        """Begin; may wait until the first query."""
+
+    @abstractmethod
+    def _execute(self, connection: C, kept: list[tuple[Statement, Template]]) -> list[Any]:
+        """Execute statements in order, in one round trip; return the rows of each."""
+
+    @abstractmethod
+    def _commit(
+        self, connection: C, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
+    ) -> None:
+        """Execute what was kept, commit, and wake whom the scope names, in one round trip."""
+
+    @abstractmethod
+    def _roll_back(self, connection: C) -> None:
+        """Roll back.
+
+        Raises:
+            StoreError: The connection cannot be used any more.
+        """

@@ -1,0 +1,169 @@
+"""The SQL stores: the verbs of the protocol, each handed to a runner as one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from everloop._core.clock import Clock
+from everloop._core.records import (
+    Added,
+    CallFilter,
+    Cancelled,
+    Lane,
+    NewCall,
+    Outcome,
+    SessionInfo,
+    Snapshot,
+    Turn,
+    TurnAnswer,
+)
+from everloop.store.sql.runners.sqlalchemy import drive_on
+from everloop.store.sql.runners.thread import ConnectionThread
+from everloop.store.sql.verbs import asking, sessions
+from everloop.store.sql.verbs.adding import add, lanes_of
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.settling import settle
+from everloop.store.sql.verbs.statement import Statement, Verb
+from everloop.store.sql.verbs.turning import turn as take_turn
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
+#: A verb that wants nothing but its surroundings.
+Make = Callable[[Scope], Verb[T]]
+
+
+class SqlStore(ABC):
+    """The verbs on a database; what is the database's own is in the subclasses.
+
+    Args:
+        clock: Tells the store's time.
+    """
+
+    url: str
+    dialect: str
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lanes: dict[Lane, int] = {}
+        self._names: dict[int, Lane] = {}
+        self._workers: set[int] = set()
+
+    @abstractmethod
+    def _runner(self) -> ConnectionThread[Any]:
+        """Return the open runner of whatever writes."""
+
+    @abstractmethod
+    def _reader(self) -> ConnectionThread[Any]:
+        """Return the runner of what only reads: it waits for no writer."""
+
+    @abstractmethod
+    def _wake(self, scope: Scope) -> None:
+        """After a commit: wake who has something to look at."""
+
+    def now(self) -> int:
+        return self._clock.now()
+
+    # -- sessions ---------------------------------------------------------------------------------------
+
+    async def open_session(self, info: SessionInfo, lease: int) -> int:
+        await self._number(info.lanes)
+        session = await self._write(partial(sessions.open_session, info=info, lease=lease))
+        if info.kind == "worker":
+            self._workers.add(session)
+        return session
+
+    async def serve(self, session: int, info: SessionInfo) -> None:
+        await self._number(info.lanes)
+        await self._write(partial(sessions.serve, info=info), session)
+        if info.kind == "worker":
+            self._workers.add(session)
+
+    async def renew(self, session: int, lease: int) -> bool:
+        return await self._write(partial(sessions.renew, lease=lease), session)
+
+    async def close_session(self, session: int) -> None:
+        await self._write(sessions.close_session, session)
+        self._workers.discard(session)
+
+    async def reap(self, *, overdue: bool = True) -> int:
+        return await self._write(partial(sessions.reap, gone=[], overdue=overdue)) if overdue else 0
+
+    # -- the hot path -----------------------------------------------------------------------------------
+
+    async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+        await self._number({*turn.lanes, *lanes_of(turn.adds)})
+        # A turn that only takes the inbox need not sync: an inbox dies with its session.
+        durable = bool(turn.lanes or turn.adds or turn.outcomes or turn.progress or turn.holding is not None)
+        scope, answer = await self._send(partial(take_turn, request=turn), session, durable=durable)
+        self._wake(scope)
+        return answer
+
+    async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+        await self._number(lanes_of(calls))
+        return await self._write(partial(add, calls=calls), session)
+
+    async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
+        return await self._write(partial(asking.wait, ids=ids), session)
+
+    async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+        return await self._write(partial(asking.cancel, ids=ids, message=message))
+
+    async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
+        # Nobody is told in an answer: the user's transaction commits later, and may not.
+        scope = self._scope(None)
+        settled = await drive_on(connection, settle(scope, [outcome]))
+        return partial(self._wake, scope) if settled[0] else None
+
+    # -- reads --------------------------------------------------------------------------------------------
+
+    async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
+        return await self._read(lambda _: asking.get(ids))
+
+    async def find(self, filter: CallFilter) -> list[Snapshot]:
+        return await self._read(lambda _: asking.find(filter))
+
+    async def counts(self, app: str | None = None, queue: str | None = None) -> dict[str, int]:
+        return await self._read(lambda _: asking.counts(app, queue))
+
+    async def serving(self, app: str) -> list[tuple[str, str]]:
+        return await self._read(partial(asking.serving, app=app))
+
+    # -- transactions ---------------------------------------------------------------------------------------
+
+    def _scope(self, session: int | None) -> Scope:
+        return Scope(self._clock, session, self._lanes, self._names)
+
+    def _begin(self, make: Make[T], session: int | None) -> tuple[Scope, Verb[T]]:
+        scope = self._scope(session)
+        return scope, make(scope)
+
+    def _send(self, make: Make[T], session: int | None, *, durable: bool) -> asyncio.Future[tuple[Scope, T]]:
+        return self._runner().run(partial(self._begin, make, session), durable=durable)
+
+    async def _write(self, make: Make[T], session: int | None = None) -> T:
+        scope, answer = await self._send(make, session, durable=True)
+        self._wake(scope)
+        return answer
+
+    async def _read(self, make: Make[T]) -> T:
+        _, answer = await self._reader().run(partial(self._begin, make, None), write=False)
+        return answer
+
+    async def _number(self, lanes: Collection[Lane]) -> None:
+        """Number the lanes; new ones get theirs in a transaction of their own, once."""
+        if any(lane not in self._lanes for lane in lanes):
+            _, known = await self._send(lambda _: _number(lanes), None, durable=True)
+            self._lanes.update(known)
+            self._names.update({number: lane for lane, number in known.items()})
+
+
+def _number(lanes: Collection[Lane]) -> Verb[dict[Lane, int]]:
+    yield Statement("lane_add", {"lanes": [list(lane) for lane in lanes]})
+    rows = yield Statement("lane_all", {})
+    return {Lane(app, queue, fn): number for number, app, queue, fn in rows}

@@ -1,0 +1,375 @@
+-- Every statement that Everloop runs on PostgreSQL, by name.
+--
+-- `-- name: N` starts a statement that changes rows and answers with nothing; the runner sends it together
+--   with the next query or the commit.
+-- `-- name: N -> a, b` starts a query; its rows are the named columns.
+-- A parameter that is a list or a dict arrives as JSON; the columns of rows in it are read by position.
+--
+-- READ COMMITTED: each statement sees what has been committed when it begins. What a verb decides on is
+-- therefore locked where it is read (FOR UPDATE, in the order of seq), and what others hold is passed over
+-- where any row will do (SKIP LOCKED).
+
+-- name: seq_next -> first
+-- the first of n numbers, which nobody else gets: of a block of 65,536
+SELECT nextval('ever_seq') * 65536 - :n::bigint * 0 AS first
+
+-- name: lane_add
+INSERT INTO ever_lanes (app, queue, fn)
+SELECT value->>0, value->>1, value->>2 FROM jsonb_array_elements(:lanes::jsonb) AS b(value)
+ORDER BY 1, 2, 3
+ON CONFLICT DO NOTHING
+
+-- name: lane_all -> lane, app, queue, fn
+SELECT lane, app, queue, fn FROM ever_lanes
+
+-- Adding ------------------------------------------------------------------------------------------
+
+-- name: add_roots
+-- ids: an object of them by seq; roots that share everything else
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+SELECT key::bigint, value, :lane::bigint, :state, :priority::bigint, :due::bigint, key::bigint, :due::bigint,
+       :waiter::bigint
+FROM json_each_text(:ids::json)
+
+-- name: add_root_payloads
+INSERT INTO ever_payloads (seq, args, created)
+SELECT :first::bigint + n - 1, value, :now::bigint
+FROM json_array_elements_text(:args::json) WITH ORDINALITY AS b(value, n)
+
+-- name: add_calls
+-- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
+--       child_key, asked, after, watched, waiter
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit,
+                        parent, owned, child_key, asked, after, watched, waiter)
+SELECT (value->>0)::bigint, value->>1, (value->>2)::bigint, value->>3, (value->>4)::bigint, (value->>5)::bigint,
+       (value->>6)::bigint, (value->>7)::bigint, (value->>8)::bigint, (value->>9)::bigint, (value->>10)::bigint,
+       (value->>11)::bigint, (value->>12)::smallint, value->>13, (value->>14)::bigint, value->>15,
+       (value->>16)::smallint, (value->>17)::bigint
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+
+-- name: add_payloads
+-- rows: seq, args, policy, key, tags, retry_of
+INSERT INTO ever_payloads (seq, args, policy, created, key, tags, retry_of)
+SELECT (value->>0)::bigint, value->>1, value->>2, :now::bigint, value->>3, value->>4, value->>5
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+
+-- name: add_keys
+-- rows: app, fn, key, seq
+INSERT INTO ever_keys (app, fn, key, seq)
+SELECT value->>0, value->>1, value->>2, (value->>3)::bigint FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+
+-- name: add_known -> id
+SELECT id FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
+
+-- name: add_existing -> id, seq, app, fn, state, args
+SELECT c.id, c.seq, l.app, l.fn, c.state, p.args
+FROM ever_calls AS c
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE c.id IN (SELECT value FROM json_array_elements_text(:ids::json))
+ORDER BY c.seq FOR UPDATE OF c
+
+-- name: add_parents -> id, seq, state, fence, priority, place, root, depth
+SELECT id, seq, state, fence, priority, place, root, depth
+FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
+ORDER BY seq FOR UPDATE
+
+-- name: add_children -> i, id, seq, state
+-- rows: i, parent's seq, child_key
+SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+JOIN ever_calls AS c ON c.parent = (b.value->>1)::bigint AND c.child_key = b.value->>2
+ORDER BY c.seq FOR UPDATE OF c
+
+-- name: add_reattach
+-- rows: seq, the parent's fence, the parent's seq; only its own children
+UPDATE ever_calls AS c SET asked = (b.value->>1)::bigint FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+WHERE c.seq = (b.value->>0)::bigint AND c.parent = (b.value->>2)::bigint
+
+-- name: key_lock -> n
+-- rows: app, fn, key; until the commit, nobody else judges these keys
+SELECT count(pg_advisory_xact_lock(k)) AS n
+FROM (SELECT DISTINCT hashtextextended(value::text, 7170) AS k
+      FROM jsonb_array_elements(:rows::jsonb) AS b(value) ORDER BY 1 OFFSET 0) AS keys
+
+-- name: add_keyed -> i, id, seq, state
+-- rows: i, app, fn, key
+SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+JOIN ever_keys AS k ON k.app = b.value->>1 AND k.fn = b.value->>2 AND k.key = b.value->>3
+JOIN ever_calls AS c ON c.seq = k.seq
+ORDER BY c.seq FOR UPDATE OF c
+
+-- name: watch
+-- rows: seq, bits
+UPDATE ever_calls AS c SET watched = c.watched | b.bits
+FROM (SELECT (value->>0)::bigint AS seq, bit_or((value->>1)::smallint) AS bits
+      FROM jsonb_array_elements(:rows::jsonb) AS b(value) GROUP BY 1) AS b
+WHERE c.seq = b.seq
+
+-- Settling ----------------------------------------------------------------------------------------
+
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- rows: i, id, fence
+SELECT (b.value->>0)::bigint AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
+       c.session
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+JOIN ever_calls AS c ON c.id = b.value->>1 AND c.fence = (b.value->>2)::bigint
+WHERE c.state = 'leased'
+ORDER BY c.seq FOR UPDATE OF c
+
+-- name: succeed
+UPDATE ever_calls SET state = 'succeeded', attempt = attempt + 1, session = NULL
+WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: succeed_values
+-- values: an object of them by seq
+INSERT INTO ever_outcomes (seq, ended, session, value)
+SELECT key::bigint, :now::bigint, :session::bigint, value FROM json_each_text(:values::json)
+
+-- name: move
+-- rows: seq, state, due, attempt, crashes, growth of the fence
+UPDATE ever_calls AS c
+SET state = b.value->>1, due = (b.value->>2)::bigint, attempt = (b.value->>3)::bigint,
+    crashes = (b.value->>4)::bigint, fence = c.fence + (b.value->>5)::bigint, session = NULL
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+WHERE c.seq = (b.value->>0)::bigint
+
+-- name: end_outcomes
+-- rows: seq, session, value, error
+INSERT INTO ever_outcomes (seq, ended, session, value, error)
+SELECT (value->>0)::bigint, :now::bigint, (value->>1)::bigint, value->>2, value->>3
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+
+-- name: end_tell
+-- only a session that is still there
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT s.session, b.value::bigint, 'ended'
+FROM ever_sessions AS s, json_array_elements_text(:seqs::json) AS b(value)
+WHERE s.session = :session::bigint
+ORDER BY 2
+ON CONFLICT DO NOTHING
+
+-- name: end_waits -> session
+SELECT DISTINCT session FROM ever_waits WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: end_tell_waits
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT w.session, w.seq, 'ended' FROM ever_waits AS w JOIN ever_sessions AS s ON s.session = w.session
+WHERE w.seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+
+-- name: end_drop_waits
+DELETE FROM ever_waits WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: end_wake
+UPDATE ever_calls SET state = CASE WHEN due <= :now::bigint THEN 'ready' ELSE 'scheduled' END
+WHERE state = 'waiting' AND after IN (
+    SELECT c.id FROM ever_calls AS c
+    WHERE c.seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json)))
+
+-- name: end_children -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- rows: the parent's seq, fence below which a child was not asked for
+SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+JOIN ever_calls AS c ON c.parent = (b.value->>0)::bigint AND c.asked < (b.value->>1)::bigint
+WHERE c.owned = 1 AND c.state IN ('waiting', 'scheduled', 'ready', 'leased')
+ORDER BY c.seq FOR UPDATE OF c
+
+-- name: progress_put
+-- rows: id, fence, done, total, note
+INSERT INTO ever_progress (seq, done, total, note)
+SELECT c.seq, (b.value->>2)::double precision, (b.value->>3)::double precision, b.value->>4
+FROM jsonb_array_elements(:rows::jsonb) AS b(value) JOIN ever_calls AS c ON c.id = b.value->>0
+WHERE c.state = 'leased' AND c.fence = (b.value->>1)::bigint
+ORDER BY c.seq
+ON CONFLICT (seq) DO UPDATE SET done = excluded.done, total = excluded.total, note = excluded.note
+
+-- Cancelling --------------------------------------------------------------------------------------
+
+-- name: cancel_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
+ORDER BY seq FOR UPDATE
+
+-- name: cancel_ask
+UPDATE ever_calls SET cancel_asked = :message
+WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: cancel_tell
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT session, seq, 'cancel' FROM ever_calls
+WHERE session IS NOT NULL AND seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING
+
+-- Leasing -----------------------------------------------------------------------------------------
+
+-- name: look -> alive, due, expired, suspects, told
+-- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
+-- held, so that nobody reaps it while it takes leases; its renewal is not held up.
+SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :session::bigint FOR KEY SHARE) AS s)
+           AS alive,
+       (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
+       EXISTS (SELECT 1 FROM ever_calls WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
+               AND expires <= :now::bigint) AS expired,
+       EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told
+
+-- name: due_next -> due
+SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
+
+-- name: due_ready
+UPDATE ever_calls SET state = 'ready'
+WHERE seq IN (SELECT seq FROM ever_calls WHERE state = 'scheduled' AND due <= :now::bigint
+              ORDER BY due LIMIT 5000 FOR UPDATE SKIP LOCKED)
+
+-- name: expire_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session FROM ever_calls
+WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready') AND expires <= :now::bigint
+ORDER BY expires LIMIT 5000 FOR UPDATE SKIP LOCKED
+
+-- name: lease_pick -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+WITH picked AS MATERIALIZED (
+    SELECT c.* FROM jsonb_array_elements_text(:lanes::jsonb) AS l(lane)
+    CROSS JOIN LATERAL (
+        SELECT seq FROM ever_calls
+        WHERE lane = l.lane::bigint AND state = 'ready' AND gate IS NULL AND crashes < 2
+        ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED) AS c)
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM picked JOIN ever_calls AS c ON c.seq = picked.seq JOIN ever_payloads AS p ON p.seq = c.seq
+ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
+
+-- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+WITH picked AS MATERIALIZED (
+    SELECT c.* FROM jsonb_array_elements_text(:lanes::jsonb) AS l(lane)
+    CROSS JOIN LATERAL (
+        SELECT seq FROM ever_calls
+        WHERE lane = l.lane::bigint AND state = 'ready' AND gate IS NULL AND crashes < 2 AND depth > 0
+        ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED) AS c)
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM picked JOIN ever_calls AS c ON c.seq = picked.seq JOIN ever_payloads AS p ON p.seq = c.seq
+ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
+
+-- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM ever_calls AS c
+JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE c.state = 'ready' AND c.gate IS NULL AND c.crashes >= 2 AND c.depth >= :depth::bigint
+  AND c.lane IN (SELECT value::bigint FROM json_array_elements_text(:lanes::json))
+ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT 1 FOR UPDATE OF c SKIP LOCKED
+
+-- name: lease_take
+UPDATE ever_calls SET state = 'leased', session = :session::bigint, fence = fence + 1, started = :now::bigint
+WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- Inbox -------------------------------------------------------------------------------------------
+
+-- name: inbox_read -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
+SELECT i.seq, i.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
+FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
+WHERE i.session = :session::bigint ORDER BY i.seq, i.kind LIMIT :most FOR UPDATE OF i SKIP LOCKED
+
+-- name: inbox_take
+-- rows: seq, kind; only what was read: others may have written since
+DELETE FROM ever_inbox
+WHERE session = :session::bigint AND (seq, kind) IN (
+    SELECT (value->>0)::bigint, value->>1 FROM jsonb_array_elements(:rows::jsonb) AS b(value))
+
+-- name: wait_match -> id, seq, state
+SELECT id, seq, state FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
+ORDER BY seq FOR UPDATE
+
+-- name: wait_add
+INSERT INTO ever_waits (seq, session)
+SELECT b.value::bigint, s.session FROM json_array_elements_text(:seqs::json) AS b(value)
+JOIN ever_sessions AS s ON s.session = :session::bigint
+ORDER BY 1
+ON CONFLICT DO NOTHING
+
+-- Sessions ----------------------------------------------------------------------------------------
+
+-- name: session_open -> session
+INSERT INTO ever_sessions (app, kind, host, pid, opened, until)
+VALUES (:app, :kind, :host, :pid::bigint, :now::bigint, :until::bigint) RETURNING session
+
+-- name: session_kind
+UPDATE ever_sessions SET kind = :kind WHERE session = :session::bigint
+
+-- name: session_find -> session
+SELECT session FROM ever_sessions WHERE session = :session::bigint FOR NO KEY UPDATE
+
+-- name: session_renew
+UPDATE ever_sessions SET until = :until::bigint WHERE session = :session::bigint
+
+-- name: session_unserve
+DELETE FROM ever_serves WHERE session = :session::bigint
+
+-- name: session_serve
+INSERT INTO ever_serves (session, lane)
+SELECT :session::bigint, value::bigint FROM json_array_elements_text(:lanes::json) AS b(value)
+ON CONFLICT DO NOTHING
+
+-- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+FROM ever_calls WHERE session = :session::bigint ORDER BY seq FOR UPDATE
+
+-- name: session_drop
+DELETE FROM ever_sessions WHERE session = :session::bigint
+
+-- name: session_drop_inbox
+DELETE FROM ever_inbox WHERE session = :session::bigint
+
+-- name: session_drop_waits
+DELETE FROM ever_waits WHERE session = :session::bigint
+
+-- name: session_dead -> session
+-- FOR UPDATE: not while its turn is under way, and nobody else reaps the same
+SELECT session FROM ever_sessions
+WHERE until <= :now::bigint OR session IN (SELECT value::bigint FROM json_array_elements_text(:gone::json))
+ORDER BY session FOR UPDATE SKIP LOCKED
+
+-- Reading -----------------------------------------------------------------------------------------
+
+-- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note
+SELECT c.id, l.app, l.queue, l.fn, c.state, p.args, p.policy, -c.priority AS priority, c.due, p.created, c.started,
+       o.ended, c.expires, c.fence, c.attempt, c.crashes, c.crash_limit, c.depth,
+       coalesce(c.session, o.session) AS session,
+       f.id AS parent, c.owned, c.after, p.key, p.tags, p.retry_of, c.cancel_asked, o.value, o.error, g.done,
+       g.total, g.note
+FROM ever_calls AS c
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+LEFT JOIN ever_calls AS f ON f.seq = c.parent
+LEFT JOIN ever_progress AS g ON g.seq = c.seq
+WHERE c.id IN (SELECT value FROM json_array_elements_text(:ids::json))
+
+-- name: read_find -> id
+-- Empty lists and nulls leave a condition out.
+SELECT c.id
+FROM ever_calls AS c
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE (:before::text IS NULL OR c.seq < (SELECT seq FROM ever_calls WHERE id = :before::text))
+  AND (:app::text IS NULL OR l.app = :app::text)
+  AND (:queue::text IS NULL OR l.queue = :queue::text)
+  AND (:fn::text IS NULL OR l.fn = :fn::text)
+  AND (jsonb_array_length(:states::jsonb) = 0 OR :states::jsonb ? c.state)
+  AND (:tag::text IS NULL OR coalesce(p.tags, '[]')::jsonb ? :tag::text)
+  AND (:parent::text IS NULL OR c.parent = (SELECT seq FROM ever_calls WHERE id = :parent::text))
+ORDER BY c.seq DESC LIMIT :most
+
+-- name: read_counts -> state, n
+SELECT c.state, count(*) AS n FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE (:app::text IS NULL OR l.app = :app::text) AND (:queue::text IS NULL OR l.queue = :queue::text)
+GROUP BY c.state
+
+-- name: read_serving -> queue, fn
+SELECT DISTINCT l.queue, l.fn
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE s.kind = 'worker' AND s.until > :now::bigint AND l.app = :app

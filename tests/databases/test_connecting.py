@@ -114,17 +114,26 @@ async def test_a_parameter_that_the_driver_does_not_know(driver: str) -> None:
 
 @pytest.mark.parametrize("driver", list(DRIVERS))
 async def test_a_server_that_never_says_anything_is_given_up(driver: str) -> None:
-    name = "timeout" if driver == "asyncpg" else "connect_timeout"
     limit = 2 if driver == "psycopg" else 1  # psycopg takes no less
     async with mute_server() as port:
         async with asyncio.timeout(10):
             error = await refused(
-                f"{DRIVERS[driver][1]}://ada:secret@127.0.0.1:{port}/shop", connect_args={name: limit}
+                f"{DRIVERS[driver][1]}://ada:secret@127.0.0.1:{port}/shop?connect_timeout={limit}"
             )
 
     assert str(error).endswith(
         f". Is the server running, and does a firewall let this machine through to 127.0.0.1:{port}?"
     )
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy", "asyncpg"])
+async def test_a_time_limit_that_is_no_number_is_refused(driver: str) -> None:
+    pool = opened(f"{DRIVERS[driver][1]}://ada:secret@127.0.0.1:1/shop?connect_timeout=soon")
+
+    with pytest.raises(ConfigError, match="soon"):
+        async with pool.db.connection() as conn:
+            await conn.execute(text("select 1"))
+    await pool.close()
 
 
 @pytest.mark.parametrize("driver", list(DRIVERS))

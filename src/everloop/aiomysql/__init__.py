@@ -4,21 +4,6 @@
 and errors *are* aiomysql's. The pool is that of `App.database`: waiting ends (`PoolTimeout`), a connection
 whose query was cancelled is never given to anybody else, its query ends on the server, and TLS that was asked
 for is never left out.
-
-Example:
-    ```python
-    import asyncio
-    from everloop import aiomysql
-
-    async def main() -> None:
-        pool = await aiomysql.create_pool(host="127.0.0.1", user="shop", password="...", db="shop")
-        async with pool.acquire() as conn:
-            async with conn.cursor() as cur:
-                await cur.execute("SELECT %s", (42,))
-                print(await cur.fetchone())
-        pool.close()
-        await pool.wait_closed()
-    ```
 """
 
 from __future__ import annotations

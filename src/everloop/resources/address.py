@@ -52,6 +52,11 @@ def async_url(url: str) -> str:
             no SQL database, or an SQLite database in memory.
     """
     scheme, colon, rest = url.partition("://")
+    if not colon and "@" in url:
+        raise ConfigError(
+            f"the database URL {'***' + url[url.rindex('@') :]!r} has no `scheme://`; write for example "
+            "mysql+asyncmy://user:password@host/database"
+        )
     if not colon:
         raise ConfigError(
             f"the database URL {url!r} has no `scheme://`; write for example sqlite+aiosqlite:///{url}"

@@ -22,7 +22,7 @@ from everloop.resources.tls import tls_context
 #: The drivers that are opened here.
 DRIVERS = ("aiomysql", "asyncmy", "asyncpg", "psycopg", "psycopg_async")
 MYSQL_DRIVERS = ("aiomysql", "asyncmy")
-#: Seconds to connect, where neither the URL nor `connect_args` says otherwise.
+#: Seconds to connect, where no `connect_timeout` in the URL or in `connect_args` says otherwise.
 CONNECT_TIMEOUT = 10
 #: Seconds that a cancelled task still spends on a connection that is being opened: servers count handshakes
 #: that break off, and MySQL locks the whole machine out after 100 (`max_connect_errors`).
@@ -65,7 +65,8 @@ class ServerConnector:
         if self._driver == "asyncpg":
             if "sslmode" in checked:  # the word of every other driver and tool
                 checked["ssl"] = checked.pop("sslmode")
-            return {"timeout": CONNECT_TIMEOUT, **checked}
+            limit = checked.pop("connect_timeout", checked.get("timeout", CONNECT_TIMEOUT))
+            return checked | {"timeout": _seconds(limit)}
         checked.setdefault("connect_timeout", CONNECT_TIMEOUT)
         if self.abandoned is not None:
             checked["charset"] = checked.get("charset") or "utf8mb4"
@@ -102,6 +103,13 @@ class ServerConnector:
 
     async def _once_more(self) -> Any:
         return await self._connect(**self._last)
+
+
+def _seconds(given: Any) -> float:
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise ConfigError(f"the parameter connect_timeout is a number of seconds, not {given!r}") from None
 
 
 async def _aiomysql(**arguments: Any) -> Any:

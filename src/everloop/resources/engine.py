@@ -93,17 +93,18 @@ class Pool:
             return create_async_engine(url, **(defaults | options))
         except ImportError as error:
             raise without_driver(self.shown, error) from error
-        except (ArgumentError, InvalidRequestError, NoSuchModuleError, TypeError) as error:
+        except (ArgumentError, InvalidRequestError, NoSuchModuleError, TypeError, ValueError) as error:
             raise ConfigError(f"app.database({self.shown!r}): {error}") from error
 
     def _make_server(self, url: str, options: dict[str, Any]) -> AsyncEngine:
         try:
             address = make_url(url)
-        except ArgumentError as error:
+        except (ArgumentError, ValueError):
+            # Without the cause: what SQLAlchemy took for the port may be a part of the password.
             raise ConfigError(
-                f"app.database({self.shown!r}) cannot be read: {error}. In a URL, a password with one of "
-                "@ : / ? # % is written as urllib.parse.quote_plus(password) gives it"
-            ) from error
+                f"app.database({self.shown!r}) cannot be read as driver://user:password@host:port/database. "
+                "A password with one of @ : / ? # % is written as urllib.parse.quote_plus(password) gives it"
+            ) from None
         if address.get_driver_name() not in DRIVERS:
             return self._make(url, options)
         options = dict(options)

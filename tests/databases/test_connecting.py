@@ -189,6 +189,14 @@ async def test_mysql_without_tls_is_refused_a_context_too(url: str) -> None:
     assert ". TLS was asked for, and the connection is not made without: " in str(error)
 
 
+@pytest.mark.parametrize("driver", ["aiomysql"], indirect=True)
+async def test_a_creator_of_the_users_own_may_not_leave_tls_out_either(url: str) -> None:
+    aiomysql = __import__("aiomysql")
+    error = await refused(f"{url}?ssl=true", connect_args={"async_creator_fn": aiomysql.connect})
+
+    assert ": the server does not offer TLS. TLS was asked for, and the connection is not made" in str(error)
+
+
 @pytest.mark.parametrize(
     ("driver", "query"),
     [("asyncpg", "ssl=require"), ("asyncpg", "sslmode=require"), ("psycopg", "sslmode=require")],

@@ -28,6 +28,8 @@ CONNECT_TIMEOUT = 10
 #: that break off, and MySQL locks the whole machine out after 100 (`max_connect_errors`).
 HANDSHAKE_GRACE = 1.0
 
+NO_TLS = "the server does not offer TLS"
+
 Connect = Callable[..., Awaitable[Any]]
 
 
@@ -81,6 +83,7 @@ class ServerConnector:
             async with asyncio.timeout(arguments["connect_timeout"]):
                 connection = await self._connect(*positional, **arguments)
                 try:
+                    self._check_tls(connection, arguments)
                     await self.abandoned.identify(connection)
                 except BaseException:
                     connection.close()
@@ -90,6 +93,11 @@ class ServerConnector:
             raise
         except Exception as error:
             raise cannot_connect(self._url, error) from error
+
+    def _check_tls(self, connection: Any, arguments: dict[str, Any]) -> None:
+        """Refuse what a `connect` of the user's own has opened in plaintext: see `_aiomysql`."""
+        if arguments["ssl"] is not None and not connection._secure:  # noqa: SLF001 - nothing public tells
+            raise ConnectionError(NO_TLS)
 
     async def _connect(self, *positional: Any, **arguments: Any) -> Any:
         connect = self._given
@@ -125,9 +133,7 @@ async def _aiomysql(**arguments: Any) -> Any:
 
     async def log_in_safely() -> None:
         if arguments.get("ssl") is not None and not connection.server_capabilities & constants.CLIENT.SSL:
-            raise aiomysql.OperationalError(
-                constants.CR.CR_SSL_CONNECTION_ERROR, "the server does not offer TLS"
-            )
+            raise aiomysql.OperationalError(constants.CR.CR_SSL_CONNECTION_ERROR, NO_TLS)
         await log_in()
 
     connection._request_authentication = log_in_safely  # noqa: SLF001

@@ -51,7 +51,7 @@ _WORDS = (
     ("rights", re.compile(r"permission denied for database")),
     ("full", re.compile(r"too many (?:clients|connections)|remaining connection slots")),
     ("starting", re.compile(r"the database system is (?:starting up|shutting down|in recovery mode)")),
-    ("tls", re.compile(r"\bssl\b|certificate", re.IGNORECASE)),
+    ("tls", re.compile(r"\b(?:ssl|tls)\b|certificate", re.IGNORECASE)),
     ("name", re.compile(r"resolve host|Name or service not known")),
     ("timeout", re.compile(r"timeout|timed out", re.IGNORECASE)),
     ("unreachable", re.compile(r"refused|unreachable|No such file|Can't connect", re.IGNORECASE)),

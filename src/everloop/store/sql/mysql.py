@@ -21,7 +21,12 @@ OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
 #: Seconds in which whoever makes the schema at the same time should be done.
 _PATIENCE = 30
 #: Names of locks are the whole server's, and 64 characters long at most.
-_LOCK = "CONCAT('everloop ', MD5(DATABASE()))"
+_LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
+#: The last word of the schema: without it, it is made again.
+_DONE = "INSERT INTO ever_meta VALUES ('schema', {0}) ON DUPLICATE KEY UPDATE value = {0}"
+_FIND = """
+SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
+"""
 
 
 class MysqlStore(ServerStore[MysqlConnection]):
@@ -69,7 +74,8 @@ class MysqlStore(ServerStore[MysqlConnection]):
     def _check_server(self, connection: MysqlConnection) -> None:
         """Refuse a server that would lose or mix up what is stored."""
         engines, others, binlog = connection.run(
-            "SELECT 1 FROM information_schema.engines WHERE engine = 'InnoDB' AND support IN ('YES', 'DEFAULT');\n"
+            "SELECT 1 FROM information_schema.engines "
+            "WHERE engine = 'InnoDB' AND support IN ('YES', 'DEFAULT');\n"
             "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() "
             "AND table_name LIKE 'ever\\_%' AND table_type = 'BASE TABLE' AND engine <> 'InnoDB';\n"
             "SHOW VARIABLES WHERE variable_name IN ('binlog_format', 'log_bin')",
@@ -85,8 +91,8 @@ class MysqlStore(ServerStore[MysqlConnection]):
             )
         if dict(binlog) == {"binlog_format": "STATEMENT", "log_bin": "ON"}:
             raise ConfigError(
-                "this server writes its binary log by statement, which does not go together with READ COMMITTED "
-                "and SKIP LOCKED; set binlog_format=ROW (or MIXED)"
+                "this server writes its binary log by statement, which does not go together with READ "
+                "COMMITTED and SKIP LOCKED; set binlog_format=ROW (or MIXED)"
             )
 
     def _make(self, connection: MysqlConnection) -> None:
@@ -103,20 +109,14 @@ class MysqlStore(ServerStore[MysqlConnection]):
                 for number, _, script in migrations("mysql"):  # noqa: B007 - the last one's is the schema's
                     for statement in split(script):
                         connection.run(statement, doing)
-                connection.run(
-                    f"INSERT INTO ever_meta VALUES ('schema', {number}) ON DUPLICATE KEY UPDATE value = {number}",
-                    doing,
-                )
+                connection.run(_DONE.format(number), doing)
         finally:
             connection.run(f"DO RELEASE_LOCK({_LOCK})", doing)
 
     def _schema(self, connection: MysqlConnection) -> int:
         """Return the schema's number; 0 when there is none, or only a part of it."""
         doing = "reading the schema's number"
-        tables = connection.run(
-            "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'",
-            doing,
-        )[0]
+        tables = connection.run(_FIND, doing)[0]
         rows = connection.run("SELECT value FROM ever_meta WHERE name = 'schema'", doing)[0] if tables else ()
         return int(rows[0][0]) if rows else 0
 

@@ -45,9 +45,10 @@ def unverified() -> ssl.SSLContext:
 def address_of(url: str) -> Address:
     """Take a URL apart.
 
-    `mysql://user:password@host:port/database`, with the parameters `unix_socket=/path`, `ssl=true` (encrypted;
-    `ssl=false`: never), `ssl_ca=/path` (encrypted, and the server proves who it is; `ssl_check_hostname=false`
-    leaves its name out), and `ssl_cert=/path`, `ssl_key=/path` (so does the client).
+    `mysql://user:password@host:port/database`, with the parameters `unix_socket=/path`, `ssl=true`
+    (encrypted; `ssl=false`: never), `ssl_ca=/path` (encrypted, and the server proves who it is;
+    `ssl_check_hostname=false` leaves its name out), and `ssl_cert=/path` with `ssl_key=/path` (so does the
+    client).
 
     Raises:
         StoreURLError: It names no database, or has a parameter that is not known, or a wrong value of one.
@@ -99,11 +100,13 @@ def _tls(given: dict[str, str], shown: str) -> ssl.SSLContext | None:
     files = [name for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in given]
     if wanted is False and (files or check_name):
         raise StoreURLError(
-            f"the store URL {shown!r} says ssl=false beside {', '.join(files) or 'ssl_check_hostname'}; leave one out"
+            f"the store URL {shown!r} says ssl=false beside {', '.join(files) or 'ssl_check_hostname'}; "
+            "leave one out"
         )
     if check_name and "ssl_ca" not in given:
         raise StoreURLError(
-            f"the store URL {shown!r} asks for the host's name to be checked, which needs ssl_ca=/path/to/ca.pem"
+            f"the store URL {shown!r} asks for the host's name to be checked, which needs "
+            "ssl_ca=/path/to/ca.pem"
         )
     if not (wanted or files):
         return None

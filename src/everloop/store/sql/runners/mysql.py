@@ -109,6 +109,9 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
 
 # -- bells --------------------------------------------------------------------------------------------------
 
+_BELLS = """SELECT id FROM information_schema.processlist
+WHERE command = 'Query' AND db = DATABASE() AND user = SUBSTRING_INDEX(USER(), '@', 1) AND ({})"""
+
 
 def bell_of(session: int, *, worker: bool) -> str:
     """Return the statement with which a session's listener sleeps: what it says is how others find it."""
@@ -127,10 +130,7 @@ def bells_of(connection: MysqlConnection, sessions: Iterable[int], scope: Scope)
         pattern = bell_of(0, worker=True).replace(" 0 ", " % ")
         own = bell_of(scope.session or 0, worker=True)
         found.append(f"(info LIKE {connection.literal(pattern)} AND info <> {connection.literal(own)})")
-    return (
-        "SELECT id FROM information_schema.processlist WHERE command = 'Query' AND db = DATABASE() "
-        f"AND user = SUBSTRING_INDEX(USER(), '@', 1) AND ({' OR '.join(found)})"
-    )
+    return _BELLS.format(" OR ".join(found))
 
 
 # -- statements ---------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def _parts(sql: str) -> tuple[str, ...]:
 
 
 def literal(connection: MysqlConnection, value: Any) -> str:
-    """Write a parameter as a literal of SQL; rows travel as one JSON text, a dict as the rows of its items."""
+    """Write a parameter as a literal of SQL; rows travel as one JSON text, a dict as its items."""
     if value is None:
         return "NULL"
     if isinstance(value, int):

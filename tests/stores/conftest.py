@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -12,13 +13,17 @@ import pytest
 from everloop._core.clock import Clock, ManualClock
 from everloop.store.memory import MemoryStore
 from everloop.store.protocol import Store
+from everloop.store.sql.mysql import MysqlStore
+from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.postgresql import PostgresStore
+from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
-from tests.helpers.servers.fixtures import postgresql, postgresql_url
+from tests.helpers.servers.fixtures import mariadb, mariadb_url, postgresql, postgresql_url
+from tests.helpers.servers.mariadb import MariaServer
 from tests.helpers.servers.postgresql import PostgresServer
 
-__all__ = ["postgresql", "postgresql_url"]
+__all__ = ["mariadb", "mariadb_url", "postgresql", "postgresql_url"]
 
 
 Maker = Callable[[Clock, Fault | None], Store]
@@ -45,6 +50,23 @@ def _postgresql(request: pytest.FixtureRequest) -> Maker:
     return make
 
 
+def _mysql(request: pytest.FixtureRequest) -> Maker:
+    url: str = request.getfixturevalue("mysql_url")
+    address = address_of(url)
+
+    def make(clock: Clock, fault: Fault | None) -> Store:
+        with closing(connect(address)) as connection:
+            connection.run(empty(connection.run(MYSQL_TABLES, "listing")[0]), "emptying")
+        return MysqlStore(url, clock=clock, fault=fault)
+
+    return make
+
+
+#: Of a database; its locks of keys are rows that are always there.
+MYSQL_TABLES = """
+SELECT table_name FROM information_schema.tables
+WHERE table_schema = DATABASE() AND table_name NOT IN ('ever_meta', 'ever_key_locks')
+"""
 TABLES = """
 SELECT table_name FROM information_schema.tables
 WHERE table_name LIKE 'ever%' AND table_name <> 'ever_meta'
@@ -64,16 +86,25 @@ def postgresql_schema(postgresql: PostgresServer) -> Iterator[str]:
     postgresql.drop(url)
 
 
+@pytest.fixture(scope="session")
+def mysql_url(mariadb: MariaServer) -> Iterator[str]:
+    """A database of the session."""
+    url = mariadb.database()
+    yield url
+    mariadb.drop(url)
+
+
 #: Every store that Everloop has, by the scheme of its URL.
 STORES: dict[str, Callable[[pytest.FixtureRequest], Maker]] = {
     "memory": _memory,
+    "mysql": _mysql,
     "postgresql": _postgresql,
     "sqlite": _sqlite,
 }
 
 
 #: Those that need a server.
-SERVERS = {"postgresql"}
+SERVERS = {"mysql", "postgresql"}
 
 
 @pytest.fixture(

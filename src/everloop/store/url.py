@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from everloop._core.errors import StoreURLError
+from everloop._core.errors import MissingDependency, StoreURLError
 from everloop._core.text import near_miss, without_password
 from everloop.store.protocol import Store
 
-KNOWN = ("sqlite", "postgresql", "memory")
+KNOWN = ("sqlite", "postgresql", "mysql", "memory")
+#: Drivers that a URL for SQLAlchemy may name: the store has its own.
+_MYSQL = tuple(
+    f"{name}{driver}" for name in ("mysql", "mariadb") for driver in ("", "+aiomysql", "+asyncmy", "+pymysql")
+)
 
 
 def check_url(url: object) -> str | None:
@@ -50,6 +54,16 @@ def store_from_url(url: str) -> Store:
         from everloop.store.sql.postgresql import PostgresStore
 
         return PostgresStore(url.replace(scheme, "postgresql", 1))
+    if scheme in _MYSQL:
+        try:
+            from everloop.store.sql.mysql import MysqlStore
+        except ModuleNotFoundError as error:
+            if error.name != "pymysql":
+                raise
+            raise MissingDependency(
+                'a store on MySQL needs PyMySQL: pip install "everloop[mysql]"'
+            ) from error
+        return MysqlStore(url.replace(scheme, "mysql", 1))
     raise StoreURLError(
         f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme.lower(), KNOWN)}; "
         f"this version stores in {', '.join(f'{name}://' for name in KNOWN)}, for example "

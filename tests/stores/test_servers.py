@@ -62,8 +62,6 @@ def transaction(url: str, *statements: str) -> Iterator[None]:
             user=address.user,
             password=address.password,
             database=address.database,
-            # In small tables the rows are found without an index; only so it keeps the lock of that one alone.
-            init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         )
     try:
         for statement in statements:

@@ -16,7 +16,8 @@
 -- nothing, keeps the server from dropping the order. STRAIGHT_JOIN keeps to it, too.
 -- FOR UPDATE locks the rows of every table beside it, but not those of a query in its FROM, nor of one around
 -- it: what is only read stands in another query than what is locked. Tables are joined to what must be changed:
--- `UPDATE ... WHERE seq IN (SELECT ...)` would read the whole table.
+-- `UPDATE ... WHERE seq IN (SELECT ...)` would read the whole table, and lock what it reads. FORCE INDEX keeps
+-- the server from doing the same with a table that is small.
 
 -- name: seq_next -> first
 -- the first of a block of 65,536 numbers, which nobody else gets
@@ -101,7 +102,7 @@ SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, -c.level AS d
 FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
       STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq FOR UPDATE
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 
 -- name: add_children -> i, id, seq, state
 -- rows: i, parent's seq, child_key
@@ -115,7 +116,7 @@ ORDER BY c.seq
 -- rows: seq, the parent's fence, the parent's seq; only its own children
 UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', fence BIGINT PATH '$[1]',
                                          parent BIGINT PATH '$[2]')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq AND c.parent = b.parent
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq AND c.parent = b.parent
 SET c.asked = b.fence
 
 -- name: key_lock -> i
@@ -140,7 +141,7 @@ SELECT b.i, c.id, c.seq, c.state
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
                                        fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b
 STRAIGHT_JOIN ever_keys AS k ON k.app = b.app AND k.fn = b.fn AND k.`key` = b.`key`
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq
 ORDER BY c.seq
 
 -- name: watch
@@ -148,13 +149,13 @@ ORDER BY c.seq
 UPDATE (SELECT seq, BIT_OR(bits) AS bits
         FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', bits BIGINT PATH '$[1]')) AS b
         GROUP BY seq ORDER BY seq LIMIT 18446744073709551615) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.watched = c.watched | b.bits
 
 -- name: watch_ended -> seq
 -- those that had ended before they were watched: a look before that locks nothing, and may have been too early
 SELECT c.seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 
 -- Settling ----------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ FROM (SELECT b.i, b.fence, c.seq
                                              fence BIGINT PATH '$[2]')) AS b
       STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'
 FOR UPDATE SKIP LOCKED
 
 -- name: settle_held -> i
@@ -177,7 +178,7 @@ SELECT b.i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGT
 STRAIGHT_JOIN ever_calls AS c ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
 
 -- name: succeed
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'succeeded', c.attempt = c.attempt + 1, c.session = NULL
 
 -- name: succeed_values
@@ -191,7 +192,7 @@ FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT 
 UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
     seq BIGINT PATH '$[0]', state LONGTEXT PATH '$[1]', due BIGINT PATH '$[2]', attempt BIGINT PATH '$[3]',
     crashes BIGINT PATH '$[4]', growth BIGINT PATH '$[5]')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = b.state, c.due = b.due, c.attempt = b.attempt, c.crashes = b.crashes,
     c.fence = c.fence + b.growth, c.session = NULL
 
@@ -226,12 +227,12 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
 -- name: end_drop_waits
 DELETE w FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_waits AS w ON w.seq = b.seq
+STRAIGHT_JOIN ever_waits AS w FORCE INDEX (PRIMARY) ON w.seq = b.seq
 
 -- name: end_wake
 UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS e ON e.seq = b.seq
-STRAIGHT_JOIN ever_calls AS c ON c.after = e.id AND c.state = 'waiting'
+STRAIGHT_JOIN ever_calls AS e FORCE INDEX (PRIMARY) ON e.seq = b.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_after) ON c.after = e.id AND c.state = 'waiting'
 SET c.state = CASE WHEN c.due <= :now THEN 'ready' ELSE 'scheduled' END
 
 -- name: end_children -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
@@ -242,7 +243,7 @@ FROM (SELECT c.seq, b.fence
       STRAIGHT_JOIN ever_calls AS c ON c.parent = b.parent
       WHERE c.owned = 1 AND c.state IN ('waiting', 'scheduled', 'ready', 'leased')
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq
 WHERE c.asked < k.fence AND c.state IN ('waiting', 'scheduled', 'ready', 'leased')
 ORDER BY c.seq FOR UPDATE
 
@@ -264,16 +265,16 @@ SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.w
 FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
       STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq FOR UPDATE
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 
 -- name: cancel_ask
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.cancel_asked = :message
 
 -- name: cancel_tell
 INSERT INTO ever_inbox (session, seq, kind)
 SELECT c.session, c.seq, 'cancel'
-FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 WHERE c.session IS NOT NULL
 ORDER BY 1, 2
 ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
@@ -298,7 +299,7 @@ SELECT (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at 
 -- name: due_ready
 UPDATE (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at <= :now
         ORDER BY due_at LIMIT 5000 FOR UPDATE SKIP LOCKED) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'ready'
 
 -- name: expire_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
@@ -339,7 +340,7 @@ FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priorit
 STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
 
 -- name: lease_take
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now
 
 -- Inbox -------------------------------------------------------------------------------------------
@@ -350,7 +351,7 @@ SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started =
 SELECT i.seq, i.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
 FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
       ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED) AS i
-STRAIGHT_JOIN ever_calls AS c ON c.seq = i.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
 WHERE i.kind = 'cancel' OR c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 ORDER BY i.seq, i.kind
@@ -358,7 +359,7 @@ ORDER BY i.seq, i.kind
 -- name: inbox_take
 -- rows: seq, kind; only what was read: others may have written since
 DELETE i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', kind LONGTEXT PATH '$[1]')) AS b
-STRAIGHT_JOIN ever_inbox AS i ON i.session = :session AND i.seq = b.seq AND i.kind = b.kind
+STRAIGHT_JOIN ever_inbox AS i FORCE INDEX (PRIMARY) ON i.session = :session AND i.seq = b.seq AND i.kind = b.kind
 
 -- name: wait_match -> id, seq, state
 SELECT c.id, c.seq, c.state FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b

@@ -15,10 +15,10 @@ from everloop.store.protocol import Store
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
-from tests.helpers.servers.fixtures import postgresql
+from tests.helpers.servers.fixtures import postgresql, postgresql_url
 from tests.helpers.servers.postgresql import PostgresServer
 
-__all__ = ["postgresql"]
+__all__ = ["postgresql", "postgresql_url"]
 
 
 Maker = Callable[[Clock, Fault | None], Store]
@@ -72,7 +72,15 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], Maker]] = {
 }
 
 
-@pytest.fixture(params=sorted(STORES))
+#: Those that need a server.
+SERVERS = {"postgresql"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.server if name in SERVERS else ()) for name in sorted(STORES)
+    ]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

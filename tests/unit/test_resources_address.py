@@ -9,11 +9,11 @@ import aiosqlite
 import pytest
 
 from everloop._core.errors import ConfigError, MissingDependency
+from everloop._core.text import without_password
 from everloop.resources import address
 from everloop.resources.address import async_url, check_installed, sqlite_file, without_driver
 from everloop.resources.database import Database
 from everloop.resources.resource import ResourcePool
-from everloop.store.url import without_password
 
 
 @pytest.mark.parametrize(

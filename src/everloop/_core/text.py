@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -21,3 +22,13 @@ def first_line(text: str, limit: int = 200) -> str:
     """Return the first line of `text`, cut to `limit` characters."""
     line = text.strip().partition("\n")[0]
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+#: A password before the last `@`: one that holds `@`, `/`, `#` or `?` as it is must not be shown in part.
+_PASSWORD = re.compile(r"(?<=://)([^:/@?#]*):.*@", re.DOTALL)
+_PARAMETER = re.compile(r"(?<=[?&])(pass(?:word|wd)?=)[^&#]*", re.IGNORECASE)
+
+
+def without_password(url: str) -> str:
+    """Return `url` with its password hidden, for messages."""
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url, count=1))

@@ -6,11 +6,10 @@ import re
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from everloop._core.errors import ConfigError, MissingDependency
-from everloop._core.text import near_miss
-from everloop.store.url import without_password
+from everloop._core.text import near_miss, without_password
 
 #: The drivers for asyncio of each database, the default first.
 _ASYNC = {
@@ -28,6 +27,7 @@ _BLOCKING = {
     "oracle": ("cx_oracle", "oracledb"),
     "mssql": ("pyodbc", "pymssql"),
 }
+_PORTS = {"mysql": 3306, "postgresql": 5432}
 #: What brings a driver.
 _INSTALL = {
     "aiosqlite": "everloop[sql]",
@@ -118,6 +118,33 @@ def sqlite_file(url: str) -> Path | None:
     if scheme.partition("+")[0] != "sqlite" or memory:
         return None
     return Path(path).expanduser().resolve()
+
+
+def same_database(url: str, other: str) -> bool:
+    """Tell whether two URLs name one database, as far as their texts say; drivers and users may differ.
+
+    Two names of one server ("localhost" and its address elsewhere) are not seen through: an outcome then is
+    committed beside the effect, and not with it.
+    """
+    mine = sqlite_file(url)
+    if mine is not None or url.startswith("sqlite"):
+        return mine is not None and mine == sqlite_file(other)
+    theirs = _server_database(other)
+    return theirs is not None and theirs == _server_database(url)
+
+
+def _server_database(url: str) -> tuple[str, str, int | None, str, str] | None:
+    """Return what tells one database of a server from others; None for a URL of something else."""
+    parts = urlsplit(url)
+    name = parts.scheme.partition("+")[0]
+    family = {"postgres": "postgresql", "mariadb": "mysql"}.get(name, name)
+    if family not in _PORTS:
+        return None
+    # What moves a connection elsewhere: a socket, another host, a search path.
+    query = parse_qs(parts.query)
+    elsewhere = sorted((key, query[key]) for key in ("host", "options", "unix_socket") if key in query)
+    host = "127.0.0.1" if parts.hostname in (None, "localhost", "::1") else parts.hostname
+    return family, host or "", parts.port or _PORTS[family], unquote(parts.path[1:]), str(elsewhere)
 
 
 def check_installed(url: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
-from everloop.store.url import without_password
+from everloop._core.text import without_password
 
 #: What the code of MySQL and MariaDB means.
 _MYSQL = {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from everloop._core.errors import StoreURLError
-from everloop._core.text import near_miss
+from everloop._core.text import near_miss, without_password
 from everloop.store.protocol import Store
 
 KNOWN = ("sqlite", "postgresql", "memory")
@@ -82,13 +81,3 @@ def sqlite_path(url: str) -> Path:
             "dies with the process"
         )
     return Path(path).expanduser()
-
-
-#: A password before the last `@`: one that holds `@`, `/`, `#` or `?` as it is must not be shown in part.
-_PASSWORD = re.compile(r"(?<=://)([^:/@?#]*):.*@", re.DOTALL)
-_PARAMETER = re.compile(r"(?<=[?&])(pass(?:word|wd)?=)[^&#]*", re.IGNORECASE)
-
-
-def without_password(url: str) -> str:
-    """Return `url` with its password hidden, for messages."""
-    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url, count=1))

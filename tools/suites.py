@@ -49,6 +49,11 @@ class Suite:
     python: Path
 
     @property
+    def own(self) -> bool:
+        """Whether this is the interpreter that runs every suite, and what needs a server."""
+        return self.python == Path(sys.executable)
+
+    @property
     def title(self) -> str:
         _, _, version = self.python.parts[-3].partition(".venv-")
         return f"{self.name} (Python {version})" if version else self.name
@@ -80,6 +85,8 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
     results.unlink(missing_ok=True)
     command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
+    if not suite.own:
+        command += ["-m", "not server"]
     environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}
     try:
         done = subprocess.run(

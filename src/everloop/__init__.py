@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from everloop._core.errors import NotStorable as NotStorable
     from everloop._core.errors import OptionError as OptionError
     from everloop._core.errors import ResultNotStorable as ResultNotStorable
+    from everloop._core.errors import RolledBack as RolledBack
     from everloop._core.errors import SchemaError as SchemaError
     from everloop._core.errors import StoreError as StoreError
     from everloop._core.errors import StoreUnavailable as StoreUnavailable
@@ -69,6 +70,7 @@ _HOMES = {
         "NotStorable",
         "OptionError",
         "ResultNotStorable",
+        "RolledBack",
         "SchemaError",
         "StoreError",
         "StoreURLError",

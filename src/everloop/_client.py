@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import Unpack
 
@@ -29,11 +29,15 @@ from everloop._core.text import near_miss
 from everloop._functions import TaskFunction, is_keyed
 from everloop._options import Options, read_options
 from everloop._sessions import Sessions
+from everloop._submitting import submit_in, submit_many_in
 from everloop._task import Task
 from everloop.engine.attempt import CURRENT
 from everloop.engine.closing import loop_is_closing, visitor_has_left
 from everloop.engine.session import Session
 from everloop.resources.held import held
+
+if TYPE_CHECKING:
+    from everloop.store.protocol import UserConnection
 
 R = TypeVar("R")
 
@@ -90,12 +94,16 @@ class Client:
         """
         what = held(own_write=only_to_store)
         if what is not None:
-            waited = f"the commit of {name}()" if only_to_store else f"{name}()"
+            if only_to_store:
+                raise WouldDeadlock(
+                    f"waiting for the commit of {name}() while holding {what}: the store waits for that, and "
+                    "both would wait for ever. Submit in that transaction (`connection=`), or leave its "
+                    "`async with` block first"
+                )
             raise WouldDeadlock(
-                f"waiting for {waited} while holding {what}: it may need the same, and both would wait for "
+                f"waiting for {name}() while holding {what}: it may need the same, and both would wait for "
                 "ever. Leave the `async with` block first; a task that is given the connection can return, "
-                "and "
-                "its caller can go on"
+                "and its caller can go on"
             )
 
     def create_task(self, call: Call[R], **options: Unpack[Options]) -> Task[R]:
@@ -123,14 +131,26 @@ class Client:
         """
         return self.begin(self._with(call, options))
 
-    async def submit(self, call: Call[R], **options: Unpack[Options]) -> Task[R]:
+    async def submit(
+        self, call: Call[R], *, connection: UserConnection | None = None, **options: Unpack[Options]
+    ) -> Task[R]:
         """Store a call durably and return its detached `Task`.
 
         When this returns, the call survives any crash. Awaiting the task only observes; `task.cancel()`
         alone cancels it. Waits while 10,000 calls are unflushed.
 
+        Args:
+            call: The call.
+            connection: Submit in the transaction of this connection to the store's own database: the call is
+                there if and only if you commit. A SQLAlchemy connection or session, of asyncio or not, or
+                a plain `sqlite3` connection. After a rollback the task raises `RolledBack`.
+            **options: See `everloop.Options`.
+
         Raises:
             IdConflict, KeyConflict: It was refused.
+            OptionError, UsageError: The connection cannot be used: it is of another kind or on another
+                database, it is closed, or it has no transaction.
+            WouldDeadlock: Without `connection`: this code has a transaction open that the store waits for.
 
         Example:
             ```python
@@ -150,6 +170,8 @@ class Client:
             ```
         """
         call = self._with(call, options)
+        if connection is not None:
+            return await submit_in(self, call, connection)
         try:
             self.check_wait(call.function.name, only_to_store=True)
             await self._sessions.current().session.turns.room()
@@ -160,12 +182,20 @@ class Client:
         await task.stored()
         return task
 
-    async def submit_many(self, calls: Iterable[Call[R]], **options: Unpack[Options]) -> list[Task[R]]:
+    async def submit_many(
+        self,
+        calls: Iterable[Call[R]],
+        *,
+        connection: UserConnection | None = None,
+        **options: Unpack[Options],
+    ) -> list[Task[R]]:
         """Store many calls durably and return their detached tasks, in order.
 
         One refused call (`IdConflict`, `KeyConflict`) fails none of its neighbours: its task is done,
-        with that exception.
+        with that exception. With `connection` they are submitted in its transaction (see `submit`).
         """
+        if connection is not None:
+            return await submit_many_in(self, (self._with(call, options) for call in calls), connection)
         turns = self._sessions.current().session.turns
         tasks: list[Task[R]] = []
         for n, call in enumerate(calls, 1):

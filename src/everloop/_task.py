@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from everloop._core.calls import State
 from everloop._core.clock import moment
-from everloop._core.errors import IdConflict, KeyConflict, LeaseLost, TaskNotFound
+from everloop._core.errors import (
+    IdConflict,
+    KeyConflict,
+    LeaseLost,
+    RolledBack,
+    TaskNotFound,
+    WouldDeadlock,
+)
 from everloop._core.records import Added, Ended, Snapshot
 from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.visits import VISIT
 
 if TYPE_CHECKING:
     from everloop.engine.session import Session, Waiter
+    from everloop.store.transactions import UserTransaction
 
 R = TypeVar("R")
 
@@ -91,6 +100,9 @@ class Task(asyncio.Future[R]):
         "_session",
         "_snapshot",
         "_stored",
+        "_transaction",
+        "_visit",
+        "_wanted",
         "id",
         "listed",
         "next_waiter",
@@ -117,6 +129,11 @@ class Task(asyncio.Future[R]):
         self._bound: asyncio.TimerHandle | None = None
         # The attempt that this task holds up, if one does: it has given its slot back meanwhile.
         self._holds_up: Attempt | None = None
+        # The request that an owned task belongs to: when the server gives it up, the call goes on.
+        self._visit = VISIT.get() if owned else None
+        # The user's transaction that this call was added in, until the store has answered that it is there.
+        self._transaction: UserTransaction | None = None
+        self._wanted = False  # somebody here wants to be told of its end, once that is committed
         if owned:
             self._hold_up(CURRENT.get())
 
@@ -161,12 +178,17 @@ class Task(asyncio.Future[R]):
 
         Raises:
             IdConflict, KeyConflict: It was refused, and why.
+            RolledBack: The transaction in which it was submitted was rolled back.
+            WouldDeadlock: That transaction is open.
         """
         if self._is_stored:
             return
+        self._check_committed()
         self._reader.check_wait(self._name, only_to_store=True)
         if self._stored is None:
             self._stored = self.get_loop().create_future()
+        if self._transaction is not None:
+            self._observe()
         await asyncio.shield(self._stored)
 
     async def refresh(self) -> None:
@@ -193,6 +215,7 @@ class Task(asyncio.Future[R]):
 
     def __await__(self) -> Generator[Any, None, R]:
         if not self.done():
+            self._check_committed()
             self._reader.check_wait(self._name)
         if self._owned or self.done():
             return super().__await__()
@@ -201,8 +224,15 @@ class Task(asyncio.Future[R]):
     __iter__ = __await__
 
     def add_done_callback(self, fn: Callable[[Self], object], /, *, context: Context | None = None) -> None:
-        """Call `fn(task)` soon after the end, on this loop, as asyncio does."""
+        """Call `fn(task)` soon after the end, on this loop, as asyncio does.
+
+        Raises:
+            WouldDeadlock: The call was submitted in a transaction that is open, and what asks is asyncio's
+                (`gather`, `wait`), or nothing tells of the commit of a plain DB-API connection.
+        """
         if not self.done():
+            if _asyncio_asks():
+                self._check_committed()
             self._observe()
             self._hold_up(CURRENT.get())
         # asyncio takes None for the context of whoever ends the future; that would be the turn loop's.
@@ -228,12 +258,30 @@ class Task(asyncio.Future[R]):
 
     def _observe(self) -> None:
         """See to it that the end is told here: somebody waits for it."""
-        if self.listed:
+        if self._transaction is not None and self._transaction.is_open:
+            if not self._transaction.tells:
+                self._check_committed()
+            self._wanted = True
+        elif self.listed:
             self.listed = False
             self._session.watch(self, hold=True)
             self._session.apart.wait(self.id)
         else:
             self._session.hold(self)
+
+    def _check_committed(self) -> None:
+        """Refuse to wait for the commit of the transaction that the call was submitted in.
+
+        Raises:
+            WouldDeadlock: It is open.
+        """
+        transaction = self._transaction
+        if transaction is not None and transaction.is_open:
+            raise WouldDeadlock(
+                f"waiting for {self._name}() while the transaction in which it was submitted is open on "
+                f"{transaction.database}: it begins after the commit, and both would wait for ever. Commit "
+                "first (leave the `async with` block), then wait"
+            )
 
     def _hold_up(self, attempt: Attempt | None) -> None:
         """Suspend the attempt that waits for this call, until this is done."""
@@ -259,14 +307,18 @@ class Task(asyncio.Future[R]):
         When the loop or the app closes, or the worker drains, only the waiting ends; the call goes on. So
         it does when `gather`, or `wait_for` of Python 3.11, gives up on a detached task: this handle is
         then cancelled, and `app.get_task(id)` gives another.
+
+        Raises:
+            WouldDeadlock: The call was submitted in a transaction of a plain DB-API connection, which is open
+                and will tell nobody of its commit.
         """
         if self.done():
             return False
         if self._cancelling or self._detaches() or (not self._owned and _asyncio_asks()):
             return self._cancel_here(msg)
+        self._observe()
         self._cancelling = True
         self._message = msg
-        self._observe()
         self._bound = self.get_loop().call_later(self._reader.cancel_wait, self._cancel_here, msg)
         if self._is_stored:
             self._ask()
@@ -287,7 +339,7 @@ class Task(asyncio.Future[R]):
         attempt = self._holds_up
         if attempt is not None:
             return attempt.detaching
-        return self._reader.is_closing(self._session)
+        return (self._visit is not None and self._visit.left) or self._reader.is_closing(self._session)
 
     # -- answers of the store -------------------------------------------------------------------------------
 
@@ -301,14 +353,57 @@ class Task(asyncio.Future[R]):
             return
         if answer.id != self.id:
             self._session.rename(self, answer.id)
+        self._now_stored()
+
+    def _now_stored(self) -> None:
+        self._transaction = None
         self._is_stored = True
         if self._stored is not None and not self._stored.done():
             self._stored.set_result(None)
         if self._cancelling:
             self._ask()
 
+    def added_in(self, transaction: UserTransaction, answer: Added) -> None:
+        """The call was added in a transaction of the user's, or was refused."""
+        if answer.status in ("refused", "lost"):
+            self.added(answer)
+            return
+        self.id = answer.id  # nobody watches this yet
+        self.listed = True  # its end is told only to those who ask for it
+        self._transaction = transaction
+
+    def transaction_ended(self, committed: bool) -> None:  # noqa: FBT001 - told by position
+        """The transaction in which the call was added has ended."""
+        if self._transaction is None:
+            return
+        if not committed:
+            self.refused(self._rolled_back(self._transaction))
+        elif self._wanted:
+            self._observe()
+
+    def asked(self, *, known: bool) -> None:
+        """The store was asked for this call; only one that was added in a transaction may be missing."""
+        if self._transaction is None:
+            return
+        if known:
+            self._now_stored()
+        else:
+            self.refused(self._rolled_back(self._transaction))
+
+    def unanswered(self, error: Exception) -> None:
+        """The store could not be asked, for good."""
+        if self._transaction is not None:
+            self.refused(error)
+
+    def _rolled_back(self, transaction: UserTransaction) -> RolledBack:
+        return RolledBack(
+            f"{self._name}() is not in the store: the transaction on {transaction.database} in which it was "
+            "submitted, or a savepoint in it, was rolled back. Submit it again if it is still wanted"
+        )
+
     def refused(self, error: Exception) -> None:
         """The call was not added."""
+        self._transaction = None
         self._session.unwatch(self)
         self._let_go()
         if self._stored is None:
@@ -331,6 +426,7 @@ class Task(asyncio.Future[R]):
         """The call has reached a final state."""
         self._seen = end.state
         self._attempts = end.attempt
+        self._transaction = None
         self._is_stored = True
         if self._stored is not None and not self._stored.done():
             self._stored.set_result(None)

@@ -18,7 +18,7 @@ __all__ = ["postgresql", "postgresql_url"]
 MakeApp = Callable[..., App]
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a fresh store of each kind; tests of one kind name it."""
     if request.param == "postgresql":

@@ -67,6 +67,14 @@ class Client:
         self.socket.close()
 
 
+def hear_nothing(port: int) -> None:
+    client = Client(port)
+    try:
+        client.hear()
+    finally:
+        client.close()
+
+
 @pytest.fixture
 def echo() -> Iterator[Echo]:
     with Echo() as server:
@@ -110,6 +118,15 @@ def test_the_end_of_a_client_reaches_the_server(client: Client, echo: Echo) -> N
     assert client.hear() == ""
 
 
+def test_what_a_server_says_after_the_end_of_its_client_arrives(client: Client) -> None:
+    text = "x" * 5_000_000
+    client.say(text)
+    client.socket.shutdown(socket.SHUT_WR)
+
+    assert client.hear() == f"<{text}>"
+    assert client.hear() == ""
+
+
 def test_the_end_of_the_server_reaches_the_client(client: Client) -> None:
     assert client.ask("bye") == ""
 
@@ -150,11 +167,8 @@ def test_refuse_lets_nobody_in_and_nobody_out_until_accept(client: Client, proxy
 def test_a_server_that_is_not_there_ends_the_connection(proxy: Proxy, echo: Echo) -> None:
     proxy.target = 1
 
-    client = Client(proxy.port)
-
     with pytest.raises(ConnectionResetError):
-        client.hear()
-    client.close()
+        hear_nothing(proxy.port)
 
 
 def test_stall_holds_back_and_go_on_loses_nothing(client: Client, proxy: Proxy, echo: Echo) -> None:

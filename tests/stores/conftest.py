@@ -19,11 +19,11 @@ from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
-from tests.helpers.servers.fixtures import mariadb, postgresql
+from tests.helpers.servers.fixtures import mariadb, mariadb_url, postgresql, postgresql_url
 from tests.helpers.servers.mariadb import MariaServer
 from tests.helpers.servers.postgresql import PostgresServer
 
-__all__ = ["mariadb", "postgresql"]
+__all__ = ["mariadb", "mariadb_url", "postgresql", "postgresql_url"]
 
 
 Maker = Callable[[Clock, Fault | None], Store]
@@ -51,7 +51,7 @@ def _postgresql(request: pytest.FixtureRequest) -> Maker:
 
 
 def _mysql(request: pytest.FixtureRequest) -> Maker:
-    url: str = request.getfixturevalue("mysql_url")
+    url: str = request.getfixturevalue("mysql_database")
     address = address_of(url)
 
     def make(clock: Clock, fault: Fault | None) -> Store:
@@ -87,7 +87,7 @@ def postgresql_schema(postgresql: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mysql_url(mariadb: MariaServer) -> Iterator[str]:
+def mysql_database(mariadb: MariaServer) -> Iterator[str]:
     """A database of the session."""
     url = mariadb.database()
     yield url
@@ -103,7 +103,15 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], Maker]] = {
 }
 
 
-@pytest.fixture(params=sorted(STORES))
+#: Those that need a server.
+SERVERS = {"mysql", "postgresql"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.server if name in SERVERS else ()) for name in sorted(STORES)
+    ]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

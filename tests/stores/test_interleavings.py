@@ -14,6 +14,7 @@ from everloop.testing import check_interleavings
 from everloop.testing.conformance import Fault, FaultyFactory
 
 
+@pytest.mark.timeout(300)  # about two thousand stores, each opened anew
 async def test_nothing_of_a_failed_verb_remains(faulty_factory: FaultyFactory, kind: str) -> None:
     tried = await check_interleavings(faulty_factory)
 

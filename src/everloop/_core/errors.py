@@ -22,6 +22,7 @@ EverloopError
     ├── KeyConflict        `Key(..., on_conflict="raise")` met a call (also ValueError)
     ├── NotRetryable       only a finished call can be retried (also ValueError)
     ├── LeaseLost          another worker owns the call now: what this attempt adds is void
+    ├── RolledBack         the transaction in which the call was submitted was rolled back
     └── TaskFailed         the call ended without a value
         ├── TaskExpired    it was not started in time (also TimeoutError)
         ├── TaskCrashed    its workers died with it more often than `crashes` allows
@@ -122,6 +123,10 @@ class NotRetryable(CallError, ValueError):
 
 class LeaseLost(CallError):
     """This attempt no longer holds its call; what it tried to add was not added."""
+
+
+class RolledBack(CallError):
+    """The transaction in which the call was submitted was rolled back: it was not submitted."""
 
 
 class TaskFailed(CallError):

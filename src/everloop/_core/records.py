@@ -82,12 +82,13 @@ class Added(NamedTuple):
     """The answer to one `NewCall`.
 
     `status` is "added", "exists" (an equal call is there; `id` is its id), "lost" (the parent's
-    lease is), or "refused" with the reason "id" (`IdConflict`), "key" (`KeyConflict`) or "after" (the call
-    that it should follow is not there).
+    lease is), "busy" (a transaction that is still open judges the same key: ask again), or "refused" with
+    the reason "id" (`IdConflict`), "key" (`KeyConflict`) or "after" (the call that it should follow is not
+    there).
     """
 
     id: str
-    status: Literal["added", "exists", "refused", "lost"] = "added"
+    status: Literal["added", "exists", "refused", "lost", "busy"] = "added"
     reason: str = ""
 
 
@@ -189,14 +190,15 @@ class TurnAnswer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The answer to a `Turn`, item by item.
 
     Attributes:
-        settled: One per outcome: False when the lease was lost and nothing changed.
+        settled: One per outcome: False when the lease was lost and nothing changed; None when a transaction
+            that is still open holds the call, so that nothing changed yet: say it again.
         added: One per `NewCall`, in order.
         ended: Calls that this session waits for and that ended.
         next_due: When the next scheduled call is due, if any is.
         more: Whether the inbox held more than fits in one answer.
     """
 
-    settled: list[bool] = []
+    settled: list[bool | None] = []
     added: list[Added] = []
     leased: list[Leased] = []
     ended: list[Ended] = []

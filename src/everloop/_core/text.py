@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:
@@ -21,3 +22,12 @@ def first_line(text: str, limit: int = 200) -> str:
     """Return the first line of `text`, cut to `limit` characters."""
     line = text.strip().partition("\n")[0]
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def without_password(url: str) -> str:
+    """Return `url` with its password hidden, for messages."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()

@@ -11,13 +11,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 from everloop._core.errors import StoreUnavailable
-from everloop._core.records import NewCall
+from everloop._core.records import Added, NewCall
 from everloop.engine import turns
-from everloop.engine.batcher import Batcher
+from everloop.engine.batcher import AGAIN, Again, Batcher
 from everloop.store.protocol import Store
 
 log = logging.getLogger("everloop")
@@ -45,15 +46,25 @@ class Apart:
         store: The session's store.
         session: Tells the session's number.
         look: Asks for a turn: an answer may have come.
+        waited: Told which calls were asked for by `wait`, and which of them the store does not know; or why
+            it could not be asked.
     """
 
-    def __init__(self, store: Store, session: Callable[[], int], look: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        session: Callable[[], int],
+        look: Callable[[], None],
+        waited: Callable[[Sequence[str], AbstractSet[str], Exception | None], None],
+    ) -> None:
         self._store = store
         self._session = session
         self._look = look
+        self._waited = waited
         self._opened = asyncio.Event()
         self._failure: Exception | None = None
         self._closing = False
+        self._closing_at = 0.0
         self._keyed = Batcher(self._add, most=BATCH, name="keyed")
         self._cancels = Batcher(self._cancel, most=BATCH, name="cancel")
         self._waits = Batcher(self._wait, most=BATCH, name="wait")
@@ -83,12 +94,13 @@ class Apart:
     async def close(self) -> None:
         """Send everything, within a bounded time."""
         self._closing = True
+        self._closing_at = asyncio.get_running_loop().time()
         for batcher in (self._keyed, self._cancels, self._waits):
             await batcher.idle()
 
     # -- flushes; they never raise --------------------------------------------------------------------------
 
-    async def _add(self, items: Sequence[_Keyed]) -> list[None]:
+    async def _add(self, items: Sequence[_Keyed]) -> list[Again | None]:
         try:
             answers = await self._answer(
                 lambda: self._store.add(self._session(), [item.call for item in items])
@@ -99,15 +111,32 @@ class Apart:
                     item.sink.refused(error)
             else:  # one of them makes it fail: spare its neighbours
                 half = len(items) // 2
-                await self._add(items[:half])
-                await self._add(items[half:])
+                return [*await self._add(items[:half]), *await self._add(items[half:])]
         else:
             # At once, without a step of the loop in between: the next turn may tell the end of a call
             # that was joined.
-            for item, answer in zip(items, answers, strict=True):
-                item.sink.added(answer)
+            again = [self._tell(item, answer) for item, answer in zip(items, answers, strict=True)]
             self._look()
+            return again
         return [None] * len(items)
+
+    def _tell(self, item: _Keyed, answer: Added) -> Again | None:
+        """Tell what became of a call; ask again for one whose key is judged by an open transaction."""
+        if answer.status != "busy":
+            item.sink.added(answer)
+            return None
+        if not self._given_up():
+            return AGAIN
+        item.sink.refused(
+            StoreUnavailable(
+                "the app is closing, and the call was not submitted: a transaction that is still open has "
+                "submitted a call with the same key"
+            )
+        )
+        return None
+
+    def _given_up(self) -> bool:
+        return self._closing and asyncio.get_running_loop().time() - self._closing_at > turns.GIVE_UP
 
     async def _cancel(self, items: Sequence[_Cancel]) -> list[None]:
         by_message: dict[str, list[str]] = {}
@@ -115,23 +144,27 @@ class Apart:
             by_message.setdefault(item.message, []).append(item.id)
         for message, ids in by_message.items():
             cancel = partial(self._store.cancel, ids, message)
-            await self._ask(f"{len(ids)} calls could not be cancelled", cancel)
+            try:
+                await self._answer(cancel)
+            except Exception as error:  # noqa: BLE001 - nobody awaits it: it is said
+                _say(f"{len(ids)} calls could not be cancelled", error)
+            else:
+                self._look()
         return [None] * len(items)
 
     async def _wait(self, ids: Sequence[str]) -> list[None]:
-        def wait() -> Awaitable[object]:
+        def wait() -> Awaitable[list[str]]:
             return self._store.wait(self._session(), ids)  # a session that was reaped has a successor
 
-        await self._ask(f"{len(ids)} calls cannot be waited for", wait)
-        return [None] * len(ids)
-
-    async def _ask(self, failing: str, request: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self._answer(request)
+            unknown = await self._answer(wait)
         except Exception as error:  # noqa: BLE001 - nobody awaits it: it is said
-            log.error("everloop: %s: %s", failing, error)  # noqa: TRY400 - the store's error says it all
+            _say(f"{len(ids)} calls cannot be waited for", error)
+            self._waited(ids, frozenset(), error)
         else:
+            self._waited(ids, frozenset(unknown), None)
             self._look()
+        return [None] * len(ids)
 
     async def _answer(self, request: Callable[[], Awaitable[T]]) -> T:
         """Ask until the store answers; when the process is ending, for a bounded time."""
@@ -149,3 +182,7 @@ class Apart:
                     raise
             pause = min(turns.RETRY_TO, 2 * pause)
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - spreads processes
+
+
+def _say(failing: str, error: Exception) -> None:
+    log.error("everloop: %s: %s", failing, error)  # the store's error says it all

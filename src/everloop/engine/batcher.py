@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 A = TypeVar("A")
+
+
+class Again(Enum):
+    """What a flush answers for an item that has to be asked for once more, after a pause."""
+
+    AGAIN = "again"
+
+
+AGAIN = Again.AGAIN
+#: Seconds of that pause.
+PAUSE = 0.05
 
 
 class Batcher(Generic[T, A]):
@@ -15,6 +27,7 @@ class Batcher(Generic[T, A]):
 
     Args:
         flush: Answers a batch, item by item, in order. When it raises, every request of the batch does.
+            Items that it answers with AGAIN are asked for again later, and hold up nobody until then.
         most: Items in one batch, at most.
         name: Names the flushing task.
 
@@ -34,12 +47,13 @@ class Batcher(Generic[T, A]):
     """
 
     def __init__(
-        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, most: int, name: str
+        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[A | Again]]], *, most: int, name: str
     ) -> None:
         self._flush = flush
         self._most = most
         self._name = name
         self._waiting: list[tuple[T, asyncio.Future[A]]] = []
+        self._later: list[tuple[T, asyncio.Future[A]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
     def ask(self, item: T) -> asyncio.Future[A]:
@@ -51,9 +65,12 @@ class Batcher(Generic[T, A]):
 
     async def idle(self) -> None:
         """Wait until nothing is waiting and nothing is in flight."""
-        while self._flushing is not None:
-            await asyncio.wait([self._flushing])
-            self._flushing = None
+        while self._flushing is not None or self._later:
+            if self._flushing is not None:
+                await asyncio.wait([self._flushing])
+                self._flushing = None
+            else:
+                await asyncio.sleep(PAUSE)
             if self._waiting:  # the flush was cancelled: asyncio ends every task before anybody cleans up
                 self._start()
 
@@ -76,6 +93,18 @@ class Batcher(Generic[T, A]):
                     if not future.done():
                         future.set_exception(error)
             else:
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
+                self._answer(batch, answers)
+
+    def _answer(self, batch: list[tuple[T, asyncio.Future[A]]], answers: Sequence[A | Again]) -> None:
+        if AGAIN in answers:
+            asyncio.get_running_loop().call_later(PAUSE, self._ask_again)
+        for asked, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Again):
+                self._later.append(asked)
+            elif not asked[1].done():
+                asked[1].set_result(answer)
+
+    def _ask_again(self) -> None:
+        self._waiting += self._later
+        self._later.clear()
+        self._start()

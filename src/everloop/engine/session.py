@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal, Protocol
 from weakref import ref
 
@@ -33,6 +34,8 @@ class Waiter(Sink, Protocol):
 
     def ended(self, end: Ended) -> None: ...
     def abandoned(self) -> None: ...
+    def asked(self, *, known: bool) -> None: ...
+    def unanswered(self, error: Exception) -> None: ...
 
 
 class _Seen(ref[Waiter]):
@@ -67,7 +70,7 @@ class Session:
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
         self.turns.expects = lambda: self.waiting
         self.turns.on_lost_answer = self._after_lost_answer
-        self.apart = Apart(store, lambda: self.number, self.turns.look)
+        self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
         self._lease = lease
         self._stall_limit = stall_limit
         # Who waits for which id: `_held` keeps its waiters alive, because somebody awaits them; `_seen` does
@@ -290,4 +293,15 @@ class Session:
             while waiter is not None:
                 following, waiter.next_waiter = waiter.next_waiter, None
                 waiter.ended(end)
+                waiter = following
+
+    def _waited(self, ids: Sequence[str], unknown: AbstractSet[str], error: Exception | None) -> None:
+        for id_ in ids:
+            waiter = self._first(id_)
+            while waiter is not None:
+                following = waiter.next_waiter  # it may go
+                if error is not None:
+                    waiter.unanswered(error)
+                else:
+                    waiter.asked(known=id_ not in unknown)
                 waiter = following

@@ -49,6 +49,8 @@ UNFLUSHED = 10_000
 POLL = 1.0
 #: Seconds between attempts while the store is away: from, to.
 RETRY_FROM, RETRY_TO = 0.05, 2.0
+#: Seconds before an outcome goes again whose call another transaction holds.
+HELD = 0.05
 #: Seconds that an ending process waits for a store that is away.
 GIVE_UP = 10.0
 
@@ -112,6 +114,8 @@ class TurnLoop:
         self._items: deque[_Add | Outcome] = deque()
         self._unflushed = 0
         self._unsettled = 0  # outcomes that are not stored yet
+        # Outcomes of calls whose rows another transaction holds: they go again after a pause.
+        self._held: list[Outcome] = []
         self._running = False
         self._in_flight = False
         self._most = BATCH  # fewer while an item is looked for that makes turns fail
@@ -120,6 +124,7 @@ class TurnLoop:
         self._turn_made: asyncio.Future[None] | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closing = False
+        self._closing_at = 0.0
         self._uncertain = False
         self._next_due: int | None = None
         self._pause = 0.0
@@ -181,7 +186,7 @@ class TurnLoop:
         try:
             while True:
                 await self._idle()
-                if self._closing and not self._items:
+                if self._closing and not self._items and not self._held:
                     return
                 self._wake.clear()
                 await self._turn()
@@ -215,11 +220,12 @@ class TurnLoop:
     def close(self) -> None:
         """Flush what is there, then end `run`."""
         self._closing = True
+        self._closing_at = asyncio.get_running_loop().time()
         self._wake.set()
 
     async def _idle(self) -> None:
         """Wait for a request, a bell, the next due call, or the poll."""
-        if self._wake.is_set() or self._closing:
+        if self._wake.is_set() or (self._closing and not self._held):
             return
         loop = asyncio.get_running_loop()
         seconds = self._idle_seconds()
@@ -263,10 +269,28 @@ class TurnLoop:
         lost, self._uncertain = self._uncertain, False
         self._pause = 0.0
         self._most = min(BATCH, 2 * self._most)
-        self._unsettled -= len(batch.outcomes)
+        held = [o for o, settled in zip(batch.outcomes, answer.settled, strict=True) if settled is None]
+        self._unsettled -= len(batch.outcomes) - len(held)
+        if held:
+            self._held += held
+            asyncio.get_running_loop().call_later(HELD, self._again)
         self._distribute(batch, answer)
         if lost:
             self.on_lost_answer()
+
+    def _again(self) -> None:
+        """Settle what was held by another transaction; an ending process tries for a bounded time."""
+        if self._closing and asyncio.get_running_loop().time() - self._closing_at > GIVE_UP:
+            self._unsettled -= len(self._held)
+            log.error(
+                "everloop: ended with %d outcomes not stored (those calls run again): transactions that are "
+                "still open hold their rows",
+                len(self._held),
+            )
+            self._held.clear()
+        self._items.extendleft(reversed(self._held))
+        self._held.clear()
+        self._wake.set()
 
     def _collect(self) -> _Batch:
         items = self._items
@@ -298,7 +322,7 @@ class TurnLoop:
         holding = None
         if self._uncertain:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
-            waiting = [item.id for item in self._items if isinstance(item, Outcome)]
+            waiting = [item.id for item in [*self._items, *self._held] if isinstance(item, Outcome)]
             holding = (*(taker.holding if taker else ()), *waiting)
         return Turn(
             outcomes=batch.outcomes,
@@ -317,7 +341,7 @@ class TurnLoop:
                 sink.added(added)
         taker = self.taker
         if taker is not None:
-            lost = [o.id for o, ok in zip(batch.outcomes, answer.settled, strict=True) if not ok]
+            lost = [o.id for o, ok in zip(batch.outcomes, answer.settled, strict=True) if ok is False]
             if lost:
                 taker.lost(lost)
             if answer.cancels:

@@ -7,8 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 from everloop._core.errors import ConfigError, MissingDependency
-from everloop._core.text import near_miss
-from everloop.store.url import without_password
+from everloop._core.text import near_miss, without_password
 
 #: The driver for asyncio where a URL names none, or one that would block the loop.
 _ASYNC = {

@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from everloop._core.text import without_password
 from everloop.resources.address import async_url, check_installed, sqlite_file
 from everloop.resources.resource import ResourcePool
 from everloop.resources.scopes import ConnectionScope, SessionScope, TransactionScope
 from everloop.resources.statistics import PoolStatistics
-from everloop.store.url import without_password
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession

@@ -18,10 +18,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection, QueueP
 from sqlalchemy.util import await_only
 
 from everloop._core.errors import ConfigError, MissingDependency, OptionError
+from everloop._core.text import without_password
 from everloop.resources.scopes import Scope
 from everloop.resources.sqlite import SqliteConnection, connector, writes
 from everloop.resources.statistics import PoolStatistics
-from everloop.store.url import without_password
 
 #: Seconds that a scope waits for a free connection, and for its turn to write.
 POOL_TIMEOUT = 30.0

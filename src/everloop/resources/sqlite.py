@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 import aiosqlite
@@ -35,6 +35,8 @@ from everloop.resources import held
 from everloop.resources.patience import finish, to_the_end
 
 log = logging.getLogger("everloop")
+
+T = TypeVar("T")
 
 #: Milliseconds that SQLite itself waits for a lock, in its thread: for what needs one outside of BEGIN.
 BUSY_MS = 5_000
@@ -248,6 +250,11 @@ class SqliteConnection(aiosqlite.Connection):
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await self._answer(self._send(partial(fn, *args, **kwargs)), interrupt=True)
+
+    async def in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` whole with the driver's connection, in its thread; it is waited for, whatever happens."""
+        answer: T = await self._answer(self._send(lambda: work(self._conn)), interrupt=False)
+        return answer
 
     async def _run(self, work: Callable[[], object]) -> None:
         """Run what is short and must not be interrupted."""

@@ -17,14 +17,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import wraps
 from threading import RLock
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
 from everloop._core.calls import Event, State, step
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.codec import error_record
-from everloop._core.errors import StoreError, TaskCrashed, TaskExpired
+from everloop._core.errors import TaskCrashed, TaskExpired
 from everloop._core.policy import SUSPECT
 from everloop._core.records import (
     Added,
@@ -44,6 +44,7 @@ from everloop._core.records import (
 )
 from everloop.store.memory_bells import Bells
 from everloop.store.memory_rows import NO_FENCE, Row, Session, Tables
+from everloop.store.no_transactions import NoTransactions
 
 #: Ends that one answer holds at most.
 INBOX = 2_000
@@ -57,9 +58,6 @@ End = tuple[Row, int]
 _SYSTEM = SystemClock()
 _named: dict[str, tuple[Tables, Bells]] = {}
 _lock = RLock()  # one for all: several stores may share their tables by name
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,7 +77,7 @@ def _atomic(
     return locked  # type: ignore[return-value]  # `wraps` forgets that it is a method
 
 
-class MemoryStore:
+class MemoryStore(NoTransactions):
     """A store in this process's memory.
 
     Args:
@@ -234,11 +232,11 @@ class MemoryStore:
 
     # -- settling ---------------------------------------------------------------------------------
 
-    def _settle(self, outcomes: Sequence[Outcome], now: int) -> list[bool]:
+    def _settle(self, outcomes: Sequence[Outcome], now: int) -> list[bool | None]:
         for outcome in outcomes:
             if outcome.event not in SETTLING:
                 raise ValueError(f"a lease ends by {', '.join(SETTLING)}, not by {outcome.event!r}")
-        settled: list[bool] = []
+        settled: list[bool | None] = []
         ends: list[End] = []
         for outcome in outcomes:
             row = self._tables.rows.get(outcome.id)
@@ -454,11 +452,6 @@ class MemoryStore:
         self._bells.ring(self._rung - {but})
         self._rung.clear()
         self._ready = False
-
-    async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
-        raise StoreError(
-            f"{self.url} is no database: no connection ({connection!r}) can settle {outcome.id} on it"
-        )
 
     # -- reads ------------------------------------------------------------------------------------
 

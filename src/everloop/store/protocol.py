@@ -11,7 +11,7 @@ own clock; no verb takes the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from everloop._core.records import (
     Added,
@@ -24,9 +24,34 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop.store.transactions import UserTransaction
+
+
+class DbapiConnection(Protocol):
+    """A plain connection of a driver (PEP 249)."""
+
+    def cursor(self) -> Any: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from typing import TypeAlias
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, scoped_session
+
+    #: What a user may give as `connection=`.
+    UserConnection: TypeAlias = (
+        AsyncConnection
+        | AsyncSession
+        | async_scoped_session[Any]
+        | Connection
+        | Session
+        | scoped_session[Any]
+        | DbapiConnection
+    )
 
 
 class Store(Protocol):
@@ -108,7 +133,8 @@ class Store(Protocol):
           are added with a call that is added or exists, and not answered. Idempotent by id.
         * *settle*: each outcome with the current `(id, fence)` moves its call as the transition
           table says; a stale one changes nothing and is answered False, and so is the second of two
-          for one lease. An end is told to every session that waits for it, starts the callbacks, and
+          for one lease. One whose call a transaction beside this one holds is answered None, and goes
+          again. An end is told to every session that waits for it, starts the callbacks, and
           cancels the owned children that the last attempt did not ask for; an end from outside (a
           cancel, an expiry, a crash) cancels them all. A call whose cancellation was asked does not go
           back to the queue: RETRY and RELEASE end it as cancelled, RELEASE from outside. Outcomes are
@@ -151,6 +177,32 @@ class Store(Protocol):
         Effect and fencing as in `turn`; the outcome is durable if and only if the caller commits. Returns
         what to call after the commit, which wakes whoever is to be told; None when the lease was lost.
         Stores without a user's connection do not have it.
+        """
+        ...
+
+    async def add_on(
+        self, connection: UserConnection, calls: Sequence[NewCall]
+    ) -> tuple[list[Added], UserTransaction]:
+        """Add calls inside the transaction that the user's connection has open, or begins here.
+
+        Effect and idempotence as in `add`; no session is told of the ends. The calls are there if and only if
+        the user commits: then whoever is to look is woken, where the connection tells of its commit. Atomic
+        in itself: what fails leaves nothing in the transaction. It may be called before the store is open,
+        and waits for no other transaction of the store's.
+
+        Raises:
+            OptionError: This is no connection that could have such a transaction.
+            UsageError: It is closed, commits each statement by itself, or is on another database.
+            StoreError: The database failed.
+        """
+        ...
+
+    async def is_blocked_by(self, connection: UserConnection) -> bool:
+        """Whether this store cannot write before the transaction on the user's connection is over.
+
+        Raises:
+            OptionError: As in `add_on`.
+            UsageError: (The same.)
         """
         ...
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from everloop._core.errors import MissingDependency, StoreURLError
-from everloop._core.text import near_miss
+from everloop._core.text import near_miss, without_password
 from everloop.store.protocol import Store
 
 KNOWN = ("sqlite", "postgresql", "mysql", "memory")
@@ -95,12 +95,3 @@ def sqlite_path(url: str) -> Path:
             "dies with the process"
         )
     return Path(path).expanduser()
-
-
-def without_password(url: str) -> str:
-    """Return `url` with its password hidden, for messages."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()

@@ -39,12 +39,12 @@ def postgresql() -> Binaries:
     Raises:
         ServerMissing: There is none.
     """
-    folders = sorted(POSTGRESQL_ROOT.glob("*/bin"), key=lambda path: _numbers(path.parent.name), reverse=True)
-    found = [pair for name in ("postgres",) for pair in _beside(name, "initdb", folders)]
-    versions = [
-        Binaries(server, init, _version(server, r"PostgreSQL\) (\d+(?:\.\d+)*)")) for server, init in found
+    folders = [path / "bin" for path in POSTGRESQL_ROOT.glob("*")]
+    found = [
+        Binaries(server, init, _version(server, r"PostgreSQL\) (\d+(?:\.\d+)*)"))
+        for server, init in _beside("postgres", "initdb", folders)
     ]
-    usable = [binaries for binaries in versions if binaries.version]
+    usable = [binaries for binaries in found if binaries.version >= (13,)]
     if not usable:
         raise ServerMissing(_advice("PostgreSQL 13 or newer", "postgres and initdb", "postgresql"))
     return max(usable, key=lambda binaries: binaries.version)
@@ -59,7 +59,7 @@ def mariadb() -> Binaries:
     for name, init in (("mariadbd", "mariadb-install-db"), ("mysqld", "mysql_install_db")):
         for server, install in _beside(name, init, []):
             version = _version(server, r"Ver (\d+(?:\.\d+)*)-MariaDB")
-            if version:
+            if version >= (10, 6):
                 return Binaries(server, install, version)
     raise ServerMissing(
         _advice(

@@ -57,6 +57,10 @@ class _Link:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._up())
                 group.create_task(self._down())
+            # Both have said all that they had to say: it is to arrive.
+            for _, writer in (self.client, self.server):
+                writer.close()
+                await writer.wait_closed()
         except* OSError as errors:
             self._spoil(errors.exceptions[0])
         finally:

@@ -53,7 +53,7 @@ async def create(order: Order) -> dict[str, str]:
     async with db.transaction() as conn:
         row = await conn.execute(text("insert into orders default values returning id"))
         order_id = int(row.scalar_one())
-    task = await ever.submit(send_receipt(order.customer, order_id), tags=["order"])
+        task = await ever.submit(send_receipt(order.customer, order_id), connection=conn, tags=["order"])
     return {"task": task.id}
 
 

@@ -7,7 +7,8 @@ from functools import partial
 
 from everloop import App, Key, Retry, Task
 
-app = App("mistakes", "memory://")
+app = App("mistakes", "sqlite:///mistakes.db")
+db = app.database()
 
 ID = "0198c0de-0000-7000-8000-000000000001"
 
@@ -53,6 +54,12 @@ async def wrong_options() -> None:
     await fetch("a").options(priority="high")  # in mypy: arg-type; in pyright: reportArgumentType
     await app.submit(fetch("a"), dely=1)  # in mypy: call-arg; in pyright: reportCallIssue
     await app.submit(fetch("a"), key=3)  # in mypy: arg-type; in pyright: reportArgumentType
+    await app.submit(fetch("a"), connection=3)  # in mypy: arg-type; in pyright: reportArgumentType
+    engine = db.engine
+    async with db.transaction() as conn:
+        await app.submit(fetch("a"), connection=db)  # in mypy: arg-type; in pyright: reportArgumentType
+        await app.submit(fetch("a"), connection=engine)  # in mypy: arg-type; in pyright: reportArgumentType
+        await app.submit(fetch("a"), conection=conn)  # in mypy: call-arg; in pyright: reportCallIssue
     Key("a", among="all")  # in mypy: arg-type; in pyright: reportArgumentType
     Retry(3, never=[404])  # in mypy: list-item; in pyright: reportArgumentType
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from everloop._core.clock import Clock
-from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
+from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable, UsageError
+from everloop._core.records import Added, NewCall
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.mysql_address import address_of
-from everloop.store.sql.runners.mysql import SLEEP, MysqlRunner
+from everloop.store.sql.runners.hand import Hand, attempt
+from everloop.store.sql.runners.mysql import BY_HAND, SLEEP, MysqlRunner
 from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnection, connect
 from everloop.store.sql.runners.mysql_listener import MysqlListener
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.transactions import UserTransaction
 
 #: The first versions with everything that the statements use.
 OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
@@ -23,20 +27,38 @@ _PATIENCE = 30
 #: Names of locks are the whole server's, and 64 characters long at most.
 _LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
 #: The last word of the schema: without it, it is made again.
-_DONE = "INSERT INTO ever_meta VALUES ('schema', {0}) ON DUPLICATE KEY UPDATE value = {0}"
+_DONE = "INSERT INTO ever_meta VALUES ('identity', {1}), ('schema', {0}) ON DUPLICATE KEY UPDATE name = name"
 _FIND = """
 SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
 """
+
+_ISOLATION = "SHOW SESSION VARIABLES WHERE variable_name IN ('transaction_isolation', 'tx_isolation')"
 
 
 class MysqlStore(ServerStore[MysqlConnection]):
     """Durable state in a MySQL or MariaDB database (see `ServerStore`)."""
 
     dialect = "mysql"
+    _dialects = ("mysql", "mariadb")
+    _folding = BY_HAND
 
     def __init__(self, url: str, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
         super().__init__(url, clock=clock, fault=fault)
         self._address = address_of(url)
+
+    def _add_by_hand(self, calls: Sequence[NewCall], hand: Hand) -> tuple[list[Added], UserTransaction]:
+        # REPEATABLE READ, MySQL's default, would not see a call with the key that was committed since the
+        # user's transaction first read something.
+        if hand.in_transaction and any(map(_has_key, calls)):
+            rows = attempt(hand, _ISOLATION, None, self._folding, "reading the isolation level") or ()
+            level = _word(rows[0][1]) if rows else "unknown"
+            if level != "READ-COMMITTED":
+                raise UsageError(
+                    f"{calls[0].lane.fn}() has a key, and the transaction of `connection` is {level}: it may "
+                    "not see what others have committed with this key. Make the engine with "
+                    "isolation_level='READ COMMITTED', or submit after the commit"
+                )
+        return super()._add_by_hand(calls, hand)
 
     def _thread(self, name: str) -> MysqlRunner:
         return MysqlRunner(self._connect, name, self._fault)
@@ -70,6 +92,9 @@ class MysqlStore(ServerStore[MysqlConnection]):
                 f"the store has schema {found}, but this version of Everloop knows {known[-1][0]}; "
                 "upgrade it (pip install -U everloop). Nothing has been changed"
             )
+        ((self._identity,),) = connection.run(
+            "SELECT value FROM ever_meta WHERE name = 'identity'", "reading the database's identity"
+        )[0]
 
     def _check_server(self, connection: MysqlConnection) -> None:
         """Refuse a server that would lose or mix up what is stored."""
@@ -109,7 +134,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
                 for number, _, script in migrations("mysql"):  # noqa: B007 - the last one's is the schema's
                     for statement in split(script):
                         connection.run(statement, doing)
-                connection.run(_DONE.format(number), doing)
+                connection.run(_DONE.format(number, secrets.randbits(62)), doing)
         finally:
             connection.run(f"DO RELEASE_LOCK({_LOCK})", doing)
 
@@ -119,6 +144,14 @@ class MysqlStore(ServerStore[MysqlConnection]):
         tables = connection.run(_FIND, doing)[0]
         rows = connection.run("SELECT value FROM ever_meta WHERE name = 'schema'", doing)[0] if tables else ()
         return int(rows[0][0]) if rows else 0
+
+
+def _has_key(call: NewCall) -> bool:
+    return call.key is not None or any(map(_has_key, call.callbacks))
+
+
+def _word(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def check_version(version: str) -> None:

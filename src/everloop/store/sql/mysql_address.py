@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from everloop._core.errors import ConfigError, StoreURLError
-from everloop._core.text import near_miss
-from everloop.store.url import without_password
+from everloop._core.text import near_miss, without_password
 
 _TRUE, _FALSE = ("true", "1", "yes", "required"), ("false", "0", "no")
 #: What a URL's query may say; `charset` is only there because URLs for SQLAlchemy have it.

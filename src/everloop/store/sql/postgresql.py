@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from everloop._core.errors import ConfigError, SchemaError
 from everloop.store.sql.dialect import migrations, split
-from everloop.store.sql.runners.postgresql import Connection, PostgresRunner, connector, explained
+from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
 from everloop.store.sql.runners.postgresql_listener import PostgresListener
 from everloop.store.sql.server_store import ServerStore
 
@@ -21,6 +22,8 @@ class PostgresStore(ServerStore[Connection]):
     """Durable state in a PostgreSQL database (see `ServerStore`)."""
 
     dialect = "postgresql"
+    _dialects = ("postgresql",)
+    _folding = BY_HAND
 
     def _thread(self, name: str) -> PostgresRunner:
         return PostgresRunner(self._connect, name, self._fault)
@@ -53,13 +56,18 @@ class PostgresStore(ServerStore[Connection]):
                     for _, _, script in known:
                         for statement in split(script):
                             connection.execute(statement.encode())
-                    connection.execute("INSERT INTO ever_meta VALUES ('schema', %s)", (known[-1][0],))
+                    values = [("schema", known[-1][0]), ("identity", secrets.randbits(62))]
+                    connection.cursor().executemany("INSERT INTO ever_meta VALUES (%s, %s)", values)
             found = self._schema(connection)
         if found > known[-1][0]:
             raise SchemaError(
                 f"the store has schema {found}, but this version of Everloop knows {known[-1][0]}; "
                 "upgrade it (pip install -U everloop). Nothing has been changed"
             )
+
+        with explained("reading the database's identity"):
+            row = connection.execute("SELECT value FROM ever_meta WHERE name = 'identity'").fetchone()
+        self._identity = int(row[0]) if row else 0
 
     def _schema(self, connection: Connection) -> int:
         """Return the schema's number; 0 when there is none."""

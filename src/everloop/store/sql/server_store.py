@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from everloop._core.clock import Clock
+from everloop._core.errors import StoreError, StoreUnavailable, UsageError
+from everloop._core.records import Lane
+from everloop._core.text import without_password
+from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.listener import Listener
 from everloop.store.sql.runners.server import ServerRunner
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_clock import ServerClock
 from everloop.store.sql.sql_store import SqlStore
 from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement, Verb
 
 C = TypeVar("C")
+
+#: Noted of a connection: which database it is on.
+_ENTERED = "everloop.entered"
 
 
 class ServerStore(SqlStore, Generic[C]):
     """Durable state on a database server (see `everloop.store.protocol.Store`).
 
-    It has connections of its own, which no pool of the user's can hold up: one that writes, one that reads
-    when something is read, and one that listens.
+    It has connections of its own, which no pool of the user's can hold up: one for the turns, one that
+    listens, and, once they are used, one for what a user's open transaction may hold up (keyed calls,
+    cancellations) and one that reads.
 
     Args:
         url: Of the database.
@@ -33,7 +43,10 @@ class ServerStore(SqlStore, Generic[C]):
         super().__init__(clock or ServerClock())
         self.url = url
         self._fault = fault
+        self._shown = without_password(url)
+        self._identity = 0  # the number that this database was given with its schema
         self._hot: ServerRunner[C] | None = None
+        self._beside: ServerRunner[C] | None = None
         self._reading: ServerRunner[C] | None = None
 
     def twin(self) -> Self:
@@ -51,7 +64,7 @@ class ServerStore(SqlStore, Generic[C]):
         self._hot = hot
 
     async def close(self) -> None:
-        for runner in (self._hot, self._reading):
+        for runner in (self._hot, self._beside, self._reading):
             if runner is not None:
                 runner.close()
 
@@ -66,6 +79,12 @@ class ServerStore(SqlStore, Generic[C]):
             raise RuntimeError("the store is not open: `await store.open()` first")
         return self._hot
 
+    def _apart(self) -> ServerRunner[C]:
+        if self._beside is None:
+            self._runner()
+            self._beside = self._thread("beside")
+        return self._beside
+
     def _reader(self) -> ServerRunner[C]:
         if self._reading is None:
             self._runner()
@@ -74,6 +93,49 @@ class ServerStore(SqlStore, Generic[C]):
 
     def _wake(self, scope: Scope) -> None:
         """The runner has done it, with the commit."""
+
+    def _ring(self, scope: Scope) -> None:
+        if self._hot is not None and (scope.rung or scope.ready):
+            self._hot.post(partial(self._hot.wake, scope=scope))
+
+    @property
+    def _is_open(self) -> bool:
+        return self._hot is not None
+
+    async def is_blocked_by(self, connection: object) -> bool:
+        self._borrow(connection)
+        return False
+
+    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
+        # On a connection of ours: in a transaction of the user's, a new lane would hold up whoever wants it.
+        await self._number(lanes)
+
+    def _enter(self, hand: Hand) -> None:
+        if not hand.in_transaction:
+            raise UsageError(
+                f"the connection to {self._shown} has no transaction open, because its driver commits each "
+                "statement by itself (autocommit): begin one first, or take the connection from "
+                "app.database()"
+            )
+        if hand.notes.get(_ENTERED) == self._identity:
+            return
+        try:
+            rows = drive_whole(hand, _ask_identity(), self._folding)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            raise UsageError(
+                f"`connection` is on a database in which Everloop's tables could not be read ({error}), and "
+                f"the calls of this app are on {self._shown}: a transaction reaches one database. Take the "
+                "connection from app.database(), or submit after the commit"
+            ) from error
+        if rows != [[self._identity]]:
+            raise UsageError(
+                "`connection` is on another database than the calls of this app, which are on "
+                f"{self._shown}: a transaction reaches one database. Take the connection from "
+                "app.database(), or submit after the commit"
+            )
+        hand.notes[_ENTERED] = self._identity
 
     def _set_clock(self, connection: C) -> None:
         if isinstance(self._clock, ServerClock):
@@ -96,3 +158,8 @@ class ServerStore(SqlStore, Generic[C]):
     @abstractmethod
     def _ask_time(self, connection: C) -> int:
         """Ask the server for its instant in microseconds; in the thread."""
+
+
+def _ask_identity() -> Verb[list[list[int]]]:
+    rows: list[list[int]] = yield Statement("identity", {})
+    return rows

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from everloop._core.clock import Clock
+from everloop._core.errors import StoreUnavailable, UsageError
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -21,21 +23,30 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
-from everloop.store.sql.runners.sqlalchemy import drive_on
+from everloop.store.sql.runners.borrowed import Borrowed, borrow
+from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
+from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs import asking, sessions
 from everloop.store.sql.verbs.adding import add, lanes_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.settling import settle
 from everloop.store.sql.verbs.statement import Statement, Verb
 from everloop.store.sql.verbs.turning import turn as take_turn
+from everloop.store.transactions import UserTransaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
+#: Seconds that a user's transaction waits for a key that another one, still open, has submitted a call with.
+PATIENCE = 5.0
 #: A verb that wants nothing but its surroundings.
 Make = Callable[[Scope], Verb[T]]
+
+
+class _KeyIsBusy(StoreUnavailable):
+    """Another transaction, still open, has submitted a call with the same key."""
 
 
 class SqlStore(ABC):
@@ -47,6 +58,11 @@ class SqlStore(ABC):
 
     url: str
     dialect: str
+    #: SQLAlchemy's names of the database.
+    _dialects: tuple[str, ...]
+    _folding: Folding
+    #: What messages call it.
+    _shown: str
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -59,12 +75,33 @@ class SqlStore(ABC):
         """Return the open runner of whatever writes."""
 
     @abstractmethod
+    def _apart(self) -> ConnectionThread[Any]:
+        """Return the runner of what may have to wait for a transaction beside it."""
+
+    @abstractmethod
     def _reader(self) -> ConnectionThread[Any]:
         """Return the runner of what only reads: it waits for no writer."""
 
     @abstractmethod
     def _wake(self, scope: Scope) -> None:
-        """After a commit: wake who has something to look at."""
+        """After a commit of the store's own: wake who has something to look at."""
+
+    @abstractmethod
+    def _ring(self, scope: Scope) -> None:
+        """The same after a commit of the user's, in whatever thread that was."""
+
+    @abstractmethod
+    def _enter(self, hand: Hand) -> None:
+        """See that a user's connection is on this database, may write to it, and has a transaction open.
+
+        Raises:
+            UsageError: It is not so.
+        """
+
+    @property
+    @abstractmethod
+    def _is_open(self) -> bool:
+        """Whether the store is open."""
 
     def now(self) -> int:
         return self._clock.now()
@@ -106,19 +143,81 @@ class SqlStore(ABC):
 
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
         await self._number(lanes_of(calls))
-        return await self._write(partial(add, calls=calls), session)
+        return await self._write_apart(partial(add, calls=calls), session)
 
     async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
-        return await self._write(partial(asking.wait, ids=ids), session)
+        return await self._write_apart(partial(asking.wait, ids=ids), session)
 
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
-        return await self._write(partial(asking.cancel, ids=ids, message=message))
+        return await self._write_apart(partial(asking.cancel, ids=ids, message=message))
+
+    # -- in a transaction of the user's -------------------------------------------------------------------
 
     async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
+        from everloop.store.sql.runners.sqlalchemy import drive_on
+
         # Nobody is told in an answer: the user's transaction commits later, and may not.
         scope = self._scope(None)
-        settled = await drive_on(connection, settle(scope, [outcome]))
-        return partial(self._wake, scope) if settled[0] else None
+        (settled,) = await drive_on(connection, settle(scope, [outcome]), self._folding)
+        if settled is None:
+            raise StoreUnavailable(f"another transaction that is still open holds the call {outcome.id}")
+        return partial(self._ring, scope) if settled else None
+
+    async def add_on(
+        self, connection: object, calls: Sequence[NewCall]
+    ) -> tuple[list[Added], UserTransaction]:
+        borrowed = self._borrow(connection)
+        await self._learn_lanes(lanes_of(calls))
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                answer: tuple[list[Added], UserTransaction] = await borrowed.run(
+                    partial(self._add_by_hand, calls)
+                )
+                return answer
+            except _KeyIsBusy:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    def _add_by_hand(self, calls: Sequence[NewCall], hand: Hand) -> tuple[list[Added], UserTransaction]:
+        self._enter(hand)
+        scope = self._scope(None)
+        added = drive_whole(hand, self._add_with_lanes(scope, calls), self._folding)
+        transaction = hand.transaction()
+        transaction.on_end(lambda committed: self._ring(scope) if committed else None)
+        return added, transaction
+
+    def _borrow(self, connection: object) -> Borrowed:
+        borrowed = borrow(connection)
+        if borrowed.dialect not in self._dialects:
+            raise UsageError(
+                f"`connection` is on a {borrowed.dialect} database, and the calls of this app are on "
+                f"{self._shown!r}: a transaction reaches one database. Take the connection from "
+                "app.database(), or submit after the commit"
+            )
+        return borrowed
+
+    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
+        """Remember the lanes that are committed: the user's transaction keeps nobody from reading."""
+        if self._is_open and any(lane not in self._lanes for lane in lanes):
+            self._remember(await self._read(lambda _: _known_lanes()))
+
+    def _add_with_lanes(self, scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
+        lanes = lanes_of(calls)
+        if any(lane not in self._lanes for lane in lanes):
+            # Here, for this transaction may keep the store itself from writing. Not remembered: when it is
+            # rolled back, their numbers may become those of others.
+            scope.lanes = yield from _number(lanes)
+        added = yield from add(scope, calls)
+        for call, answer in zip(calls, added, strict=True):
+            if answer.status == "busy":
+                key = f" ({call.key.value!r})" if call.key else ""
+                raise _KeyIsBusy(
+                    f"{call.lane.fn}() was not submitted: for {PATIENCE:g} s a transaction has been open "
+                    f"that has submitted a call with the same key{key}. Commit or end that one, and try again"
+                )
+        return added
 
     # -- reads --------------------------------------------------------------------------------------------
 
@@ -151,6 +250,12 @@ class SqlStore(ABC):
         self._wake(scope)
         return answer
 
+    async def _write_apart(self, make: Make[T], session: int | None = None) -> T:
+        """Write beside the turns, which wait for none of it."""
+        scope, answer = await self._apart().run(partial(self._begin, make, session))
+        self._wake(scope)
+        return answer
+
     async def _read(self, make: Make[T]) -> T:
         _, answer = await self._reader().run(partial(self._begin, make, None), write=False)
         return answer
@@ -159,11 +264,18 @@ class SqlStore(ABC):
         """Number the lanes; new ones get theirs in a transaction of their own, once."""
         if any(lane not in self._lanes for lane in lanes):
             _, known = await self._send(lambda _: _number(lanes), None, durable=True)
-            self._lanes.update(known)
-            self._names.update({number: lane for lane, number in known.items()})
+            self._remember(known)
+
+    def _remember(self, known: dict[Lane, int]) -> None:
+        self._lanes.update(known)
+        self._names.update({number: lane for lane, number in known.items()})
 
 
 def _number(lanes: Collection[Lane]) -> Verb[dict[Lane, int]]:
     yield Statement("lane_add", {"lanes": [list(lane) for lane in lanes]})
+    return (yield from _known_lanes())
+
+
+def _known_lanes() -> Verb[dict[Lane, int]]:
     rows = yield Statement("lane_all", {})
     return {Lane(app, queue, fn): number for number, app, queue, fn in rows}

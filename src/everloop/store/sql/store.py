@@ -10,7 +10,9 @@ from sqlite3 import Connection
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.gate import write_gate
 from everloop.store.sql.runners.doorbell import Doorbell
+from everloop.store.sql.runners.hand import Hand
 from everloop.store.sql.runners.sqlite import SqliteRunner
+from everloop.store.sql.runners.sqlite_entry import SQLITE, enter
 from everloop.store.sql.runners.sqlite_file import SqliteFile
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.sql_store import SqlStore
@@ -28,11 +30,14 @@ class SqliteStore(SqlStore):
     """
 
     dialect = "sqlite"
+    _dialects = ("sqlite",)
+    _folding = SQLITE
 
     def __init__(self, path: str | Path, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
         super().__init__(clock or SystemClock())
         self.path = Path(path).absolute()
         self.url = f"sqlite:///{self.path}"
+        self._shown = str(self.path)
         self._fault = fault
         self._file = SqliteFile(self.path)
         self._bell = Doorbell(self.path)
@@ -86,10 +91,26 @@ class SqliteStore(SqlStore):
         if scope.rung or scope.ready:
             self._bell.ring(scope.rung, workers=scope.ready)
 
+    _ring = _wake
+
+    def _enter(self, hand: Hand) -> None:
+        enter(hand, self.path)
+
+    async def is_blocked_by(self, connection: object) -> bool:
+        blocked: bool = await self._borrow(connection).run(lambda hand: hand.in_transaction)
+        return blocked
+
+    @property
+    def _is_open(self) -> bool:
+        return self._hot is not None
+
     def _runner(self) -> SqliteRunner:
         if self._hot is None:
             raise RuntimeError("the store is not open: `await store.open()` first")
         return self._hot
+
+    def _apart(self) -> SqliteRunner:
+        return self._runner()  # there is one writer
 
     def _reader(self) -> SqliteRunner:
         if self._reading is None:

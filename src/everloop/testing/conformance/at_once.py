@@ -101,7 +101,9 @@ class _Worker:
         self.ledger.added += list(zip(turn.adds, answer.added, strict=True))
         self.ledger.leased += [(lease.id, lease.fence) for lease in answer.leased]
         self.ledger.told += [(session, ended.id) for ended in answer.ended]
-        self.held += answer.leased
+        # What another transaction holds goes again.
+        again = [lease for lease, done in zip(ending, answer.settled, strict=True) if done is None]
+        self.held += [*again, *answer.leased]
 
     def _new(self, number: int) -> list[NewCall]:
         """Make a root, a call that every worker adds, and a child for each held lease."""
@@ -127,6 +129,9 @@ class _Worker:
         key = KeyRule(f"round {number}", "ever")
         call = NewCall(id=self._mint(), lane=LANES[2], args=b"j", key=key, told=False)
         (answer,) = await self.store.add(session, [call])
+        while answer.status == "busy":
+            await asyncio.sleep(0.001)
+            (answer,) = await self.store.add(session, [call])
         self.ledger.added.append((call, answer))
 
     async def _leave(self, session: int) -> int:
@@ -146,7 +151,8 @@ async def _drain(store: Store, ledger: Ledger) -> None:
         answer = await store.turn(session, Turn(outcomes=outcomes, room=1_000, lanes=LANES))
         ledger.settled += [o for o, done in zip(outcomes, answer.settled, strict=True) if done]
         ledger.leased += [(lease.id, lease.fence) for lease in answer.leased]
-        outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in answer.leased]
+        again = [o for o, done in zip(outcomes, answer.settled, strict=True) if done is None]
+        outcomes = again + [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in answer.leased]
         if not outcomes:
             return
 

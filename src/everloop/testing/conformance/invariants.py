@@ -50,7 +50,7 @@ class Log:
         self,
         session: int,
         turn: Turn,
-        settled: Sequence[bool],
+        settled: Sequence[bool | None],
         added: Sequence[Added],
         leased: Sequence[tuple[str, int]],
     ) -> None:

@@ -133,7 +133,7 @@ class Scene:
         """Settle one lease, and return whether it was the current one."""
         outcome = Outcome(lease.id, lease.fence, event, value=value, error=error, delay=delay)
         answer = await self.store.turn(session, Turn(outcomes=[outcome]))
-        return answer.settled[0]
+        return bool(answer.settled[0])
 
     async def end(self, session: int, label: str) -> None:
         """Lease a ready call and let it succeed."""

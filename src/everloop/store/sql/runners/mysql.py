@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from everloop._core.errors import StoreError
-from everloop.store.sql.dialect import Template
-from everloop.store.sql.runners.mysql_connection import MysqlConnection
+from everloop._core.errors import StoreError, StoreUnavailable
+from everloop.store.sql.dialect import Template, parts
+from everloop.store.sql.runners.mysql_connection import MysqlConnection, may_pass
 from everloop.store.sql.runners.server import Lost, ServerRunner
+from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
 
@@ -64,31 +64,30 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         for statement, template in kept:
             sent += [(statement.name, part) for part in render(connection, statement, template)]
         sent.append(("COMMIT", "COMMIT"))
-        others = sorted(session for session in scope.rung if session != scope.session)
-        wakes = bool(others or scope.ready)
-        if wakes:
-            sent.append(("bells", bells_of(connection, others, scope)))
+        bells = bells_of(connection, scope)
         try:
-            results = self._run(connection, sent)
+            results = self._run(connection, [*sent, ("bells", bells)] if bells else sent)
         except StoreError as error:
-            if not (wakes and connection.answered == len(sent) - 1):
+            if connection.answered < len(sent):
                 raise
             self._not_heard(error)
             return
-        if wakes:
-            try:
-                self._ring(connection, [number for (number,) in results[-1]])
-            except StoreError as error:
-                self._not_heard(error)
+        if bells:
+            self._ring(connection, results[-1])
 
-    def _ring(self, connection: MysqlConnection, bells: list[int]) -> None:
+    def wake(self, connection: MysqlConnection, scope: Scope) -> None:
+        if bells := bells_of(connection, scope):
+            self._ring(connection, self._run(connection, [("bells", bells)])[0])
+
+    def _ring(self, connection: MysqlConnection, bells: Sequence[tuple[int]]) -> None:
         """End the sleep of these connections; one that sleeps no more is passed over."""
         while bells:
             try:
-                self._run(connection, [("bell", f"KILL QUERY {number:d}") for number in bells])
+                self._run(connection, [("bell", f"KILL QUERY {number:d}") for (number,) in bells])
                 return
-            except Lost:
-                raise
+            except Lost as error:
+                self._not_heard(error)
+                return
             except StoreError as error:
                 log.debug("everloop: a bell did not ring: %s", error)
                 bells = bells[connection.answered + 1 :]
@@ -118,19 +117,20 @@ def bell_of(session: int, *, worker: bool) -> str:
     return f"SELECT SLEEP({SLEEP}) /* everloop bell {session:d}{' of a worker' if worker else ''} */"
 
 
-def bells_of(connection: MysqlConnection, sessions: Iterable[int], scope: Scope) -> str:
+def bells_of(connection: MysqlConnection, scope: Scope) -> str | None:
     """Return the query for the connections to wake: those of the sessions, and with `ready` all workers'.
 
     Numbers of connections come again after a restart of the server, so none is remembered: only who says now,
     as the same user in the same database, that it is a bell is one.
     """
+    sessions = sorted(session for session in scope.rung if session != scope.session)
     said = [bell_of(session, worker=worker) for session in sessions for worker in (False, True)]
     found = [f"info IN ({', '.join(map(connection.literal, said))})"] if said else []
     if scope.ready:
         pattern = bell_of(0, worker=True).replace(" 0 ", " % ")
         own = bell_of(scope.session or 0, worker=True)
         found.append(f"(info LIKE {connection.literal(pattern)} AND info <> {connection.literal(own)})")
-    return _BELLS.format(" OR ".join(found))
+    return _BELLS.format(" OR ".join(found)) if found else None
 
 
 # -- statements ---------------------------------------------------------------------------------------------
@@ -147,20 +147,45 @@ def render(connection: MysqlConnection, statement: Statement, template: Template
     def value(match: re.Match[str]) -> str:
         return literal(connection, parameters[match[1]])
 
-    return [_PARAMETER.sub(value, _FOR.sub(repeat, part)) for part in _parts(template.sql)]
-
-
-@cache
-def _parts(sql: str) -> tuple[str, ...]:
-    return tuple(sql.split(";\n"))
+    return [_PARAMETER.sub(value, _FOR.sub(repeat, part)) for part in parts(template.sql)]
 
 
 def literal(connection: MysqlConnection, value: Any) -> str:
-    """Write a parameter as a literal of SQL; rows travel as one JSON text, a dict as its items."""
+    """Write a parameter as a literal of SQL."""
+    value = _bound(value)
     if value is None:
         return "NULL"
-    if isinstance(value, int):
-        return f"{value:d}"
+    return f"{value:d}" if isinstance(value, int) else connection.literal(value)
+
+
+def _bound(value: Any) -> int | str | None:
+    """Return what stands for a parameter; rows travel as one JSON text, a dict as its items."""
     if isinstance(value, dict):
         value = list(value.items())
-    return connection.literal(_encode(value).decode() if isinstance(value, list) else value)
+    bound: int | str | None = _encode(value).decode() if isinstance(value, list) else value
+    return bound
+
+
+# -- by hand ------------------------------------------------------------------------------------------------
+
+
+def _rows_by_hand(_template: Template, rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [[column.decode() if isinstance(column, bytes) else column for column in row] for row in rows]
+
+
+def _parameters_by_hand(statement: Statement) -> dict[str, Any]:
+    return {name: _bound(value) for name, value in statement.parameters.items()}
+
+
+def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
+    """Return our error for one of whichever driver, in a transaction of the user's."""
+    code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    said = str(error.args[1]) if code and len(error.args) > 1 else str(error)
+    kind = StoreUnavailable if may_pass(code) else StoreError
+    return kind(f"MySQL failed in your transaction ({doing}): {said}" + (f" ({code})" if code else ""))
+
+
+#: For a connection of the user's, of whichever driver.
+BY_HAND = Folding(
+    "mysql", lambda template: template.sql, _parameters_by_hand, _rows_by_hand, _explain_by_hand
+)

@@ -262,6 +262,11 @@ def explain(error: pymysql.MySQLError, doing: str) -> StoreError:
     return StoreError(f"MySQL failed {told}")
 
 
+def may_pass(code: int) -> bool:
+    """Tell whether what failed with this number may succeed when it is tried again."""
+    return code != 0 and (code in _COLLISIONS or code in _LOST or code in _PASSING or code == _INTERRUPTED)
+
+
 def _said(error: pymysql.MySQLError) -> tuple[int, str]:
     """Return the server's number, or the client's, and its text; 0 where PyMySQL itself gave up."""
     match error.args:

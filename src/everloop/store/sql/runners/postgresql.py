@@ -6,7 +6,7 @@ asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from psycopg.types.numeric import Int8
 from everloop._core.errors import StoreError, StoreUnavailable
 from everloop.store.sql.dialect import Template
 from everloop.store.sql.runners.server import Collision, Lost, ServerRunner
+from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
 
@@ -76,8 +77,6 @@ class PostgresRunner(ServerRunner[Connection]):
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
     ) -> None:
-        channels = [f"ever_{session}" for session in scope.rung if session != scope.session]
-        channels += [READY] if scope.ready else []
         with explained("COMMIT"), connection.pipeline() as pipeline:
             if not self._begun:
                 connection.execute("BEGIN")
@@ -86,19 +85,29 @@ class PostgresRunner(ServerRunner[Connection]):
             if not durable:
                 connection.execute("SET LOCAL synchronous_commit = off")
             connection.execute("COMMIT")
-            if channels:
-                # After the commit, in a transaction of its own: a NOTIFY holds a lock that all notifiers of
-                # the server want until its commit is on disk. This one need not be.
-                connection.execute("BEGIN")
-                connection.execute("SET LOCAL synchronous_commit = off")
-                connection.execute("SELECT pg_notify(c, '') FROM unnest(%s::text[]) AS c", (channels,))
-                connection.execute("COMMIT")
+            _notify(connection, scope)
             pipeline.sync()
             self.trips += 1
+
+    def wake(self, connection: Connection, scope: Scope) -> None:
+        with explained("NOTIFY"), connection.pipeline():
+            _notify(connection, scope)
 
     def _roll_back(self, connection: Connection) -> None:
         with explained("ROLLBACK"):
             connection.execute("ROLLBACK")
+
+
+def _notify(connection: Connection, scope: Scope) -> None:
+    channels = [f"ever_{session}" for session in scope.rung if session != scope.session]
+    channels += [READY] if scope.ready else []
+    if channels:
+        # After the commit, in a transaction of its own: a NOTIFY holds a lock that all notifiers of the
+        # server want until its commit is on disk. This one need not be.
+        connection.execute("BEGIN")
+        connection.execute("SET LOCAL synchronous_commit = off")
+        connection.execute("SELECT pg_notify(c, '') FROM unnest(%s::text[]) AS c", (channels,))
+        connection.execute("COMMIT")
 
 
 def send(connection: Connection, statement: Statement, template: Template) -> psycopg.Cursor[tuple[Any, ...]]:
@@ -151,6 +160,31 @@ def explain(error: psycopg.Error, doing: str) -> StoreError:
     if state.startswith(_PASSING):
         return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state})")
     return StoreError(f"PostgreSQL failed ({doing}): {said} ({state})")
+
+
+def _rows_by_hand(_template: Template, rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(row) for row in rows]
+
+
+def _parameters_by_hand(statement: Statement) -> dict[str, Any]:
+    return {
+        name: _encode(value).decode() if isinstance(value, list | dict) else value
+        for name, value in statement.parameters.items()
+    }
+
+
+def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
+    """Return our error for one of whichever driver, in a transaction of the user's."""
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+    said = str(error).strip().partition("\n")[0]
+    kind = StoreUnavailable if state in _COLLISIONS or state.startswith(_PASSING) else StoreError
+    return kind(f"PostgreSQL failed in your transaction ({doing}): {said}" + (f" ({state})" if state else ""))
+
+
+#: For a connection of the user's, of whichever driver.
+BY_HAND = Folding(
+    "postgresql", lambda template: template.sql, _parameters_by_hand, _rows_by_hand, _explain_by_hand
+)
 
 
 def connector(url: str) -> Callable[[], Connection]:

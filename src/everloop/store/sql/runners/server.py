@@ -158,6 +158,10 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         """Execute what was kept, commit, and wake whom the scope names, in one round trip."""
 
     @abstractmethod
+    def wake(self, connection: C, scope: Scope) -> None:
+        """Wake whom the scope names, after a commit that somebody else has made; in the thread."""
+
+    @abstractmethod
     def _roll_back(self, connection: C) -> None:
         """Roll back.
 

@@ -78,6 +78,9 @@ class SqliteRunner(ConnectionThread[sqlite3.Connection]):
                 for statement in asked if isinstance(asked, list) else [asked]:
                     self._meet_fault(statement.name, next(done))
                     template = statements("sqlite")[statement.name]
+                    if not template.sql:
+                        replies.append([])
+                        continue
                     try:
                         cursor = connection.execute(sql_of(template), parameters_of(statement))
                         replies.append(_read(cursor, template))

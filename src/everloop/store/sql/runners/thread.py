@@ -7,6 +7,7 @@ blocks the loop, or is cancelled, never leaves a transaction open with its locks
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any, Generic, TypeVar
 from everloop._core.errors import ClosedError
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Verb
+
+log = logging.getLogger("everloop")
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -31,7 +34,7 @@ class ConnectionThread(ABC, Generic[C]):
 
     def __init__(self, name: str, fault: Fault | None) -> None:
         self._fault = fault
-        self._work: SimpleQueue[tuple[Callable[[C], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Callable[[C], Any], asyncio.Future[Any] | None] | None] = SimpleQueue()
         self._connection: C | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
@@ -57,6 +60,11 @@ class ConnectionThread(ABC, Generic[C]):
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._work.put((work, future))
         return future
+
+    def post(self, work: Callable[[C], object]) -> None:
+        """Send `work` of which nobody needs an answer, from any thread: a hint to others, say."""
+        if not self._closed:
+            self._work.put((work, None))
 
     def close(self) -> None:
         """Close the connection and end the thread, after the work that was sent. Idempotent."""
@@ -96,7 +104,12 @@ class ConnectionThread(ABC, Generic[C]):
             self._fault(name, done)
 
 
-def _deliver(future: asyncio.Future[T], answer: Any, error: BaseException | None) -> None:
+def _deliver(future: asyncio.Future[T] | None, answer: Any, error: BaseException | None) -> None:
+    if future is None:
+        if error is not None:
+            log.debug("everloop: a hint could not be given: %s", error)
+        return
+
     def settle() -> None:
         if future.done():
             return

@@ -24,6 +24,10 @@ INSERT INTO ever_numbers () VALUES ();
 DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID();
 SELECT LAST_INSERT_ID() * 65536 AS first
 
+-- name: identity -> value
+-- the number that this database was given with its schema
+SELECT value FROM ever_meta WHERE name = 'identity'
+
 -- name: lane_add
 INSERT INTO ever_lanes (app, queue, fn)
 SELECT b.app, b.queue, b.fn
@@ -87,12 +91,8 @@ STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
 
 -- name: add_existing -> id, seq, app, fn, state, args
 SELECT c.id, c.seq, l.app, l.fn, c.state, p.args
-FROM (SELECT c.id, c.seq, c.lane, c.state
-      FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-            STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
-            ORDER BY c.seq LIMIT 18446744073709551615) AS k
-      STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq
-      LIMIT 18446744073709551615 FOR UPDATE) AS c
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
 STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
 STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
 
@@ -105,13 +105,11 @@ STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq FOR UPDATE
 
 -- name: add_children -> i, id, seq, state
 -- rows: i, parent's seq, child_key
-SELECT k.i, c.id, c.seq, c.state
-FROM (SELECT b.i, c.seq
-      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
-                                             child_key LONGTEXT PATH '$[2]')) AS b
-      STRAIGHT_JOIN ever_calls AS c ON c.parent = b.parent AND c.child_key = b.child_key
-      ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq ORDER BY c.seq FOR UPDATE
+SELECT b.i, c.id, c.seq, c.state
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
+                                       child_key LONGTEXT PATH '$[2]')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.parent = b.parent AND c.child_key = b.child_key
+ORDER BY c.seq
 
 -- name: add_reattach
 -- rows: seq, the parent's fence, the parent's seq; only its own children
@@ -120,24 +118,31 @@ UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', fence BIGINT PA
 STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq AND c.parent = b.parent
 SET c.asked = b.fence
 
--- name: key_lock -> n
--- rows: app, fn, key; until the commit, nobody else judges these keys
-SELECT count(*) AS n
-FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', b.app, b.fn, b.`key`)) & 4095 AS bucket
-      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
-                                             `key` LONGTEXT PATH '$[2]')) AS b
-      ORDER BY bucket LIMIT 18446744073709551615) AS b
-STRAIGHT_JOIN ever_key_locks AS k ON k.bucket = b.bucket FOR UPDATE
+-- name: key_lock -> i
+-- rows: i, app, fn, key; until the commit, nobody else judges these keys. Answers with those that a transaction
+-- judges which is still open: it may be a user's, and stay so for a minute. Keys are held by their hash.
+SELECT b.i
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
+                                       `key` LONGTEXT PATH '$[3]')) AS b
+LEFT JOIN (
+    SELECT k.bucket
+    FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', b.app, b.fn, b.`key`)) & 65535 AS bucket
+          FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
+                                                 `key` LONGTEXT PATH '$[3]')) AS b
+          ORDER BY bucket LIMIT 18446744073709551615) AS b
+    STRAIGHT_JOIN ever_key_locks AS k ON k.bucket = b.bucket
+    LIMIT 18446744073709551615 FOR UPDATE SKIP LOCKED) AS held
+ON held.bucket = CRC32(CONCAT_WS('\0', b.app, b.fn, b.`key`)) & 65535
+WHERE held.bucket IS NULL
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key
-SELECT k.i, c.id, c.seq, c.state
-FROM (SELECT b.i, k.seq
-      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
-                                             fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b
-      STRAIGHT_JOIN ever_keys AS k ON k.app = b.app AND k.fn = b.fn AND k.`key` = b.`key`
-      ORDER BY k.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq ORDER BY c.seq FOR UPDATE
+SELECT b.i, c.id, c.seq, c.state
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
+                                       `key` LONGTEXT PATH '$[3]')) AS b
+STRAIGHT_JOIN ever_keys AS k ON k.app = b.app AND k.fn = b.fn AND k.`key` = b.`key`
+STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq
+ORDER BY c.seq
 
 -- name: watch
 -- rows: seq, bits
@@ -146,6 +151,12 @@ UPDATE (SELECT seq, BIT_OR(bits) AS bits
         GROUP BY seq ORDER BY seq LIMIT 18446744073709551615) AS b
 STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
 SET c.watched = c.watched | b.bits
+
+-- name: watch_ended -> seq
+-- those that had ended before they were watched: a look before that locks nothing, and may have been too early
+SELECT c.seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
+WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 
 -- Settling ----------------------------------------------------------------------------------------
 
@@ -158,7 +169,14 @@ FROM (SELECT b.i, b.fence, c.seq
       STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'
-FOR UPDATE
+FOR UPDATE SKIP LOCKED
+
+-- name: settle_held -> i
+-- rows: i, id, fence; those that are held by a transaction which is still open
+SELECT b.i
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
+                                       fence BIGINT PATH '$[2]')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
 
 -- name: succeed
 UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c ON c.seq = b.seq
@@ -345,11 +363,8 @@ DELETE i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', kind LON
 STRAIGHT_JOIN ever_inbox AS i ON i.session = :session AND i.seq = b.seq AND i.kind = b.kind
 
 -- name: wait_match -> id, seq, state
-SELECT c.id, c.seq, c.state
-FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-      STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
-      ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c ON c.seq = k.seq FOR UPDATE
+SELECT c.id, c.seq, c.state FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
 
 -- name: wait_add
 INSERT INTO ever_waits (seq, session)
@@ -386,6 +401,14 @@ ON DUPLICATE KEY UPDATE lane = ever_serves.lane
 -- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER BY seq FOR UPDATE
+
+-- name: session_free_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER BY seq FOR UPDATE SKIP LOCKED
+
+-- name: session_held -> session
+-- a lease of it that was held by another transaction
+SELECT session FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session LIMIT 1
 
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session

@@ -13,6 +13,10 @@
 -- the first of n numbers, which nobody else gets: of a block of 65,536
 SELECT nextval('ever_seq') * 65536 - :n::bigint * 0 AS first
 
+-- name: identity -> value
+-- the number that this database was given with its schema
+SELECT value FROM ever_meta WHERE name = 'identity'
+
 -- name: lane_add
 INSERT INTO ever_lanes (app, queue, fn)
 SELECT value->>0, value->>1, value->>2 FROM jsonb_array_elements(:lanes::jsonb) AS b(value)
@@ -67,7 +71,6 @@ FROM ever_calls AS c
 JOIN ever_lanes AS l ON l.lane = c.lane
 JOIN ever_payloads AS p ON p.seq = c.seq
 WHERE c.id IN (SELECT value FROM json_array_elements_text(:ids::json))
-ORDER BY c.seq FOR UPDATE OF c
 
 -- name: add_parents -> id, seq, state, fence, priority, place, root, depth
 SELECT id, seq, state, fence, priority, place, root, depth
@@ -79,18 +82,18 @@ ORDER BY seq FOR UPDATE
 SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_calls AS c ON c.parent = (b.value->>1)::bigint AND c.child_key = b.value->>2
-ORDER BY c.seq FOR UPDATE OF c
+ORDER BY c.seq
 
 -- name: add_reattach
 -- rows: seq, the parent's fence, the parent's seq; only its own children
 UPDATE ever_calls AS c SET asked = (b.value->>1)::bigint FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 WHERE c.seq = (b.value->>0)::bigint AND c.parent = (b.value->>2)::bigint
 
--- name: key_lock -> n
--- rows: app, fn, key; until the commit, nobody else judges these keys
-SELECT count(pg_advisory_xact_lock(k)) AS n
-FROM (SELECT DISTINCT hashtextextended(value::text, 7170) AS k
-      FROM jsonb_array_elements(:rows::jsonb) AS b(value) ORDER BY 1 OFFSET 0) AS keys
+-- name: key_lock -> i
+-- rows: i, app, fn, key; until the commit, nobody else judges these keys. Answers with those that a transaction
+-- judges which is still open: it may be a user's, and stay so for a minute.
+SELECT (value->>0)::bigint AS i FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+WHERE NOT pg_try_advisory_xact_lock(hashtextextended((value - 0)::text, 7170))
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key
@@ -98,7 +101,7 @@ SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_keys AS k ON k.app = b.value->>1 AND k.fn = b.value->>2 AND k.key = b.value->>3
 JOIN ever_calls AS c ON c.seq = k.seq
-ORDER BY c.seq FOR UPDATE OF c
+ORDER BY c.seq
 
 -- name: watch
 -- rows: seq, bits
@@ -106,6 +109,12 @@ UPDATE ever_calls AS c SET watched = c.watched | b.bits
 FROM (SELECT (value->>0)::bigint AS seq, bit_or((value->>1)::smallint) AS bits
       FROM jsonb_array_elements(:rows::jsonb) AS b(value) GROUP BY 1) AS b
 WHERE c.seq = b.seq
+
+-- name: watch_ended -> seq
+-- those that had ended before they were watched: a look before that locks nothing, and may have been too early
+SELECT seq FROM ever_calls
+WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+  AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
 
 -- Settling ----------------------------------------------------------------------------------------
 
@@ -116,7 +125,14 @@ SELECT (b.value->>0)::bigint AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, 
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_calls AS c ON c.id = b.value->>1 AND c.fence = (b.value->>2)::bigint
 WHERE c.state = 'leased'
-ORDER BY c.seq FOR UPDATE OF c
+ORDER BY c.seq FOR UPDATE OF c SKIP LOCKED
+
+-- name: settle_held -> i
+-- rows: i, id, fence; those that are held by a transaction which is still open
+SELECT (b.value->>0)::bigint AS i
+FROM jsonb_array_elements(:rows::jsonb) AS b(value)
+JOIN ever_calls AS c ON c.id = b.value->>1 AND c.fence = (b.value->>2)::bigint
+WHERE c.state = 'leased'
 
 -- name: succeed
 UPDATE ever_calls SET state = 'succeeded', attempt = attempt + 1, session = NULL
@@ -282,7 +298,6 @@ WHERE session = :session::bigint AND (seq, kind) IN (
 
 -- name: wait_match -> id, seq, state
 SELECT id, seq, state FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
-ORDER BY seq FOR UPDATE
 
 -- name: wait_add
 INSERT INTO ever_waits (seq, session)
@@ -317,6 +332,14 @@ ON CONFLICT DO NOTHING
 -- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 FROM ever_calls WHERE session = :session::bigint ORDER BY seq FOR UPDATE
+
+-- name: session_free_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+FROM ever_calls WHERE session = :session::bigint ORDER BY seq FOR UPDATE SKIP LOCKED
+
+-- name: session_held -> session
+-- a lease of it that was held by another transaction
+SELECT session FROM ever_calls WHERE session = :session::bigint LIMIT 1
 
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session::bigint

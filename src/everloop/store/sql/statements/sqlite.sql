@@ -4,11 +4,16 @@
 -- `-- name: N -> a, b` starts a query; its rows are the named columns. The runner folds them into one
 --   JSON text, because every step of a cursor gives the interpreter lock away and may wait 5 ms to get
 --   it back: one statement is one step, whatever the number of rows (docs/decisions/0003).
+-- A query without a text has no rows: it is about transactions beside this one, and there are none.
 -- A parameter that is a list or a dict arrives as JSON; the columns of rows in it are read by position.
 
 -- name: seq_next -> first
 -- the first of n numbers, which nobody else gets
 UPDATE ever_meta SET value = value + :n WHERE name = 'seq' RETURNING value - :n + 1 AS first
+
+-- name: begin_write -> value
+-- the first statement in a user's transaction: it makes a writer of it, and tells the schema
+UPDATE ever_meta SET value = value WHERE name = 'schema' RETURNING value
 
 -- name: lane_add
 INSERT OR IGNORE INTO ever_lanes (app, queue, fn) SELECT value->>0, value->>1, value->>2 FROM json_each(:lanes)
@@ -72,9 +77,7 @@ ORDER BY c.seq
 UPDATE ever_calls SET asked = b.value->>1 FROM json_each(:rows) AS b
 WHERE ever_calls.seq = b.value->>0 AND ever_calls.parent = b.value->>2
 
--- name: key_lock -> n
--- nothing to do: there is one writer
-SELECT 0 AS n
+-- name: key_lock -> i
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key
@@ -88,6 +91,8 @@ ORDER BY c.seq
 -- rows: seq, bits
 UPDATE ever_calls SET watched = watched | (b.value->>1) FROM json_each(:rows) AS b WHERE ever_calls.seq = b.value->>0
 
+-- name: watch_ended -> seq
+
 -- Settling ----------------------------------------------------------------------------------------
 
 -- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
@@ -97,6 +102,8 @@ SELECT b.value->>0 AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, 
 FROM json_each(:rows) AS b
 JOIN ever_calls AS c ON c.id = b.value->>1
 WHERE c.state = 'leased' AND c.fence = b.value->>2
+
+-- name: settle_held -> i
 
 -- name: succeed
 UPDATE ever_calls SET state = 'succeeded', attempt = attempt + 1, session = NULL
@@ -265,6 +272,12 @@ INSERT OR IGNORE INTO ever_serves (session, lane) SELECT :session, value FROM js
 -- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 FROM ever_calls WHERE session = :session
+
+-- name: session_free_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+FROM ever_calls WHERE session = :session
+
+-- name: session_held -> session
 
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session

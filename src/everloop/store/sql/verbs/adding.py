@@ -114,6 +114,7 @@ class _Plan:
     keyed: dict[tuple[str, str, str], list[_Existing]] = field(
         default_factory=dict[tuple[str, str, str], list[_Existing]]
     )
+    busy: set[str] = field(default_factory=set[str])  # their keys are judged by a transaction that is open
     seq: int = 0
     rows: list[list[Any]] = field(default_factory=list[list[Any]])
     payloads: list[list[Any]] = field(default_factory=list[list[Any]])
@@ -137,13 +138,12 @@ class _Plan:
             yield from self._look_for_children()
         keyed = [[i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None]
         if keyed:
-            # In the order of the keys: two requests that want the same ones wait for each other in one line.
-            locked = sorted({(app, fn, key) for _, app, fn, key in keyed})
-            _, found_keys = yield [
-                Statement("key_lock", {"rows": [list(key) for key in locked]}),
+            busy, met = yield [
+                Statement("key_lock", {"rows": keyed}),
                 Statement("add_keyed", {"rows": keyed}),
             ]
-            for i, id_, seq, state in found_keys:
+            self.busy = {calls[i].id for (i,) in busy}
+            for i, id_, seq, state in met:
                 found = self.keyed.setdefault(_key_of(calls[i]), [])
                 if all(e.seq != seq for e in found):
                     found.append(_Existing(id_, seq, State(state)))
@@ -168,6 +168,8 @@ class _Plan:
 
     def decide(self, call: NewCall) -> Added:
         """Answer one call, and note what has to be written."""
+        if self.busy and not self.busy.isdisjoint(c.id for c in _with_callbacks([call])):
+            return Added(call.id, "busy")
         parent = self.parents.get(call.parent.id) if call.parent else None
         if call.parent and (parent is None or parent[2] != "leased" or parent[3] != call.parent.fence):
             return Added(call.id, "lost")
@@ -269,7 +271,7 @@ class _Plan:
         for bits in (CALLBACKS, WAITS):
             rows = [w for w in self.watch if w[1] == bits]
             if rows:
-                yield Statement("watch", {"rows": rows})
+                yield from self._watch(rows, bits)
         if self.waits:
             yield Statement("wait_add", {"seqs": self.waits, "session": self.scope.session})
         if self.ended and self.scope.session is not None:
@@ -280,6 +282,20 @@ class _Plan:
             rows = yield Statement("cancel_match", {"ids": list(dict.fromkeys(self.replace))})
             live = [r for r in map(Row.read, rows) if not r.state.final]
             yield from cancel_rows(self.scope, live, "another call with its key replaced it")
+
+    def _watch(self, rows: list[list[int]], bits: int) -> Verb[None]:
+        """Watch calls that were live when they were looked at; one may have ended since, and told nobody."""
+        _, ended = yield [
+            Statement("watch", {"rows": rows}),
+            Statement("watch_ended", {"seqs": [seq for seq, _ in rows]}),
+        ]
+        late = [seq for (seq,) in ended]
+        if late and bits == CALLBACKS:
+            yield Statement("end_wake", {"seqs": late, "now": self.scope.now})
+            self.scope.ready = self.scope.scheduled = self.scope.returned = True
+        elif late:
+            self.ended += late
+            self.waits = [seq for seq in self.waits if seq not in late]
 
 
 def _key_of(call: NewCall) -> tuple[str, str, str]:

@@ -35,10 +35,16 @@ def wait(scope: Scope, ids: Sequence[str]) -> Verb[list[str]]:
     """Subscribe the asking session to ends (see `Store.wait`)."""
     found = yield Statement("wait_match", {"ids": list(ids)})
     live = [seq for _, seq, state in found if not State(state).final]
-    if live:
-        yield Statement("wait_add", {"seqs": live, "session": scope.session})
-        yield Statement("watch", {"rows": [[seq, WAITS] for seq in live]})
     ended = [seq for _, seq, state in found if State(state).final]
+    if live:
+        _, late = yield [
+            Statement("watch", {"rows": [[seq, WAITS] for seq in live]}),
+            Statement("watch_ended", {"seqs": live}),
+        ]
+        ended += [seq for (seq,) in late]
+        waits = [seq for seq in live if seq not in ended]
+        if waits:
+            yield Statement("wait_add", {"seqs": waits, "session": scope.session})
     if ended and scope.session is not None:
         scope.rung.add(scope.session)
         yield Statement("end_tell", {"session": scope.session, "seqs": ended})

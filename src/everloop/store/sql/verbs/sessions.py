@@ -72,12 +72,16 @@ def reap(scope: Scope, gone: list[int], *, overdue: bool) -> Verb[int]:
     dead = yield Statement("session_dead", {"now": scope.now if overdue else 0, "gone": gone})
     moves: list[Move] = []
     for (session,) in dead:
-        rows = yield Statement("session_leases", {"session": session})
+        rows = yield Statement("session_free_leases", {"session": session})
         moves += [_reap(*_read(row)) for row in rows]
     yield from apply_moves(scope, moves)
+    reaped = 0
     for (session,) in dead:
-        yield from _drop(session)
-    return len(dead)
+        # A lease whose row somebody holds is taken another time; until then its session is remembered.
+        if not (yield Statement("session_held", {"session": session})):
+            yield from _drop(session)
+            reaped += 1
+    return reaped
 
 
 def _read(columns: list[Any]) -> tuple[Row, int]:

@@ -12,11 +12,13 @@ from everloop.store.sql.verbs.statement import Statement, Verb, text
 
 
 def match(outcomes: list[Outcome]) -> Statement:
-    """Return the query for the leases that are still what the outcomes take them for."""
+    """Return the query for the leases that are still what the outcomes take them for, and free."""
     return Statement("settle_match", {"rows": [[i, o.id, o.fence] for i, o in enumerate(outcomes)]})
 
 
-def settle(scope: Scope, outcomes: list[Outcome], rows: list[list[Any]] | None = None) -> Verb[list[bool]]:
+def settle(
+    scope: Scope, outcomes: list[Outcome], rows: list[list[Any]] | None = None
+) -> Verb[list[bool | None]]:
     """Move each call as its outcome says; a stale fence changes nothing and is answered False.
 
     `rows` is the reply to `match(outcomes)` where that has been asked already.
@@ -24,7 +26,12 @@ def settle(scope: Scope, outcomes: list[Outcome], rows: list[list[Any]] | None =
     if not outcomes:
         return []
     matched = (yield match(outcomes)) if rows is None else rows
-    settled = [False] * len(outcomes)
+    settled: list[bool | None] = [False] * len(outcomes)
+    if len(matched) < len(outcomes):
+        found = {row[0] for row in matched}
+        missing = [[i, o.id, o.fence] for i, o in enumerate(outcomes) if i not in found]
+        for (i,) in (yield Statement("settle_held", {"rows": missing})):
+            settled[i] = None  # its lease is the current one, but another transaction holds the row
     plain: dict[int, tuple[Outcome, int, int | None]] = {}
     moves: dict[int, Move] = {}
     for i, seq, *rest in sorted(matched):

@@ -75,7 +75,7 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     )
 
 
-def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added], list[bool]]]:
+def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added], list[bool | None]]]:
     """Ask for everything at once where that can be, and write the calls, then the outcomes.
 
     In this order: a run may have submitted children, and ended without awaiting them.

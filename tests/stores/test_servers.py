@@ -1,0 +1,123 @@
+"""What is the server stores' own: round trips, and transactions that stay open beside the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from everloop._core.calls import Event, State
+from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn
+from everloop.store.sql.postgresql import PostgresStore
+from everloop.store.sql.server_store import ServerStore
+
+pytestmark = pytest.mark.server
+
+LANE = Lane("a", "default", "work")
+WORKER = SessionInfo(app="a", kind="worker", host="here", pid=1, lanes=(LANE,))
+MINUTE = 60_000_000
+
+
+def call(number: int, **rest: Any) -> NewCall:
+    return NewCall(id=f"{number:08x}-0000-7000-8000-000000000000", lane=LANE, args=b"j", **rest)
+
+
+@pytest.fixture
+async def store(postgresql_url: str) -> AsyncIterator[ServerStore[Any]]:
+    store = PostgresStore(postgresql_url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@contextmanager
+def transaction(url: str, *statements: str) -> Iterator[None]:
+    """Hold a transaction of somebody else's open, in which these statements have run."""
+    with psycopg.connect(url) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+        yield
+        connection.rollback()
+
+
+@pytest.mark.parametrize("size", [1, 400])
+async def test_a_turn_takes_three_round_trips_whatever_its_size(store: ServerStore[Any], size: int) -> None:
+    worker = await store.open_session(WORKER, MINUTE)
+    await store.turn(worker, Turn(lanes=(LANE,)))  # numbers the lane
+    runner = store._runner()
+
+    before = runner.trips
+    added = await store.turn(worker, Turn(adds=[call(n) for n in range(size)], lanes=(LANE,), room=size))
+    assert runner.trips - before <= 3
+    assert len(added.leased) == size
+
+    outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in added.leased]
+    progress = [Progress(lease.id, lease.fence, 1, 2, "half") for lease in added.leased]
+    before = runner.trips
+    more = [call(size + n) for n in range(size)]
+    turn = Turn(outcomes=outcomes, adds=more, progress=progress, lanes=(LANE,), room=size)
+    settled = await store.turn(worker, turn)
+    assert runner.trips - before <= 3
+    assert (settled.settled, len(settled.leased)) == ([True] * size, size)
+
+
+async def test_a_row_that_somebody_holds_holds_up_nobody_else(
+    store: ServerStore[Any], postgresql_url: str
+) -> None:
+    worker = await store.open_session(WORKER, MINUTE)
+    leased = (await store.turn(worker, Turn(adds=[call(1), call(2)], lanes=(LANE,), room=2))).leased
+    outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in leased]
+
+    with transaction(postgresql_url, f"SELECT * FROM ever_calls WHERE id = '{leased[0].id}' FOR UPDATE"):
+        async with asyncio.timeout(4):  # a lock is waited for for five
+            answer = await store.turn(worker, Turn(outcomes=outcomes, adds=[call(3)], lanes=(LANE,), room=5))
+    assert answer.settled == [None, True]
+    assert [lease.id for lease in answer.leased] == [call(3).id]
+
+    assert (await store.turn(worker, Turn(outcomes=outcomes))).settled == [True, False]
+
+
+async def test_a_key_that_an_open_transaction_judges_is_answered_busy(
+    store: ServerStore[Any], postgresql_url: str
+) -> None:
+    await store.add(None, [call(1, key=KeyRule("a"))])
+    locked = 'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "b"]\', 7170))'
+
+    with transaction(postgresql_url, locked):
+        async with asyncio.timeout(4):
+            answers = await store.add(
+                None, [call(2, key=KeyRule("b")), call(3, key=KeyRule("a")), call(4, key=KeyRule("c"))]
+            )
+    assert [answer.status for answer in answers] == ["busy", "exists", "added"]
+    assert [answer.status for answer in await store.add(None, [call(2, key=KeyRule("b"))])] == ["added"]
+
+
+async def test_a_callback_whose_key_is_busy_is_not_lost(store: ServerStore[Any], postgresql_url: str) -> None:
+    locked = 'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "b"]\', 7170))'
+    main = call(1, callbacks=(call(2, key=KeyRule("b")),))
+
+    with transaction(postgresql_url, locked):
+        answers = await store.add(None, [main])
+    assert [answer.status for answer in answers] == ["busy"]
+    assert await store.get([main.id]) == [None]
+    assert [answer.status for answer in await store.add(None, [main])] == ["added"]
+    assert [found and found.state for found in await store.get([call(2).id])] == [State.WAITING]
+
+
+async def test_the_dead_session_of_a_held_lease_is_reaped_later(
+    store: ServerStore[Any], postgresql_url: str
+) -> None:
+    dying = await store.open_session(WORKER, MINUTE)
+    leased = (await store.turn(dying, Turn(adds=[call(1), call(2)], lanes=(LANE,), room=2))).leased
+    await store.renew(dying, 0)
+
+    with transaction(postgresql_url, f"SELECT * FROM ever_calls WHERE id = '{leased[0].id}' FOR UPDATE"):
+        assert await store.reap() == 0
+        states = [found and found.state for found in await store.get([call(1).id, call(2).id])]
+        assert states == [State.LEASED, State.READY]
+    assert await store.reap() == 1
+    assert [found and found.crashes for found in await store.get([call(1).id, call(2).id])] == [1, 1]

@@ -19,11 +19,12 @@ from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
+from tests.helpers.mysql import mysql_store, side
 from tests.helpers.servers.fixtures import mariadb, mariadb_url, postgresql, postgresql_url
 from tests.helpers.servers.mariadb import MariaServer
 from tests.helpers.servers.postgresql import PostgresServer
 
-__all__ = ["mariadb", "mariadb_url", "postgresql", "postgresql_url"]
+__all__ = ["mariadb", "mariadb_url", "mysql_store", "postgresql", "postgresql_url", "side"]
 
 
 Maker = Callable[[Clock, Fault | None], Store]

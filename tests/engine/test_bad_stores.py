@@ -234,8 +234,11 @@ async def test_a_store_that_could_not_be_opened_is_opened_when_it_can(tmp_path: 
     ("url", "message"),
     [
         (
-            "mysql://root:pw@h/x",
-            "the database URL 'mysql://root:***@h/x' names no driver for asyncio; write mysql+aiomysql://...",
+            "mysql+pymysql://root:pw@h/x",
+            (
+                "the database URL 'mysql+pymysql://root:***@h/x' names no driver for asyncio (pymysql would "
+                "block the loop); write mysql+asyncmy://..."
+            ),
         ),
         (
             "postgres+psycopg2://h/x",
@@ -279,6 +282,7 @@ def test_a_url_that_names_no_usable_database_is_refused(url: str, message: str) 
     [
         ("sqlalchemy", 'app.database() needs SQLAlchemy: pip install "everloop[sql]"'),
         ("aiosqlite", 'app.database() needs aiosqlite: pip install "everloop[sql]"'),
+        ("aiomysql", 'app.database() needs aiomysql: pip install "everloop[aiomysql]"'),
     ],
 )
 def test_a_missing_package_is_named_with_its_installation(
@@ -291,23 +295,11 @@ def test_a_missing_package_is_named_with_its_installation(
 
     monkeypatch.setattr("everloop.resources.address.find_spec", hidden)
     with pytest.raises(MissingDependency) as caught:
-        App("test", "memory://").database("sqlite:///shop.db")
+        App("test", "memory://").database(
+            "mysql+aiomysql://root@localhost/shop" if module == "aiomysql" else "sqlite:///shop.db"
+        )
 
     assert str(caught.value) == message
-
-
-async def test_a_missing_driver_of_a_server_is_named() -> None:
-    database = App("test", "memory://").database("mysql+aiomysql://root@localhost/shop")
-    if importlib.util.find_spec("aiomysql") is not None:
-        pytest.skip("the driver is installed")
-
-    with pytest.raises(MissingDependency) as caught:
-        _ = database.engine
-
-    assert str(caught.value) == (
-        "the database URL 'mysql+aiomysql://root@localhost/shop' needs the package 'aiomysql': pip install "
-        "aiomysql"
-    )
 
 
 async def test_a_store_in_memory_has_no_database() -> None:

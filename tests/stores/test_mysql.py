@@ -8,9 +8,10 @@ from contextlib import closing
 import pymysql
 import pytest
 
-from everloop import StoreError, StoreUnavailable, UsageError
+from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event, State
 from everloop._core.records import CallFilter, KeyRule, Lane, Outcome, Turn
+from everloop.store.sql import sql_store
 from everloop.store.sql.dialect import statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
@@ -219,25 +220,29 @@ async def test_a_call_is_there_when_the_users_transaction_commits(
     assert [(one.id, one.tags) for one in found] == [(call(4).id, ("t",)), (call(3).id, ("t",))]
 
 
-async def test_a_key_is_judged_in_a_transaction_that_sees_what_is_committed(
-    mysql_store: MysqlStore, mariadb_url: str
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
+async def test_no_key_is_judged_by_what_was_committed_before(
+    mysql_store: MysqlStore, mariadb_url: str, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
+    monkeypatch.setattr(sql_store, "PATIENCE", 0)
     with closing(users_connection(mariadb_url)) as connection:
-        with pytest.raises(UsageError) as caught:
-            await mysql_store.add_on(connection, [call(1, key=KeyRule("k"))])
-        assert str(caught.value) == (
-            "work() has a key, and the transaction of `connection` is REPEATABLE-READ: it may not see what "
-            "others have committed with this key. Make the engine with isolation_level='READ COMMITTED', or "
-            "submit after the commit"
-        )
-        connection.rollback()
         with connection.cursor() as cursor:
-            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            cursor.execute("SELECT * FROM ever_calls")
-        await mysql_store.add(None, [call(2, key=KeyRule("k"))])
-        answers, _ = await mysql_store.add_on(connection, [call(1, key=KeyRule("k"))])
+            cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+            cursor.execute("SELECT * FROM ever_calls")  # what REPEATABLE READ sees from now on
+        await mysql_store.add(None, [call(1, key=KeyRule("k"))])
+        if level == "REPEATABLE READ":
+            with pytest.raises(StoreUnavailable, match="the same key"):
+                await mysql_store.add_on(connection, [call(2, key=KeyRule("k"))])
+            connection.rollback()
+        for number, key in ((3, "k"), (4, "new"), (5, "new")):
+            answers, _ = await mysql_store.add_on(connection, [call(number, key=KeyRule(key))])
+            assert [(answer.id, answer.status) for answer in answers] == {
+                3: [(call(1).id, "exists")],
+                4: [(call(4).id, "added")],
+                5: [(call(4).id, "exists")],
+            }[number]
         connection.commit()
-    assert [(answer.id, answer.status) for answer in answers] == [(call(2).id, "exists")]
+    assert [one.id for one in await mysql_store.find(CallFilter())] == [call(4).id, call(1).id]
 
 
 def users_connection(url: str) -> pymysql.Connection:

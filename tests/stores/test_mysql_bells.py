@@ -122,8 +122,8 @@ async def test_a_bell_ends_no_other_query(
         lambda: any("bell" in str(row) for row in mariadb.execute(admin.replace("SELECT id", "SELECT info")))
     )
 
-    query = bells_of(side, Scope(mysql_store._clock, rung={session}))
-    assert query is not None and side.run(query, "bells")[0] == ((own,),)
+    query = bells_of(side, [session], Scope(mysql_store._clock))
+    assert side.run(query, "bells")[0] == ((own,),)
     runner = mysql_store._runner()
     runner.post(partial(runner.wake, scope=Scope(mysql_store._clock, rung={session})))
     async with asyncio.timeout(5):

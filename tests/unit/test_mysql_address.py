@@ -66,7 +66,8 @@ def test_tls_is_asked_for_with_and_without_a_proof_of_who_answers(tmp_path: Path
             "mysql://h/d?ssl_cs=x",
             (
                 "the store URL 'mysql://h/d?ssl_cs=x' has the unknown parameter 'ssl_cs'; did you mean "
-                "'ssl_ca'?; known are charset, ssl, ssl_ca, ssl_cert, ssl_check_hostname, ssl_key, unix_socket"
+                "'ssl_ca'?; known are charset, ssl, ssl_ca, ssl_cert, ssl_check_hostname, ssl_key, "
+                "unix_socket"
             ),
         ),
         (

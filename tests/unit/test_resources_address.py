@@ -9,8 +9,9 @@ import aiosqlite
 import pytest
 
 from everloop._core.errors import ConfigError, MissingDependency
+from everloop._core.text import without_password
 from everloop.resources import address
-from everloop.resources.address import async_url, check_installed, sqlite_file
+from everloop.resources.address import async_url, check_installed, sqlite_file, without_driver
 from everloop.resources.database import Database
 from everloop.resources.resource import ResourcePool
 
@@ -22,7 +23,11 @@ from everloop.resources.resource import ResourcePool
         ("sqlite+pysqlite:////data/shop.db", "sqlite+aiosqlite:////data/shop.db"),
         ("sqlite+aiosqlite:///shop.db?timeout=3", "sqlite+aiosqlite:///shop.db?timeout=3"),
         ("mysql+aiomysql://root@localhost/shop", "mysql+aiomysql://root@localhost/shop"),
+        ("mysql://ada:secret@db/shop", "mysql+asyncmy://ada:secret@db/shop"),
+        ("mariadb://db/shop", "mariadb+asyncmy://db/shop"),
         ("postgresql+psycopg://db/shop", "postgresql+psycopg://db/shop"),
+        ("postgresql://db/shop?ssl=require", "postgresql+asyncpg://db/shop?ssl=require"),
+        ("postgres://db/shop", "postgresql+asyncpg://db/shop"),
         ("snowflake+aio://db/shop", "snowflake+aio://db/shop"),
     ],
 )
@@ -38,8 +43,29 @@ def test_a_url_gets_the_driver_for_asyncio(given: str, used: str) -> None:
             "the database URL 'shop.db' has no `scheme://`; write for example sqlite+aiosqlite:///shop.db",
         ),
         (
-            "mysql://ada:secret@db/shop",
-            "the database URL 'mysql://ada:***@db/shop' names no driver for asyncio; write mysql+aiomysql://...",
+            "mysql+aiomysql:/ada:secret@db/shop",
+            (
+                "the database URL '***@db/shop' has no `scheme://`; write for example "
+                "mysql+asyncmy://user:password@host/database"
+            ),
+        ),
+        (
+            "mysql+mysqldb://ada:secret@db/shop",
+            (
+                "the database URL 'mysql+mysqldb://ada:***@db/shop' names no driver for asyncio (mysqldb "
+                "would block the loop); write mysql+asyncmy://..."
+            ),
+        ),
+        (
+            "mysql+aiomysq://ada:secret@db/shop",
+            (
+                "unknown driver 'aiomysq' in the URL 'mysql+aiomysq://ada:***@db/shop'; did you mean "
+                "'aiomysql'?; write mysql+asyncmy://... or mysql+aiomysql://..."
+            ),
+        ),
+        (
+            "postgresql+asyncgp://db/shop",
+            "unknown driver 'asyncgp' in the URL 'postgresql+asyncgp://db/shop'; did you mean 'asyncpg'?; ",
         ),
         (
             "postgresql+psycopg2://db/shop",
@@ -48,7 +74,6 @@ def test_a_url_gets_the_driver_for_asyncio(given: str, used: str) -> None:
                 "would block the loop); write postgresql+asyncpg://..."
             ),
         ),
-        ("postgres://db/shop", "the database URL 'postgres://db/shop' names no driver for asyncio; write "),
         (
             "postgresq://db/shop",
             "unknown database 'postgresq' in the URL 'postgresq://db/shop'; did you mean ",
@@ -121,20 +146,97 @@ def test_only_sqlite_needs_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     check_installed("mysql+aiomysql://db/shop")
 
 
-async def test_a_driver_that_is_not_installed_is_told_at_the_first_use(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("url", "missing", "line"),
+    [
+        ("mysql+asyncmy://db/shop", "asyncmy", 'asyncmy: pip install "everloop[mysql]"'),
+        ("mysql+aiomysql://db/shop", "aiomysql", 'aiomysql: pip install "everloop[aiomysql]"'),
+        ("postgresql+asyncpg://db/shop", "asyncpg", 'asyncpg: pip install "everloop[postgres]"'),
+        ("postgresql+psycopg_async://db/shop", "psycopg", 'psycopg: pip install "everloop[postgres]"'),
+        ("mysql+asyncmy://db/shop", "sqlalchemy", 'SQLAlchemy: pip install "everloop[mysql]"'),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_told_with_the_declaration(
+    monkeypatch: pytest.MonkeyPatch, url: str, missing: str, line: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "asyncpg", None)
-    pool = ResourcePool()
-    db = Database(pool, "postgresql+asyncpg://ada:secret@db/shop", store_url=str)
+    monkeypatch.setattr(address, "find_spec", lambda name: None if name == missing else object())
 
     with pytest.raises(MissingDependency) as caught:
-        _ = db.engine
+        Database(ResourcePool(), url, store_url=str)
+    assert str(caught.value) == f"app.database() needs {line}"
+
+
+def test_a_url_without_a_driver_means_one_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "find_spec", lambda name: object() if name == "aiomysql" else None)
+    assert async_url("mysql://db/shop") == "mysql+aiomysql://db/shop"
+
+    monkeypatch.setattr(address, "find_spec", lambda name: None)
+    assert async_url("mysql://db/shop") == "mysql+asyncmy://db/shop"
+
+
+def test_an_asyncmy_that_mixes_up_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "version", lambda _: "0.2.12")
+
+    with pytest.raises(MissingDependency) as caught:
+        check_installed("mysql+asyncmy://db/shop")
     assert str(caught.value) == (
-        "the database URL 'postgresql+asyncpg://ada:***@db/shop' needs the package 'asyncpg': "
-        "pip install asyncpg"
+        "app.database() needs asyncmy 0.2.13 or newer, not 0.2.12: older ones give a task the rows of "
+        'another whose query was cancelled: pip install --upgrade "everloop[mysql]"'
+    )
+
+
+async def test_a_driver_that_cannot_be_imported_is_told_at_the_first_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = ResourcePool()
+    db = Database(pool, "postgresql+asyncpg://ada:secret@db/shop", store_url=str)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+
+    with pytest.raises(MissingDependency) as caught:
+        _ = db._pool()
+    assert str(caught.value) == 'app.database() needs asyncpg: pip install "everloop[postgres]"'
+    assert str(without_driver("postgresql+psycopg://db/shop", ImportError("no pq wrapper available"))) == (
+        "the database URL 'postgresql+psycopg://db/shop' needs psycopg (no pq wrapper available): "
+        'pip install "everloop[postgres]"'
+    )
+    assert str(without_driver("snowflake+aio://db/shop", ImportError("none", name="snow"))) == (
+        "the database URL 'snowflake+aio://db/shop' needs snow (none): pip install snow"
     )
     await pool.aclose()
+
+
+async def test_a_url_that_cannot_be_read_is_refused_without_its_password() -> None:
+    pool = ResourcePool()
+    db = Database(pool, "mysql+aiomysql://ada:sec@r:et@db/shop", store_url=str)
+
+    with pytest.raises(ConfigError) as caught:
+        _ = db.engine
+    assert str(caught.value) == (
+        "app.database('mysql+aiomysql://ada:***@db/shop') cannot be read as "
+        "driver://user:password@host:port/database. A password with one of @ : / ? # % is written as "
+        "urllib.parse.quote_plus(password) gives it"
+    )
+    assert caught.value.__suppress_context__
+    await pool.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mysql://ada:secret@db/shop", "mysql://ada:***@db/shop"),
+        ("mysql://ada:se@cr/et#?@db/shop", "mysql://ada:***@db/shop"),
+        ("mysql://:secret@db/shop", "mysql://:***@db/shop"),
+        ("mysql://db:3306/shop", "mysql://db:3306/shop"),
+        ("mysql://ada@db/shop", "mysql://ada@db/shop"),
+        (
+            "postgresql://db/shop?user=ada&password=secret&ssl=on",
+            "postgresql://db/shop?user=ada&password=***&ssl=on",
+        ),
+        ("sqlite:///a:b.db", "sqlite:///a:b.db"),
+    ],
+)
+def test_a_password_is_not_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown
 
 
 async def test_an_aiosqlite_that_is_too_old_is_told(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from urllib.parse import urlsplit
 
 
 def near_miss(word: str, known: Iterable[str]) -> str:
@@ -24,10 +24,11 @@ def first_line(text: str, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+#: A password before the last `@`: one that holds `@`, `/`, `#` or `?` as it is must not be shown in part.
+_PASSWORD = re.compile(r"(?<=://)([^:/@?#]*):.*@", re.DOTALL)
+_PARAMETER = re.compile(r"(?<=[?&])(pass(?:word|wd)?=)[^&#]*", re.IGNORECASE)
+
+
 def without_password(url: str) -> str:
     """Return `url` with its password hidden, for messages."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url, count=1))

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from everloop._core.text import without_password
-from everloop.resources.address import async_url, check_installed, sqlite_file
+from everloop.resources.address import async_url, check_installed, same_database, sqlite_file
 from everloop.resources.resource import ResourcePool
 from everloop.resources.scopes import ConnectionScope, SessionScope, TransactionScope
 from everloop.resources.statistics import PoolStatistics
@@ -69,8 +69,7 @@ class Database:
     @property
     def own(self) -> bool:
         """Whether this is the store's own database: effects and outcomes commit together."""
-        mine = sqlite_file(self.url)
-        return mine is not None and mine == sqlite_file(self._store_url())
+        return same_database(self.url, self._store_url())
 
     @property
     def engine(self) -> AsyncEngine:

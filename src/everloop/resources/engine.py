@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import aiosqlite
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -19,6 +19,8 @@ from sqlalchemy.util import await_only
 
 from everloop._core.errors import ConfigError, MissingDependency, OptionError
 from everloop._core.text import without_password
+from everloop.resources.address import without_driver
+from everloop.resources.connecting import DRIVERS, Connect, ServerConnector
 from everloop.resources.scopes import Scope
 from everloop.resources.sqlite import SqliteConnection, connector, writes
 from everloop.resources.statistics import PoolStatistics
@@ -27,6 +29,9 @@ from everloop.resources.statistics import PoolStatistics
 POOL_TIMEOUT = 30.0
 #: Connections to an SQLite file: each has a thread, and is kept rather than opened and closed again.
 SQLITE_POOL = {"pool_size": 10, "max_overflow": 0}
+#: Connections to a server: a tenth of what MySQL and PostgreSQL take by default, so that several processes
+#: fit; renewed after half an hour, which is less than the time for which they are kept idle at the other end.
+SERVER_POOL = {"pool_size": 10, "max_overflow": 0, "pool_recycle": 1_800}
 #: What decides how connections are made, which for SQLite is ours.
 _OURS = ("creator", "async_creator", "factory", "isolation_level", "module", "pool", "poolclass")
 
@@ -40,6 +45,8 @@ class CountingPool(AsyncAdaptedQueuePool):
 
     waiting = 0
     timeouts = 0
+    #: What gives more of them, for the message.
+    larger = "give app.database(...) a larger pool_size"
 
     def connect(self) -> PoolProxiedConnection:
         """Take a connection; wait for a bounded time."""
@@ -52,10 +59,20 @@ class CountingPool(AsyncAdaptedQueuePool):
             raise PoolTimeout(
                 f"no connection of the pool was free within {self.timeout():g} s: all {self.checkedout()} "
                 "are in use. Hold connections for a shorter time (leave the `async with` block earlier), or "
-                "give app.database(...) a larger pool_size"
+                f"{self.larger}"
             ) from error
         finally:
             self.waiting -= full
+
+
+def _a_failed_ping_is_a_lost_connection(context: ExceptionContext) -> None:
+    """Replace a connection that does not answer the ping before its use.
+
+    SQLAlchemy raises what it does not know as a disconnection, such as what the drivers of MySQL say of a
+    connection whose rollback was cancelled.
+    """
+    if context.is_pre_ping:
+        context.is_disconnect = True
 
 
 class Pool:
@@ -73,7 +90,10 @@ class Pool:
         self.file = file
         self.own = own
         self._drivers: WeakSet[SqliteConnection] = WeakSet()
-        self.engine = self._make(url, options) if file is None else self._make_sqlite(url, file, options)
+        self._connector: ServerConnector | None = None
+        self.engine = (
+            self._make_server(url, options) if file is None else self._make_sqlite(url, file, options)
+        )
 
     def _make(self, url: str, options: dict[str, Any]) -> AsyncEngine:
         defaults: dict[str, Any] = {"pool_pre_ping": True}
@@ -81,12 +101,39 @@ class Pool:
             defaults |= {"poolclass": CountingPool, "pool_timeout": POOL_TIMEOUT}
         try:
             return create_async_engine(url, **(defaults | options))
-        except ModuleNotFoundError as error:
-            raise MissingDependency(
-                f"the database URL {self.shown!r} needs the package {error.name!r}: pip install {error.name}"
-            ) from error
-        except (ArgumentError, InvalidRequestError, NoSuchModuleError, TypeError) as error:
+        except ImportError as error:
+            raise without_driver(self.shown, error) from error
+        except (ArgumentError, InvalidRequestError, NoSuchModuleError, TypeError, ValueError) as error:
             raise ConfigError(f"app.database({self.shown!r}): {error}") from error
+
+    def _make_server(self, url: str, options: dict[str, Any]) -> AsyncEngine:
+        try:
+            address = make_url(url)
+        except (ArgumentError, ValueError):
+            # Without the cause: what SQLAlchemy took for the port may be a part of the password.
+            raise ConfigError(
+                f"app.database({self.shown!r}) cannot be read as driver://user:password@host:port/database. "
+                "A password with one of @ : / ? # % is written as urllib.parse.quote_plus(password) gives it"
+            ) from None
+        if address.get_driver_name() not in DRIVERS:
+            return self._make(url, options)
+        options = dict(options)
+        given = dict(options.pop("connect_args", {}))
+        own: Connect | None = given.pop("async_creator_fn", None)
+        connector = self._connector = ServerConnector(address, own)
+        if not {"pool", "poolclass"} & options.keys():
+            options = {**SERVER_POOL, **options}
+        given["async_creator_fn"] = connector.open
+        engine = self._make(url, {**options, "connect_args": given})
+        event.listen(engine.sync_engine, "invalidate", self._invalidated)
+        event.listen(engine.sync_engine, "handle_error", _a_failed_ping_is_a_lost_connection)
+        return engine
+
+    def _invalidated(self, connection: Any, _record: object, error: BaseException | None) -> None:
+        """Note that SQLAlchemy closes a connection: it never uses one again whose statement was cancelled."""
+        abandoned = self._connector.abandoned if self._connector is not None else None
+        if abandoned is not None and isinstance(error, (asyncio.CancelledError, TimeoutError)):
+            abandoned.add(connection.driver_connection)
 
     def _make_sqlite(self, url: str, file: Path, options: dict[str, Any]) -> AsyncEngine:
         options = dict(options)
@@ -135,6 +182,8 @@ class Pool:
 
     async def close(self) -> None:
         """Close every connection; those that are still in use, too."""
+        if self._connector is not None and self._connector.abandoned is not None:
+            await self._connector.abandoned.finish()
         await self.engine.dispose()
         await asyncio.gather(*[driver.close() for driver in list(self._drivers)])
 

@@ -82,7 +82,8 @@ def held(*, own_write: bool = False) -> str | None:
     if not holdings:
         return None
     for holding in reversed(holdings):
-        if (holding.writing and holding.own) if own_write else holding.active:
+        own_file = holding.own and bool(holding.file)  # a server has more writers than one
+        if (holding.writing and own_file) if own_write else holding.active:
             return str(holding)
     return None
 

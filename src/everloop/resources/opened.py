@@ -26,8 +26,8 @@ class OpenHere:
         self._living: dict[Hashable, Living] = {}
         self._made: dict[Hashable, object] = {}
         # Invariant: in the order in which they became open.
-        self._closers: list[tuple[str, Callable[[], Awaitable[None]]]] = []
-        self._dropped: list[Callable[[], None]] = []
+        self._closers: list[tuple[Hashable, str, Callable[[], Awaitable[None]]]] = []
+        self._dropped: dict[Hashable, Callable[[], None]] = {}
         self._closing: asyncio.Task[None] | None = None
         self.closed = False
         self._at_end = self._until_loop_ends()
@@ -46,7 +46,7 @@ class OpenHere:
         return await living.get()
 
     def _note(self, living: Living) -> None:
-        self._closers.append((living.name, living.close))
+        self._closers.append((living, living.name, living.close))
 
     def make(
         self,
@@ -67,13 +67,19 @@ class OpenHere:
         """
         if key not in self._made:
             made = self._made[key] = make()
-            self._closers.append((name, lambda: close(made)))
-            self._dropped.append(lambda: drop(made))
+            self._closers.append((key, name, lambda: close(made)))
+            self._dropped[key] = lambda: drop(made)
         return cast("T", self._made[key])
 
     def made(self, key: Hashable) -> Any:
         """Return what was made under `key`, or None."""
         return self._made.get(key)
+
+    def forget(self, key: Hashable) -> None:
+        """Let go of what was made under `key`, and is closed already."""
+        if key in self._made:
+            del self._made[key], self._dropped[key]
+            self._closers = [each for each in self._closers if each[0] != key]
 
     async def close(self, *, loop_ends: bool = False) -> None:
         """Close everything, the last opened first; whoever else asks meanwhile waits for the same."""
@@ -88,7 +94,7 @@ class OpenHere:
     async def _close(self) -> None:
         for living in self._living.values():
             living.give_up()
-        for name, close in reversed(self._closers):
+        for _, name, close in reversed(self._closers):
             try:
                 await close()
             except BaseException:
@@ -106,13 +112,13 @@ class OpenHere:
         """Let go of all this without its loop, which is closed."""
         self.closed = True
         if self._closers:
-            names = ", ".join(repr(name) for name, _ in self._closers)
+            names = ", ".join(repr(name) for _, name, _ in self._closers)
             log.warning(
                 "everloop: a loop was closed while %s was open on it; close the app first "
                 "(`async with app:`, or app.run(...))",
                 names,
             )
-        for drop in self._dropped:
+        for drop in self._dropped.values():
             drop()
 
 

@@ -35,12 +35,6 @@ def statements(dialect: str) -> dict[str, Template]:
 
 
 @cache
-def parts(sql: str) -> tuple[str, ...]:
-    """Return the statements that one name stands for, nearly always one; a `;` at a line's end parts them."""
-    return tuple(sql.split(";\n"))
-
-
-@cache
 def migrations(dialect: str) -> tuple[tuple[int, str, str], ...]:
     """Read the numbered migrations of a dialect as (number, name, text), in order."""
     folder = files("everloop.store.sql").joinpath(f"migrations/{dialect}")

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from everloop._core.clock import Clock
-from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable, UsageError
-from everloop._core.records import Added, NewCall
+from everloop._core.errors import ConfigError, StoreUnavailable
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.mysql_address import address_of
-from everloop.store.sql.runners.hand import Hand, attempt
 from everloop.store.sql.runners.mysql import BY_HAND, SLEEP, MysqlRunner
 from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnection, connect
 from everloop.store.sql.runners.mysql_listener import MysqlListener
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
-from everloop.store.transactions import UserTransaction
 
 #: The first versions with everything that the statements use.
 OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
@@ -26,13 +23,13 @@ OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
 _PATIENCE = 30
 #: Names of locks are the whole server's, and 64 characters long at most.
 _LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
+#: Given once, whoever comes again.
+_NAME = "INSERT IGNORE INTO ever_meta VALUES ('identity', {0})"
 #: The last word of the schema: without it, it is made again.
-_DONE = "INSERT INTO ever_meta VALUES ('identity', {1}), ('schema', {0}) ON DUPLICATE KEY UPDATE name = name"
+_DONE = "INSERT INTO ever_meta VALUES ('schema', {0}) ON DUPLICATE KEY UPDATE value = {0}"
 _FIND = """
 SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
 """
-
-_ISOLATION = "SHOW SESSION VARIABLES WHERE variable_name IN ('transaction_isolation', 'tx_isolation')"
 
 
 class MysqlStore(ServerStore[MysqlConnection]):
@@ -45,20 +42,6 @@ class MysqlStore(ServerStore[MysqlConnection]):
     def __init__(self, url: str, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
         super().__init__(url, clock=clock, fault=fault)
         self._address = address_of(url)
-
-    def _add_by_hand(self, calls: Sequence[NewCall], hand: Hand) -> tuple[list[Added], UserTransaction]:
-        # REPEATABLE READ, MySQL's default, would not see a call with the key that was committed since the
-        # user's transaction first read something.
-        if hand.in_transaction and any(map(_has_key, calls)):
-            rows = attempt(hand, _ISOLATION, None, self._folding, "reading the isolation level") or ()
-            level = _word(rows[0][1]) if rows else "unknown"
-            if level != "READ-COMMITTED":
-                raise UsageError(
-                    f"{calls[0].lane.fn}() has a key, and the transaction of `connection` is {level}: it may "
-                    "not see what others have committed with this key. Make the engine with "
-                    "isolation_level='READ COMMITTED', or submit after the commit"
-                )
-        return super()._add_by_hand(calls, hand)
 
     def _thread(self, name: str) -> MysqlRunner:
         return MysqlRunner(self._connect, name, self._fault)
@@ -79,25 +62,8 @@ class MysqlStore(ServerStore[MysqlConnection]):
         )[0]
         return int(now)
 
-    def _prepare(self, connection: MysqlConnection) -> None:
-        check_version(connection.version)
-        self._check_server(connection)
-        known = migrations("mysql")
-        found = self._schema(connection)
-        if found == 0:
-            self._make(connection)
-            found = self._schema(connection)
-        if found > known[-1][0]:
-            raise SchemaError(
-                f"the store has schema {found}, but this version of Everloop knows {known[-1][0]}; "
-                "upgrade it (pip install -U everloop). Nothing has been changed"
-            )
-        ((self._identity,),) = connection.run(
-            "SELECT value FROM ever_meta WHERE name = 'identity'", "reading the database's identity"
-        )[0]
-
     def _check_server(self, connection: MysqlConnection) -> None:
-        """Refuse a server that would lose or mix up what is stored."""
+        check_version(connection.version)
         engines, others, binlog = connection.run(
             "SELECT 1 FROM information_schema.engines "
             "WHERE engine = 'InnoDB' AND support IN ('YES', 'DEFAULT');\n"
@@ -120,23 +86,31 @@ class MysqlStore(ServerStore[MysqlConnection]):
                 "COMMITTED and SKIP LOCKED; set binlog_format=ROW (or MIXED)"
             )
 
-    def _make(self, connection: MysqlConnection) -> None:
-        """Make the schema, one at a time; what a process that was killed has left is gone on with."""
-        doing = "making the schema"
+    def _migrate(self, connection: MysqlConnection) -> None:
+        # Statement by statement, for each is committed by itself: what a process that was killed has left is
+        # gone on with.
+        doing = "migrating"
         ((held,),) = connection.run(f"SELECT GET_LOCK({_LOCK}, {_PATIENCE})", doing)[0]
         if not held:
             raise StoreUnavailable(
-                f"somebody else has been making the schema for {_PATIENCE} s; look at SHOW PROCESSLIST"
+                f"somebody else has been migrating this database for {_PATIENCE} s; look at SHOW PROCESSLIST"
             )
         try:
-            if self._schema(connection) == 0:
-                number = 0
-                for number, _, script in migrations("mysql"):  # noqa: B007 - the last one's is the schema's
+            found = self._schema(connection)
+            for number, _, script in migrations("mysql"):
+                if number > found:
                     for statement in split(script):
                         connection.run(statement, doing)
-                connection.run(_DONE.format(number, secrets.randbits(62)), doing)
+            connection.run(_NAME.format(secrets.randbits(62)), doing)
+            connection.run(_DONE.format(migrations("mysql")[-1][0]), doing)
         finally:
             connection.run(f"DO RELEASE_LOCK({_LOCK})", doing)
+
+    def _read_identity(self, connection: MysqlConnection) -> int:
+        rows = connection.run("SELECT value FROM ever_meta WHERE name = 'identity'", "reading the identity")[
+            0
+        ]
+        return int(rows[0][0]) if rows else 0
 
     def _schema(self, connection: MysqlConnection) -> int:
         """Return the schema's number; 0 when there is none, or only a part of it."""
@@ -144,14 +118,6 @@ class MysqlStore(ServerStore[MysqlConnection]):
         tables = connection.run(_FIND, doing)[0]
         rows = connection.run("SELECT value FROM ever_meta WHERE name = 'schema'", doing)[0] if tables else ()
         return int(rows[0][0]) if rows else 0
-
-
-def _has_key(call: NewCall) -> bool:
-    return call.key is not None or any(map(_has_key, call.callbacks))
-
-
-def _word(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def check_version(version: str) -> None:

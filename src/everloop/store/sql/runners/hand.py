@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from everloop.store.sql.dialect import parts, statements
+from everloop.store.sql.dialect import statements
 from everloop.store.sql.spelling import Folding, spelled
 from everloop.store.sql.verbs.statement import Statement, Verb
 from everloop.store.transactions import UserTransaction
@@ -71,11 +71,11 @@ def execute(hand: Hand, statement: Statement, folding: Folding) -> Any:
     template = statements(folding.dialect)[statement.name]
     if not template.sql:
         return []
-    bound = folding.parameters_of(statement)
+    values = folding.parameters_of(statement)
     rows: Sequence[Sequence[Any]] | None = None
-    for part in parts(folding.sql_of(template)):
+    for part in folding.texts_of(template, statement):
         text = spelled(part, hand.style)
-        rows = attempt(hand, text.sql, text.bind(bound), folding, statement.name)
+        rows = attempt(hand, text.sql, text.bind(values), folding, statement.name)
     return folding.rows_of(template, rows or ()) if template.columns else None
 
 

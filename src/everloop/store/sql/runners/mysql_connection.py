@@ -250,6 +250,11 @@ _NO_TLS = (
 )
 
 
+def passes(code: int) -> bool:
+    """Whether an error of the server's is about others, or about now."""
+    return code in _COLLISIONS or code in _PASSING or code == _INTERRUPTED
+
+
 def explain(error: pymysql.MySQLError, doing: str) -> StoreError:
     """Return our error for one of PyMySQL's."""
     code, said = _said(error)
@@ -260,11 +265,6 @@ def explain(error: pymysql.MySQLError, doing: str) -> StoreError:
         if code in codes:
             return kind(f"{what} {told}")
     return StoreError(f"MySQL failed {told}")
-
-
-def may_pass(code: int) -> bool:
-    """Tell whether what failed with this number may succeed when it is tried again."""
-    return code != 0 and (code in _COLLISIONS or code in _LOST or code in _PASSING or code == _INTERRUPTED)
 
 
 def _said(error: pymysql.MySQLError) -> tuple[int, str]:

@@ -183,7 +183,7 @@ def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
 
 #: For a connection of the user's, of whichever driver.
 BY_HAND = Folding(
-    "postgresql", lambda template: template.sql, _parameters_by_hand, _rows_by_hand, _explain_by_hand
+    "postgresql", lambda template, _: (template.sql,), _parameters_by_hand, _rows_by_hand, _explain_by_hand
 )
 
 

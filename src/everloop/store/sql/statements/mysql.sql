@@ -84,7 +84,13 @@ FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
 INSERT INTO ever_keys (app, fn, `key`, seq)
 SELECT b.app, b.fn, b.`key`, b.seq
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
-                                       `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b
+                                       `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b;
+UPDATE (SELECT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket, MAX(seq) AS seq
+        FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
+                                               `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b
+        GROUP BY bucket ORDER BY bucket LIMIT 18446744073709551615) AS b
+STRAIGHT_JOIN ever_key_locks AS k FORCE INDEX (PRIMARY) ON k.bucket = b.bucket
+SET k.version = b.seq
 
 -- name: add_known -> id
 SELECT c.id FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
@@ -122,19 +128,21 @@ SET c.asked = b.fence
 -- name: key_lock -> i
 -- rows: i, app, fn, key; until the commit, nobody else judges these keys. Answers with those that a transaction
 -- judges which is still open: it may be a user's, and stay so for a minute. Keys are held by their hash.
+-- Also with those that this transaction cannot judge: a user's may be REPEATABLE READ, as MySQL's are by default,
+-- and sees no call that was committed since it first read something. What is locked is read as it stands.
 SELECT b.i
-FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
-                                       `key` LONGTEXT PATH '$[3]')) AS b
-LEFT JOIN (
-    SELECT k.bucket
-    FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', b.app, b.fn, b.`key`)) & 65535 AS bucket
-          FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
-                                                 `key` LONGTEXT PATH '$[3]')) AS b
-          ORDER BY bucket LIMIT 18446744073709551615) AS b
-    STRAIGHT_JOIN ever_key_locks AS k FORCE INDEX (PRIMARY) ON k.bucket = b.bucket
-    LIMIT 18446744073709551615 FOR UPDATE SKIP LOCKED) AS held
-ON held.bucket = CRC32(CONCAT_WS('\0', b.app, b.fn, b.`key`)) & 65535
-WHERE held.bucket IS NULL
+FROM (SELECT i, CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket
+      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
+                                             fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b) AS b
+LEFT JOIN (SELECT k.bucket, k.version
+           FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket
+                 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
+                                                        `key` LONGTEXT PATH '$[3]')) AS b
+                 ORDER BY bucket LIMIT 18446744073709551615) AS b
+           STRAIGHT_JOIN ever_key_locks AS k FORCE INDEX (PRIMARY) ON k.bucket = b.bucket
+           LIMIT 18446744073709551615 FOR UPDATE SKIP LOCKED) AS held ON held.bucket = b.bucket
+LEFT JOIN ever_key_locks AS seen FORCE INDEX (PRIMARY) ON seen.bucket = b.bucket
+WHERE held.bucket IS NULL OR held.version <> seen.version
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key

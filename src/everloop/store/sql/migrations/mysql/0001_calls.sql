@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS ever_numbers (
 -- insertion waits for another one's, and nothing can look whether it would. Two keys in one row keep each other
 -- waiting, which is all, and seldom: there are 65,536.
 CREATE TABLE IF NOT EXISTS ever_key_locks (
-    bucket INT PRIMARY KEY
+    bucket  INT PRIMARY KEY,
+    version BIGINT NOT NULL DEFAULT 0   -- the seq of the last call that was added with one of its keys
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 INSERT IGNORE INTO ever_key_locks (bucket)
 WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 255)

@@ -1,0 +1,164 @@
+"""An app whose calls are on the server: effects, calls and outcomes in one transaction of its own pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, closing
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from everloop import App, IdConflict, Key, KeyConflict, RolledBack, TaskFailed, UsageError, Use, WouldDeadlock
+
+pytestmark = pytest.mark.server
+
+
+class Shop:
+    """An app on the database, with rows beside its calls."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.app = app = App("shop", url, embed=False)
+        self.db = db = app.database()
+
+        @app.task
+        async def send(to: str) -> str:
+            return f"sent to {to}"
+
+        @app.task
+        async def pay(order: int, conn: AsyncConnection = Use(db.transaction)) -> int:
+            await conn.execute(text("INSERT INTO payments VALUES (:order)"), {"order": order})
+            if order < 0:
+                raise ValueError(order)
+            return order
+
+        self.send, self.pay = send, pay
+
+    async def paid(self) -> list[int]:
+        async with self.db.connection() as conn:
+            rows = await conn.execute(text("SELECT id FROM payments ORDER BY id"))
+            return [row[0] for row in rows]
+
+
+@pytest.fixture
+async def shop(url: str) -> AsyncIterator[Shop]:
+    shop = Shop(url)
+    async with shop.app:
+        async with shop.db.transaction() as conn:
+            await conn.execute(text("CREATE TABLE payments (id BIGINT)"))
+        yield shop
+
+
+async def test_the_pool_is_on_the_stores_database(shop: Shop) -> None:
+    assert shop.db.own
+    assert not shop.app.database(shop.url + "_other").own
+
+
+async def test_effect_call_and_outcome_are_one_commit(shop: Shop) -> None:
+    async with shop.app.worker(), asyncio.timeout(20):
+        async with shop.db.transaction() as conn:
+            await conn.execute(text("INSERT INTO payments VALUES (1)"))
+            task = await shop.app.submit(shop.send("ada"), connection=conn)
+            with pytest.raises(WouldDeadlock):
+                await task
+        assert await task == "sent to ada"
+        assert await shop.pay(2) == 2
+        with pytest.raises(TaskFailed):
+            await shop.pay(-3)
+    assert await shop.paid() == [1, 2]
+
+
+async def test_what_is_rolled_back_is_not_there(shop: Shop) -> None:
+    async with shop.db.connection() as conn:
+        task = await shop.app.submit(shop.send("ada"), connection=conn)
+        await conn.rollback()
+    with pytest.raises(RolledBack):
+        await task
+    assert sum((await shop.app.counts()).values()) == 0
+
+
+async def test_ids_and_keys_are_judged_in_the_transaction(shop: Shop) -> None:
+    async with shop.db.transaction() as conn:
+        first = await shop.app.submit(shop.send("ada"), connection=conn, key=Key("a"))
+        same = await shop.app.submit(shop.send("bob"), connection=conn, key=Key("a"))
+        assert same.id == first.id
+        with pytest.raises(KeyConflict):
+            await shop.app.submit(shop.send("bob"), connection=conn, key=Key("a", on_conflict="raise"))
+        with pytest.raises(IdConflict):
+            await shop.app.submit(shop.send("eve"), connection=conn, id=first.id)
+        many = await shop.app.submit_many([shop.send(str(n)) for n in range(300)], connection=conn)
+    assert len({task.id for task in many}) == 300
+    assert (await shop.app.counts())["ready"] == 301
+
+
+async def test_a_transaction_that_stays_open_slows_nobody_else(shop: Shop) -> None:
+    async with shop.app.worker(), asyncio.timeout(20):
+        async with shop.db.transaction() as conn:
+            key = Key("a", among="done")
+            held = await shop.app.submit(shop.send("ada"), connection=conn, key=key)
+            waiting = asyncio.ensure_future(shop.app.submit(shop.send("bob"), key=key))
+            # Others, with keys and without, one of them in a transaction, go on beside it.
+            assert await asyncio.gather(*[shop.app.create_task(shop.send(str(n))) for n in range(20)])
+            assert await shop.app.submit(shop.send("eve"), key=Key("b"))
+            assert not waiting.done()
+        joined = await waiting
+        assert joined.id == held.id
+        assert await joined == "sent to ada"
+
+
+@pytest.fixture
+def plain(url: str) -> Callable[..., AbstractContextManager[Any]]:
+    """Opens a connection of a blocking driver to the database."""
+    address = make_url(url)
+
+    def connect(*, autocommit: bool = False) -> AbstractContextManager[Any]:
+        if address.get_backend_name() == "postgresql":
+            return psycopg.connect(
+                address.set(drivername="postgresql").render_as_string(False), autocommit=autocommit
+            )
+        return closing(
+            pymysql.connect(
+                host=address.host,
+                port=address.port or 0,
+                user=address.username,
+                password=address.password or "",
+                database=address.database,
+                autocommit=autocommit,
+            )
+        )
+
+    return connect
+
+
+async def test_a_plain_connection_commits_a_call_too(
+    shop: Shop, plain: Callable[..., AbstractContextManager[Any]]
+) -> None:
+    with plain() as connection:
+        task = await shop.app.submit(shop.send("ada"), connection=connection)
+        assert sum((await shop.app.counts()).values()) == 0
+        connection.commit()
+        async with shop.app.worker(), asyncio.timeout(20):
+            assert await task == "sent to ada"
+    with plain(autocommit=True) as connection, pytest.raises(UsageError, match="no transaction open"):
+        await shop.app.submit(shop.send("ada"), connection=connection)
+
+
+async def test_another_database_is_refused(shop: Shop, driver: str, request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue("postgresql" if "postgresql" in shop.url else "mariadb")
+    other = server.database()
+    scheme = shop.url.partition("://")[0]
+    theirs = App("other", "memory://").database(f"{scheme}://{other.partition('://')[2]}")
+    try:
+        async with theirs.connection() as conn:
+            with pytest.raises(UsageError, match="a transaction reaches one database"):
+                await shop.app.submit(shop.send("ada"), connection=conn)
+        await theirs.engine.dispose()
+    finally:
+        server.drop(other)
+    assert driver

@@ -55,6 +55,8 @@ async def refused(url: str, kind: type[Exception] = ConfigError) -> str:
             f"unknown store 'SQLITE' in the URL 'SQLITE:///x.db'{NEAR}{NO_STORE}",
         ),
         ("oracle://root:pw@h/x", f"unknown store 'oracle' in the URL 'oracle://root:***@h/x'{NO_STORE}"),
+        ("mysql://root:pw@h", "the store URL 'mysql://root:***@h' names no database; write mysql://"),
+        ("postgresql://root:pw@h/x?sslmod=on", "the store URL 'postgresql://root:***@h/x?sslmod=on' cannot"),
         ("x.db", "the store URL 'x.db' has no `scheme://`; for a file write sqlite:///x.db"),
         ("sqlite:x.db", "the store URL 'sqlite:x.db' has no `scheme://`; for a file write sqlite:///x.db"),
         (

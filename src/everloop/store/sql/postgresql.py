@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from psycopg.conninfo import conninfo_to_dict
+
 from everloop._core.errors import ConfigError
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
@@ -63,6 +65,13 @@ class PostgresStore(ServerStore[Connection]):
             if found == 0:
                 connection.execute(_NAME, (secrets.randbits(62),))
             connection.execute(_DONE, (migrations("postgresql")[-1][0],))
+
+    def _forbidden(self, error: BaseException | None) -> bool:
+        return getattr(error, "sqlstate", None) == "42501"
+
+    def _grant(self) -> str:
+        user = conninfo_to_dict(self.url).get("user") or "the_user"
+        return f"As an administrator, in that database: GRANT CREATE ON SCHEMA public TO {user}"
 
     def _read_identity(self, connection: Connection) -> int:
         with explained("reading the database's identity"):

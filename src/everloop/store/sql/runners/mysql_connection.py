@@ -16,8 +16,9 @@ from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
 
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop.store.refusals import refusal
 from everloop.store.sql.mysql_address import Address, unverified
-from everloop.store.sql.runners.server import Collision, Lost
+from everloop.store.sql.runners.server import CannotOpen, Collision, Lost
 
 #: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
 _COLLISIONS = {
@@ -77,7 +78,7 @@ _SETTINGS = (
 Rows = Sequence[tuple[Any, ...]]
 
 
-class Unencrypted(ConfigError, StoreError):
+class Unencrypted(ConfigError, StoreUnavailable):
     """TLS was asked for, and the server does not speak it."""
 
 
@@ -169,7 +170,9 @@ def connect(address: Address, patience: int = PATIENCE) -> MysqlConnection:
     try:
         raw = _dial(address, patience)
     except pymysql.MySQLError as error:
-        raise explain(error, "connecting") from error
+        if _said(error)[0] == _UNENCRYPTED:
+            raise explain(error, "connecting") from error
+        raise CannotOpen(refusal(address.door, error)) from error
     except RuntimeError as error:
         # PyMySQL: the server wants the password encrypted, by TLS or else by a package that is not there.
         raise StoreError(

@@ -14,7 +14,18 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from everloop import App, IdConflict, Key, KeyConflict, RolledBack, StoreUnavailable, TaskFailed, UsageError, Use, WouldDeadlock
+from everloop import (
+    App,
+    IdConflict,
+    Key,
+    KeyConflict,
+    RolledBack,
+    StoreUnavailable,
+    TaskFailed,
+    UsageError,
+    Use,
+    WouldDeadlock,
+)
 
 pytestmark = pytest.mark.server
 

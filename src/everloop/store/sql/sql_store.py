@@ -239,8 +239,8 @@ class SqlStore(ABC):
                 key = f" ({call.key.value!r})" if call.key else ""
                 raise _KeyIsBusy(
                     f"{call.lane.fn}() was not submitted: a transaction has submitted a call with the same "
-                    f"key{key} that this one cannot see: it has been open for {PATIENCE:g} s, or was committed "
-                    "since this one began. Commit both, and submit in a transaction that begins after that"
+                    f"key{key} that this one cannot see: it has been open for {PATIENCE:g} s, or was "
+                    "committed since this one began. Commit both, and submit in one that begins after that"
                 )
         return added
 

@@ -1,4 +1,4 @@
-"""The connection is cut around each verb's commit; the verb says so or repeats itself, and takes effect once."""
+"""The connection is cut around the commit of each verb, which says so or repeats itself, and is done once."""
 
 from __future__ import annotations
 

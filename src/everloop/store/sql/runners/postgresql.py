@@ -35,7 +35,9 @@ _COLLISIONS = {
 }
 #: The server is there, and will serve again: no resources, a shutdown, a start, a read-only standby.
 _PASSING = ("53", "57P", "58", "25006")
-#: A connection that has died is noticed, and a lock that is held for too long given up.
+#: A connection that has died is noticed, and a lock that is held for too long given up. A process that stands
+#: still within a transaction (its machine sleeps, a debugger holds it) has its system answer for it for ever:
+#: the server ends that one, or nobody could take over what it holds.
 _SETTINGS: dict[str, Any] = {
     "autocommit": True,
     "application_name": "everloop",
@@ -45,7 +47,8 @@ _SETTINGS: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s",
+    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
+    " -c idle_in_transaction_session_timeout=5s",
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -62,12 +65,13 @@ class PostgresRunner(ServerRunner[Connection]):
         self._begun = False
 
     def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:
-        with explained(kept[-1][0].name if kept else "COMMIT"), connection.pipeline() as pipeline:
-            if not self._begun:
-                connection.execute("BEGIN")
-                self._begun = True
-            cursors = [send(connection, statement, template) for statement, template in kept]
-            pipeline.sync()
+        # The end of the block syncs and waits: what it waited for is read behind it, or there were two waits.
+        with explained(kept[-1][0].name if kept else "COMMIT"):
+            with connection.pipeline():
+                if not self._begun:
+                    connection.execute("BEGIN")
+                    self._begun = True
+                cursors = [send(connection, statement, template) for statement, template in kept]
             self.trips += 1
             return [
                 cursor.fetchall() if template.columns else None
@@ -77,7 +81,7 @@ class PostgresRunner(ServerRunner[Connection]):
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
     ) -> None:
-        with explained("COMMIT"), connection.pipeline() as pipeline:
+        with explained("COMMIT"), connection.pipeline():
             if not self._begun:
                 connection.execute("BEGIN")
             for statement, template in kept:
@@ -86,8 +90,7 @@ class PostgresRunner(ServerRunner[Connection]):
                 connection.execute("SET LOCAL synchronous_commit = off")
             connection.execute("COMMIT")
             _notify(connection, scope)
-            pipeline.sync()
-            self.trips += 1
+        self.trips += 1
 
     def wake(self, connection: Connection, scope: Scope) -> None:
         with explained("NOTIFY"), connection.pipeline():
@@ -155,7 +158,7 @@ def explain(error: psycopg.Error, doing: str) -> StoreError:
         return StoreError(f"PostgreSQL failed ({doing}): {said}")
     if state in _COLLISIONS:
         return Collision(f"PostgreSQL ended this transaction for another one ({doing}): {said} ({state})")
-    if state.startswith(("57P", "08")):
+    if state.startswith(("57P", "08", "25P03")):
         return Lost(f"PostgreSQL ended the connection ({doing}): {said} ({state})")
     if state.startswith(_PASSING):
         return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state})")

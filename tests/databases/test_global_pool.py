@@ -141,6 +141,17 @@ async def test_a_connection_that_the_server_has_closed_is_replaced_unseen(db: Da
     assert db.statistics() == PoolStatistics(size=1)
 
 
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy"], indirect=True)
+async def test_a_connection_that_its_driver_has_closed_is_replaced_unseen(db: Database) -> None:
+    async with db.connection() as conn:
+        await conn.execute(ONE)
+        raw: Any = (await conn.get_raw_connection()).driver_connection
+    raw._close_on_cancel()  # as a rollback that is cancelled leaves it
+
+    async with db.connection() as conn:
+        assert (await conn.execute(ONE)).scalar_one() == 1
+
+
 async def kill(url: str, number: int) -> None:
     other = opened(url)
     async with other.db.connection() as conn:

@@ -11,18 +11,26 @@ import pytest
 
 from everloop import App
 from everloop.engine.worker import Worker
-from tests.helpers.servers.fixtures import postgresql, postgresql_url
+from tests.helpers.servers.emptying import emptied
+from tests.helpers.servers.fixtures import mariadb, mariadb_kept, postgresql, postgresql_kept
 
-__all__ = ["postgresql", "postgresql_url"]
+__all__ = ["mariadb", "mariadb_kept", "postgresql", "postgresql_kept"]
 
 MakeApp = Callable[..., App]
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("postgresql", marks=pytest.mark.server),
+        pytest.param("mariadb", marks=pytest.mark.server),
+    ]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a fresh store of each kind; tests of one kind name it."""
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgresql_url"))
+    if request.param in ("mariadb", "postgresql"):
+        return emptied(request.getfixturevalue(f"{request.param}_kept"))
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
 
 

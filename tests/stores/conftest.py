@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from everloop._core.clock import Clock, ManualClock
 from everloop.store.memory import MemoryStore
 from everloop.store.protocol import Store
+from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
-from tests.helpers.servers.fixtures import postgresql, postgresql_url
-from tests.helpers.servers.postgresql import PostgresServer
+from tests.helpers.servers.emptying import emptied
+from tests.helpers.servers.fixtures import (
+    mariadb,
+    mariadb_kept,
+    mariadb_url,
+    postgresql,
+    postgresql_kept,
+    postgresql_url,
+)
 
-__all__ = ["postgresql", "postgresql_url"]
+__all__ = ["mariadb", "mariadb_kept", "mariadb_url", "postgresql", "postgresql_kept", "postgresql_url"]
 
 
 Maker = Callable[[Clock, Fault | None], Store]
@@ -35,45 +42,26 @@ def _sqlite(request: pytest.FixtureRequest) -> Maker:
 
 
 def _postgresql(request: pytest.FixtureRequest) -> Maker:
-    url: str = request.getfixturevalue("postgresql_schema")
-
-    def make(clock: Clock, fault: Fault | None) -> Store:
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(empty(connection.execute(TABLES).fetchall()).encode())
-        return PostgresStore(url, clock=clock, fault=fault)
-
-    return make
+    url: str = request.getfixturevalue("postgresql_kept")
+    return lambda clock, fault: PostgresStore(emptied(url), clock=clock, fault=fault)
 
 
-TABLES = """
-SELECT table_name FROM information_schema.tables
-WHERE table_name LIKE 'ever%' AND table_name <> 'ever_meta'
-"""
-
-
-def empty(tables: Iterable[Sequence[str]]) -> str:
-    """Return what deletes everything: on small tables quicker than making them anew."""
-    return ";".join(f"DELETE FROM {table}" for (table,) in tables) or "SELECT 1"
-
-
-@pytest.fixture(scope="session")
-def postgresql_schema(postgresql: PostgresServer) -> Iterator[str]:
-    """A database of the session with the schema in it."""
-    url = postgresql.database()
-    yield url
-    postgresql.drop(url)
+def _mysql(request: pytest.FixtureRequest) -> Maker:
+    url: str = request.getfixturevalue("mariadb_kept")
+    return lambda clock, fault: MysqlStore(emptied(url), clock=clock, fault=fault)
 
 
 #: Every store that Everloop has, by the scheme of its URL.
 STORES: dict[str, Callable[[pytest.FixtureRequest], Maker]] = {
     "memory": _memory,
+    "mysql": _mysql,
     "postgresql": _postgresql,
     "sqlite": _sqlite,
 }
 
 
 #: Those that need a server.
-SERVERS = {"postgresql"}
+SERVERS = {"mysql", "postgresql"}
 
 
 @pytest.fixture(

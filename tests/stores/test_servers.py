@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 
 from everloop._core.calls import Event, State
 from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn
-from everloop.store.sql.postgresql import PostgresStore
+from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.url import store_from_url
 
 pytestmark = pytest.mark.server
 
@@ -26,9 +29,20 @@ def call(number: int, **rest: Any) -> NewCall:
     return NewCall(id=f"{number:08x}-0000-7000-8000-000000000000", lane=LANE, args=b"j", **rest)
 
 
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-async def store(postgresql_url: str) -> AsyncIterator[ServerStore[Any]]:
-    store = PostgresStore(postgresql_url)
+def url(server: str, request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{server}_url"))
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[ServerStore[Any]]:
+    store = store_from_url(url)
+    assert isinstance(store, ServerStore)
     await store.open()
     yield store
     await store.close()
@@ -37,11 +51,33 @@ async def store(postgresql_url: str) -> AsyncIterator[ServerStore[Any]]:
 @contextmanager
 def transaction(url: str, *statements: str) -> Iterator[None]:
     """Hold a transaction of somebody else's open, in which these statements have run."""
-    with psycopg.connect(url) as connection:
+    connection: Any
+    if url.startswith("postgresql"):
+        connection = psycopg.connect(url)
+    else:
+        address = address_of(url)
+        connection = pymysql.connect(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password,
+            database=address.database,
+        )
+    try:
         for statement in statements:
-            connection.execute(statement.encode())
+            connection.cursor().execute(statement.encode())
         yield
         connection.rollback()
+    finally:
+        connection.close()
+
+
+def judging(url: str, key: str) -> str:
+    """Return what judges a key, as a submission does."""
+    if url.startswith("postgresql"):
+        return f'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "{key}"]\', 7170))'
+    bucket = zlib.crc32(f"a\0work\0{key}".encode()) & 4095
+    return f"SELECT * FROM ever_key_locks WHERE bucket = {bucket} FOR UPDATE"
 
 
 @pytest.mark.parametrize("size", [1, 400])
@@ -65,14 +101,12 @@ async def test_a_turn_takes_three_round_trips_whatever_its_size(store: ServerSto
     assert (settled.settled, len(settled.leased)) == ([True] * size, size)
 
 
-async def test_a_row_that_somebody_holds_holds_up_nobody_else(
-    store: ServerStore[Any], postgresql_url: str
-) -> None:
+async def test_a_row_that_somebody_holds_holds_up_nobody_else(store: ServerStore[Any], url: str) -> None:
     worker = await store.open_session(WORKER, MINUTE)
     leased = (await store.turn(worker, Turn(adds=[call(1), call(2)], lanes=(LANE,), room=2))).leased
     outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in leased]
 
-    with transaction(postgresql_url, f"SELECT * FROM ever_calls WHERE id = '{leased[0].id}' FOR UPDATE"):
+    with transaction(url, f"SELECT * FROM ever_calls WHERE id = '{leased[0].id}' FOR UPDATE"):
         async with asyncio.timeout(4):  # a lock is waited for for five
             answer = await store.turn(worker, Turn(outcomes=outcomes, adds=[call(3)], lanes=(LANE,), room=5))
     assert answer.settled == [None, True]
@@ -82,12 +116,11 @@ async def test_a_row_that_somebody_holds_holds_up_nobody_else(
 
 
 async def test_a_key_that_an_open_transaction_judges_is_answered_busy(
-    store: ServerStore[Any], postgresql_url: str
+    store: ServerStore[Any], url: str
 ) -> None:
     await store.add(None, [call(1, key=KeyRule("a"))])
-    locked = 'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "b"]\', 7170))'
 
-    with transaction(postgresql_url, locked):
+    with transaction(url, judging(url, "b")):
         async with asyncio.timeout(4):
             answers = await store.add(
                 None, [call(2, key=KeyRule("b")), call(3, key=KeyRule("a")), call(4, key=KeyRule("c"))]
@@ -96,11 +129,10 @@ async def test_a_key_that_an_open_transaction_judges_is_answered_busy(
     assert [answer.status for answer in await store.add(None, [call(2, key=KeyRule("b"))])] == ["added"]
 
 
-async def test_a_callback_whose_key_is_busy_is_not_lost(store: ServerStore[Any], postgresql_url: str) -> None:
-    locked = 'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "b"]\', 7170))'
+async def test_a_callback_whose_key_is_busy_is_not_lost(store: ServerStore[Any], url: str) -> None:
     main = call(1, callbacks=(call(2, key=KeyRule("b")),))
 
-    with transaction(postgresql_url, locked):
+    with transaction(url, judging(url, "b")):
         answers = await store.add(None, [main])
     assert [answer.status for answer in answers] == ["busy"]
     assert await store.get([main.id]) == [None]
@@ -108,14 +140,12 @@ async def test_a_callback_whose_key_is_busy_is_not_lost(store: ServerStore[Any],
     assert [found and found.state for found in await store.get([call(2).id])] == [State.WAITING]
 
 
-async def test_the_dead_session_of_a_held_lease_is_reaped_later(
-    store: ServerStore[Any], postgresql_url: str
-) -> None:
+async def test_the_dead_session_of_a_held_lease_is_reaped_later(store: ServerStore[Any], url: str) -> None:
     dying = await store.open_session(WORKER, MINUTE)
     leased = (await store.turn(dying, Turn(adds=[call(1), call(2)], lanes=(LANE,), room=2))).leased
     await store.renew(dying, 0)
 
-    with transaction(postgresql_url, f"SELECT * FROM ever_calls WHERE id = '{leased[0].id}' FOR UPDATE"):
+    with transaction(url, f"SELECT * FROM ever_calls WHERE id = '{leased[0].id}' FOR UPDATE"):
         assert await store.reap() == 0
         states = [found and found.state for found in await store.get([call(1).id, call(2).id])]
         assert states == [State.LEASED, State.READY]

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import aiosqlite
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -65,6 +65,16 @@ class CountingPool(AsyncAdaptedQueuePool):
             self.waiting -= full
 
 
+def _a_failed_ping_is_a_lost_connection(context: ExceptionContext) -> None:
+    """Replace a connection that does not answer the ping before its use.
+
+    SQLAlchemy raises what it does not know as a disconnection, such as what the drivers of MySQL say of a
+    connection whose rollback was cancelled.
+    """
+    if context.is_pre_ping:
+        context.is_disconnect = True
+
+
 class Pool:
     """The engine of one loop, and what is known of its database.
 
@@ -116,6 +126,7 @@ class Pool:
         given["async_creator_fn"] = connector.open
         engine = self._make(url, {**options, "connect_args": given})
         event.listen(engine.sync_engine, "invalidate", self._invalidated)
+        event.listen(engine.sync_engine, "handle_error", _a_failed_ping_is_a_lost_connection)
         return engine
 
     def _invalidated(self, connection: Any, _record: object, error: BaseException | None) -> None:

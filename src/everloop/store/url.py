@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from everloop._core.errors import StoreURLError
+from everloop._core.errors import MissingDependency, StoreURLError
 from everloop._core.text import near_miss, without_password
 from everloop.store.protocol import Store
 
-KNOWN = ("sqlite", "postgresql", "memory")
+KNOWN = ("sqlite", "postgresql", "mysql", "memory")
+#: Drivers that a URL for SQLAlchemy may name: the store has its own.
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg")
+_MYSQL = tuple(
+    f"{name}{driver}" for name in ("mysql", "mariadb") for driver in ("", "+aiomysql", "+asyncmy", "+pymysql")
+)
 
 
 def check_url(url: object) -> str | None:
@@ -46,15 +51,40 @@ def store_from_url(url: str) -> Store:
         from everloop.store.sql.store import SqliteStore
 
         return SqliteStore(sqlite_path(url))
-    if scheme in ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg"):
-        from everloop.store.sql.postgresql import PostgresStore
-
-        return PostgresStore(url.replace(scheme, "postgresql", 1))
+    if scheme in _POSTGRESQL:
+        return _postgresql(url.replace(scheme, "postgresql", 1))
+    if scheme in _MYSQL:
+        return _mysql(url.replace(scheme, "mysql", 1))
     raise StoreURLError(
         f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme.lower(), KNOWN)}; "
         f"this version stores in {', '.join(f'{name}://' for name in KNOWN)}, for example "
         f"sqlite:///{rest.rpartition('/')[2] or 'app.db'}"
     )
+
+
+def _postgresql(url: str) -> Store:
+    try:
+        from everloop.store.sql.postgresql import PostgresStore
+    except ImportError as error:
+        # It is not there, or it is there without PostgreSQL's own library.
+        if "psycopg" not in (error.name or "psycopg"):
+            raise
+        raise MissingDependency(
+            f'a store on PostgreSQL needs psycopg ({error}): pip install "everloop[postgres]"'
+        ) from error
+    return PostgresStore(url)
+
+
+def _mysql(url: str) -> Store:
+    try:
+        from everloop.store.sql.mysql import MysqlStore
+    except ModuleNotFoundError as error:
+        if error.name != "pymysql":
+            raise
+        raise MissingDependency(
+            f'a store on MySQL needs PyMySQL ({error}): pip install "everloop[mysql]"'
+        ) from error
+    return MysqlStore(url)
 
 
 def sqlite_path(url: str) -> Path:

@@ -18,7 +18,14 @@ from tests.helpers.servers.mariadb import MariaServer
 from tests.helpers.servers.postgresql import PostgresServer
 from tests.helpers.servers.server import Server
 
-__all__ = ["mariadb", "mariadb_url", "postgresql", "postgresql_url"]
+__all__ = [
+    "mariadb",
+    "mariadb_kept",
+    "mariadb_url",
+    "postgresql",
+    "postgresql_kept",
+    "postgresql_url",
+]
 
 S = TypeVar("S", bound=Server)
 
@@ -44,6 +51,18 @@ def postgresql_url(postgresql: PostgresServer) -> Iterator[str]:
 @pytest.fixture
 def mariadb_url(mariadb: MariaServer) -> Iterator[str]:
     """A fresh database of MariaDB."""
+    yield from _database(mariadb)
+
+
+@pytest.fixture(scope="session")
+def postgresql_kept(postgresql: PostgresServer) -> Iterator[str]:
+    """A database of PostgreSQL for the whole session; see `emptied`."""
+    yield from _database(postgresql)
+
+
+@pytest.fixture(scope="session")
+def mariadb_kept(mariadb: MariaServer) -> Iterator[str]:
+    """The same of MariaDB."""
     yield from _database(mariadb)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from everloop._core.errors import ConfigError, SchemaError
+from psycopg.conninfo import conninfo_to_dict
+
+from everloop._core.errors import ConfigError
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
 from everloop.store.sql.runners.postgresql_listener import PostgresListener
@@ -14,6 +16,10 @@ from everloop.store.sql.server_store import ServerStore
 #: The first version with everything that the statements use.
 OLDEST = 13
 _FIND = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'ever_meta' AND pg_table_is_visible(oid)"
+_NAME = "INSERT INTO ever_meta VALUES ('identity', %s)"
+_DONE = """
+INSERT INTO ever_meta VALUES ('schema', %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
 #: Guards the migrations: the number is ours alone, by chance.
 _LOCK = 7_170_411_203_398_861
 
@@ -43,31 +49,34 @@ class PostgresStore(ServerStore[Connection]):
             ).fetchone()
         return int(row[0]) if row else 0
 
-    def _prepare(self, connection: Connection) -> None:
+    def _check_server(self, connection: Connection) -> None:
         version = connection.info.server_version // 10_000
         if version < OLDEST:
             raise ConfigError(f"this server is PostgreSQL {version}; Everloop needs {OLDEST} or newer")
-        known = migrations("postgresql")
-        found = self._schema(connection)
-        if found == 0:
-            with explained("making the schema"), connection.transaction():
-                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                if self._schema(connection) == 0:
-                    for _, _, script in known:
-                        for statement in split(script):
-                            connection.execute(statement.encode())
-                    values = [("schema", known[-1][0]), ("identity", secrets.randbits(62))]
-                    connection.cursor().executemany("INSERT INTO ever_meta VALUES (%s, %s)", values)
-            found = self._schema(connection)
-        if found > known[-1][0]:
-            raise SchemaError(
-                f"the store has schema {found}, but this version of Everloop knows {known[-1][0]}; "
-                "upgrade it (pip install -U everloop). Nothing has been changed"
-            )
 
+    def _migrate(self, connection: Connection) -> None:
+        with explained("migrating"), connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            found = self._schema(connection)
+            for number, _, script in migrations("postgresql"):
+                if number > found:
+                    for statement in split(script):
+                        connection.execute(statement.encode())
+            if found == 0:
+                connection.execute(_NAME, (secrets.randbits(62),))
+            connection.execute(_DONE, (migrations("postgresql")[-1][0],))
+
+    def _forbidden(self, error: BaseException | None) -> bool:
+        return getattr(error, "sqlstate", None) == "42501"
+
+    def _grant(self) -> str:
+        user = conninfo_to_dict(self.url).get("user") or "the_user"
+        return f"As an administrator, in that database: GRANT CREATE ON SCHEMA public TO {user}"
+
+    def _read_identity(self, connection: Connection) -> int:
         with explained("reading the database's identity"):
             row = connection.execute("SELECT value FROM ever_meta WHERE name = 'identity'").fetchone()
-        self._identity = int(row[0]) if row else 0
+        return int(row[0]) if row else 0
 
     def _schema(self, connection: Connection) -> int:
         """Return the schema's number; 0 when there is none."""

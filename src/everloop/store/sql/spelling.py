@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from everloop._core.errors import StoreError
@@ -26,14 +26,15 @@ class Folding:
 
     Attributes:
         dialect: The statements file, and SQLAlchemy's name of the database.
-        sql_of: A statement's text; a query may be folded so that its rows come back as one value.
+        texts_of: A statement's texts, in order, of which the last answers; a query may be folded so that its
+            rows come back as one value.
         parameters_of: What is bound to a statement; lists and dicts travel as JSON, for instance.
         rows_of: The rows that came back, unfolded.
         explain: Turns the driver's error into ours; it is given the statement's name.
     """
 
     dialect: str
-    sql_of: Callable[[Template], str]
+    texts_of: Callable[[Template, Statement], Sequence[str]]
     parameters_of: Callable[[Statement], dict[str, Any]]
     rows_of: Callable[[Template, Sequence[Sequence[Any]]], list[list[Any]]]
     explain: Callable[[BaseException, str], StoreError]
@@ -55,7 +56,7 @@ class Spelled:
         return dict(values) if self.names is None else tuple(values[name] for name in self.names)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def spelled(sql: str, style: str) -> Spelled:
     """Spell a statement with `:name` parameters in the style of a driver."""
     names: list[str] = []

@@ -23,6 +23,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop.store.sql.dialect import Migration
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
@@ -105,6 +106,20 @@ class SqlStore(ABC):
 
     def now(self) -> int:
         return self._clock.now()
+
+    # -- the schema -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def migrations(self) -> tuple[int, list[Migration]]:
+        """Return the schema's number (0 without one) and the migrations that are missing; change nothing."""
+
+    @abstractmethod
+    async def migrate(self) -> None:
+        """Apply the migrations that are missing, on a store that is not open.
+
+        Raises:
+            ConfigError: The user may not.
+        """
 
     # -- sessions ---------------------------------------------------------------------------------------
 

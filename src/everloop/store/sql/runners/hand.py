@@ -71,9 +71,11 @@ def execute(hand: Hand, statement: Statement, folding: Folding) -> Any:
     template = statements(folding.dialect)[statement.name]
     if not template.sql:
         return []
-    text = spelled(folding.sql_of(template), hand.style)
-    parameters = text.bind(folding.parameters_of(statement))
-    rows = attempt(hand, text.sql, parameters, folding, statement.name)
+    values = folding.parameters_of(statement)
+    rows: Sequence[Sequence[Any]] | None = None
+    for part in folding.texts_of(template, statement):
+        text = spelled(part, hand.style)
+        rows = attempt(hand, text.sql, text.bind(values), folding, statement.name)
     return folding.rows_of(template, rows or ()) if template.columns else None
 
 

@@ -6,17 +6,20 @@ asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8
 
-from everloop._core.errors import StoreError, StoreUnavailable
+from everloop._core.errors import StoreError, StoreUnavailable, StoreURLError
+from everloop._core.text import without_password
+from everloop.store.refusals import Door, refusal
 from everloop.store.sql.dialect import Template
-from everloop.store.sql.runners.server import Collision, Lost, ServerRunner
+from everloop.store.sql.runners.server import CannotOpen, Collision, Lost, ServerRunner
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
@@ -186,15 +189,44 @@ def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
 
 #: For a connection of the user's, of whichever driver.
 BY_HAND = Folding(
-    "postgresql", lambda template: template.sql, _parameters_by_hand, _rows_by_hand, _explain_by_hand
+    "postgresql", lambda template, _: (template.sql,), _parameters_by_hand, _rows_by_hand, _explain_by_hand
 )
 
 
 def connector(url: str) -> Callable[[], Connection]:
-    """Return what opens a connection with the settings that the store needs."""
+    """Return what opens a connection with the settings that the store needs.
+
+    Raises:
+        StoreURLError: The URL is not one of PostgreSQL.
+    """
+    shown = without_password(url)
+    try:
+        parts: dict[str, Any] = dict(conninfo_to_dict(_for_libpq(url)))
+    except psycopg.ProgrammingError as error:
+        said = str(error).strip().partition("\n")[0]
+        raise StoreURLError(
+            f"the store URL {shown!r} cannot be read by PostgreSQL's library: {said}"
+        ) from error
+    port = str(parts.get("port") or "")
+    door = Door(
+        "postgresql", shown, _word(parts, "user"), _word(parts, "password"), _word(parts, "host"),
+        int(port) if port.isdecimal() else None, _word(parts, "dbname"),
+    )  # fmt: skip
 
     def connect() -> Connection:
-        with explained("connecting"):
-            return psycopg.connect(url, **_SETTINGS)
+        try:
+            return psycopg.connect(**(_SETTINGS | parts))
+        except psycopg.Error as error:
+            raise CannotOpen(refusal(door, error)) from error
 
     return connect
+
+
+def _word(parts: Mapping[str, Any], name: str) -> str | None:
+    value = parts.get(name)
+    return None if value is None else str(value)
+
+
+def _for_libpq(url: str) -> str:
+    """Write `ssl=`, as URLs for asyncpg have it, as `sslmode=`."""
+    return re.sub(r"(?<=[?&])ssl=", "sslmode=", url)

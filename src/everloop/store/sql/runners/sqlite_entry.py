@@ -112,4 +112,4 @@ def _explain(error: BaseException, doing: str) -> StoreError:
     return StoreError(f"{failed} ({name})" if name else failed)
 
 
-SQLITE = Folding("sqlite", sql_of, parameters_of, _rows_of, _explain)
+SQLITE = Folding("sqlite", lambda template, _: (sql_of(template),), parameters_of, _rows_of, _explain)

@@ -1,0 +1,144 @@
+"""The store on MySQL and MariaDB."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from functools import partial
+
+from everloop._core.clock import Clock
+from everloop._core.errors import ConfigError, StoreUnavailable
+from everloop.store.sql.dialect import migrations, split
+from everloop.store.sql.mysql_address import address_of
+from everloop.store.sql.runners.mysql import BY_HAND, SLEEP, MysqlRunner
+from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnection, connect
+from everloop.store.sql.runners.mysql_listener import MysqlListener
+from everloop.store.sql.runners.thread import Fault
+from everloop.store.sql.server_store import ServerStore
+
+#: The first versions with everything that the statements use.
+OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
+#: Seconds in which whoever makes the schema at the same time should be done.
+_PATIENCE = 30
+#: Names of locks are the whole server's, and 64 characters long at most.
+_LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
+#: What the user lacks a right for: a command on a table, a database, the log-in's own.
+_FORBIDDEN = (1142, 1044, 1227, 1370)
+#: Given once, whoever comes again.
+_NAME = "INSERT IGNORE INTO ever_meta VALUES ('identity', {0})"
+#: The last word of the schema: without it, it is made again.
+_DONE = "INSERT INTO ever_meta VALUES ('schema', {0}) ON DUPLICATE KEY UPDATE value = {0}"
+_FIND = """
+SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
+"""
+
+
+class MysqlStore(ServerStore[MysqlConnection]):
+    """Durable state in a MySQL or MariaDB database (see `ServerStore`)."""
+
+    dialect = "mysql"
+    _dialects = ("mysql", "mariadb")
+    _folding = BY_HAND
+
+    def __init__(self, url: str, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
+        super().__init__(url, clock=clock, fault=fault)
+        self._address = address_of(url)
+
+    def _thread(self, name: str) -> MysqlRunner:
+        return MysqlRunner(self._connect, name, self._fault)
+
+    def _connect(self) -> MysqlConnection:
+        connection = connect(self._address)
+        self._set_clock(connection)
+        return connection
+
+    def _listener(self, session: int, wake: Callable[[], None]) -> MysqlListener:
+        make = partial(connect, self._address, SLEEP + PATIENCE)
+        return MysqlListener(make, session, wake, worker=session in self._workers)
+
+    def _ask_time(self, connection: MysqlConnection) -> int:
+        # SYSDATE: NOW is that of the whole query. In decimals, which hold every microsecond.
+        ((now,),) = connection.run(
+            "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)", "asking for the time"
+        )[0]
+        return int(now)
+
+    def _check_server(self, connection: MysqlConnection) -> None:
+        check_version(connection.version)
+        engines, others, binlog = connection.run(
+            "SELECT 1 FROM information_schema.engines "
+            "WHERE engine = 'InnoDB' AND support IN ('YES', 'DEFAULT');\n"
+            "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() "
+            "AND table_name LIKE 'ever\\_%' AND table_type = 'BASE TABLE' AND engine <> 'InnoDB';\n"
+            "SHOW VARIABLES WHERE variable_name IN ('binlog_format', 'log_bin')",
+            "checking the server",
+        )
+        if not engines:
+            raise ConfigError("this server has no InnoDB, and Everloop needs its transactions: switch it on")
+        if others:
+            told = ", ".join(f"{name} ({engine})" for name, engine in others)
+            raise ConfigError(
+                f"Everloop's tables must be in InnoDB, which has transactions; these are not: {told}. "
+                "ALTER TABLE ... ENGINE=InnoDB changes that"
+            )
+        if dict(binlog) == {"binlog_format": "STATEMENT", "log_bin": "ON"}:
+            raise ConfigError(
+                "this server writes its binary log by statement, which does not go together with READ "
+                "COMMITTED and SKIP LOCKED; set binlog_format=ROW (or MIXED)"
+            )
+
+    def _migrate(self, connection: MysqlConnection) -> None:
+        # Statement by statement, for each is committed by itself: what a process that was killed has left is
+        # gone on with.
+        doing = "migrating"
+        ((held,),) = connection.run(f"SELECT GET_LOCK({_LOCK}, {_PATIENCE})", doing)[0]
+        if not held:
+            raise StoreUnavailable(
+                f"somebody else has been migrating this database for {_PATIENCE} s; look at SHOW PROCESSLIST"
+            )
+        try:
+            found = self._schema(connection)
+            for number, _, script in migrations("mysql"):
+                if number > found:
+                    for statement in split(script):
+                        connection.run(statement, doing)
+            connection.run(_NAME.format(secrets.randbits(62)), doing)
+            connection.run(_DONE.format(migrations("mysql")[-1][0]), doing)
+        finally:
+            connection.run(f"DO RELEASE_LOCK({_LOCK})", doing)
+
+    def _forbidden(self, error: BaseException | None) -> bool:
+        return bool(error and error.args and error.args[0] in _FORBIDDEN)
+
+    def _grant(self) -> str:
+        user, database = self._address.user or "the_user", self._address.database
+        return f"As an administrator: GRANT ALL ON {database}.* TO '{user}'@'%'"
+
+    def _read_identity(self, connection: MysqlConnection) -> int:
+        rows = connection.run("SELECT value FROM ever_meta WHERE name = 'identity'", "reading the identity")[
+            0
+        ]
+        return int(rows[0][0]) if rows else 0
+
+    def _schema(self, connection: MysqlConnection) -> int:
+        """Return the schema's number; 0 when there is none, or only a part of it."""
+        doing = "reading the schema's number"
+        tables = connection.run(_FIND, doing)[0]
+        rows = connection.run("SELECT value FROM ever_meta WHERE name = 'schema'", doing)[0] if tables else ()
+        return int(rows[0][0]) if rows else 0
+
+
+def check_version(version: str) -> None:
+    """Refuse a server that is too old.
+
+    Raises:
+        ConfigError: It is, or its version cannot be read.
+    """
+    kind = "MariaDB" if "mariadb" in version.lower() else "MySQL"
+    # MariaDB may stand behind a version that it once told for the sake of replicas.
+    match = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)", version)
+    numbers = tuple(map(int, match.groups())) if match else ()
+    if numbers < OLDEST[kind]:
+        wanted = " or ".join(f"{name} {'.'.join(map(str, least))}" for name, least in OLDEST.items())
+        raise ConfigError(f"this server is {kind} {version}; Everloop needs {wanted}, or newer")

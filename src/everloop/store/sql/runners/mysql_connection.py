@@ -1,0 +1,279 @@
+"""A connection to MySQL or MariaDB: PyMySQL behind a typed border, and its errors in our words.
+
+Many statements travel as one query, and their results come back one after the other: one round trip.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pymysql
+from pymysql.constants import CLIENT, FIELD_TYPE
+from pymysql.converters import conversions
+
+from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop.store.refusals import refusal
+from everloop.store.sql.mysql_address import Address, unverified
+from everloop.store.sql.runners.server import CannotOpen, Collision, Lost
+
+#: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
+_COLLISIONS = {
+    1020,  # ER_CHECKREAD: a row has changed since it was read (MariaDB)
+    1062,  # ER_DUP_ENTRY: the same id, or lane, was added at the same time
+    1205,  # ER_LOCK_WAIT_TIMEOUT
+    1213,  # ER_LOCK_DEADLOCK
+}
+#: The connection is gone, or was never there.
+_LOST = {
+    0,  # PyMySQL itself has given up
+    1053,  # ER_SERVER_SHUTDOWN
+    1158,  # ER_NET_READ_ERROR
+    1159,  # ER_NET_READ_INTERRUPTED
+    1160,  # ER_NET_ERROR_ON_WRITE
+    1161,  # ER_NET_WRITE_INTERRUPTED
+    1927,  # ER_CONNECTION_KILLED (MariaDB)
+    2002,  # CR_CONNECTION_ERROR
+    2003,  # CR_CONN_HOST_ERROR
+    2006,  # CR_SERVER_GONE_ERROR
+    2013,  # CR_SERVER_LOST
+    2014,  # CR_COMMANDS_OUT_OF_SYNC
+    2055,  # CR_SERVER_LOST_EXTENDED
+    4031,  # ER_CLIENT_INTERACTION_TIMEOUT (MySQL)
+}
+#: The server is there, and will serve again.
+_PASSING = {
+    1021,  # ER_DISK_FULL
+    1037,  # ER_OUTOFMEMORY
+    1038,  # ER_OUT_OF_SORTMEMORY
+    1040,  # ER_CON_COUNT_ERROR
+    1041,  # ER_OUT_OF_RESOURCES
+    1114,  # ER_RECORD_FILE_FULL
+    1129,  # ER_HOST_IS_BLOCKED
+    1203,  # ER_TOO_MANY_USER_CONNECTIONS
+    1206,  # ER_LOCK_TABLE_FULL
+    1226,  # ER_USER_LIMIT_REACHED
+    1290,  # ER_OPTION_PREVENTS_STATEMENT: --read-only
+    1792,  # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+    1836,  # ER_READ_ONLY_MODE
+    1969,  # ER_STATEMENT_TIMEOUT (MariaDB)
+    3024,  # ER_QUERY_TIMEOUT (MySQL)
+}
+_INTERRUPTED = 1317  # ER_QUERY_INTERRUPTED
+_UNENCRYPTED = 2026  # CR_SSL_CONNECTION_ERROR
+#: Seconds that the server may take for an answer. It waits for a lock 5 s at most.
+PATIENCE = 60
+#: Sent once; a `SET` that names no scope is the session's. The zone: a local instant may come twice a year.
+_SETTINGS = (
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;\n"
+    "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
+    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5;\n"
+    "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet;\n"
+    "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
+)
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class Unencrypted(ConfigError, StoreUnavailable):
+    """TLS was asked for, and the server does not speak it."""
+
+
+class Interrupted(StoreUnavailable):
+    """Somebody has killed the query."""
+
+
+class MysqlConnection:
+    """An open connection with the settings that the store needs.
+
+    Attributes:
+        version: What the server says of its version.
+        number: Under which the server knows the connection.
+        answered: Statements of the last `run` that have been answered; the next one failed.
+    """
+
+    def __init__(self, raw: pymysql.Connection) -> None:
+        self._raw = raw
+        # PyMySQL closes it where another thread can shut it down only by itself.
+        self._socket: socket.socket = raw._sock  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
+        _keep_alive(self._socket)
+        self._largest = 0
+        self.version = ""
+        self.number = 0
+        self.answered = 0
+
+    def prepare(self, *, encrypted: bool) -> None:
+        """Set the session up.
+
+        Raises:
+            Unencrypted: It should be, and is not.
+        """
+        *_, ((self.version, self.number, self._largest),), cipher = self.run(_SETTINGS, "connecting")
+        if encrypted and not (cipher and cipher[0][1]):
+            raise Unencrypted(_NO_TLS)
+
+    def run(self, sql: str, doing: str | Sequence[str]) -> list[Rows]:
+        """Execute statements in order, in one round trip; return the rows of each.
+
+        Args:
+            sql: The statements, with semicolons between them.
+            doing: What it is for, for messages; or that for each statement.
+
+        Raises:
+            StoreError: One failed, and those behind it have not been executed.
+        """
+        self.answered = 0
+        size = len(sql.encode()) if len(sql) * 4 >= self._largest else 0
+        if self._largest and size >= self._largest:
+            raise StoreError(
+                f"the request needs a packet of {size:,} bytes, but the server takes {self._largest:,}; set "
+                "its max_allowed_packet higher, or let calls and results carry less"
+            )
+        results: list[Rows] = []
+        try:
+            with self._raw.cursor() as cursor:
+                cursor.execute(sql)
+                results.append(cursor.fetchall())
+                self.answered = 1
+                while cursor.nextset():
+                    results.append(cursor.fetchall())
+                    self.answered += 1
+        except pymysql.MySQLError as error:
+            if not isinstance(doing, str):
+                doing = doing[self.answered] if self.answered < len(doing) else "COMMIT"
+            raise explain(error, doing) from error
+        return results
+
+    def literal(self, value: str) -> str:
+        """Write a text as a literal of SQL."""
+        return self._raw.escape(value)
+
+    def close(self) -> None:
+        with suppress(pymysql.MySQLError):  # it was closed already
+            self._raw.close()
+
+    def interrupt(self) -> None:
+        """End what another thread waits for: it gets `Lost`."""
+        with suppress(OSError):  # it is not connected any more
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def connect(address: Address, patience: int = PATIENCE) -> MysqlConnection:
+    """Open a connection.
+
+    Raises:
+        StoreError: The server does not answer, refuses, or speaks no TLS when that was asked for.
+    """
+    try:
+        raw = _dial(address, patience)
+    except pymysql.MySQLError as error:
+        if _said(error)[0] == _UNENCRYPTED:
+            raise explain(error, "connecting") from error
+        raise CannotOpen(refusal(address.door, error)) from error
+    except RuntimeError as error:
+        # PyMySQL: the server wants the password encrypted, by TLS or else by a package that is not there.
+        raise StoreError(
+            f'cannot log in ({error}); ask for TLS with ?ssl=true in the URL, or pip install "pymysql[rsa]"'
+        ) from error
+    connection = MysqlConnection(raw)
+    try:
+        connection.prepare(encrypted=address.tls is not None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _dial(address: Address, patience: int) -> pymysql.Connection:
+    """Connect: with TLS where it was asked for, and else with TLS where the server speaks it."""
+    if address.tls is not None:
+        return _log_in(address, patience, address.tls)
+    if not (address.plain or address.unix_socket):
+        # Not left to PyMySQL: it would read all certificates of the system each time, for nothing.
+        try:
+            return _log_in(address, patience, unverified())
+        except pymysql.err.OperationalError as error:
+            if _said(error)[0] != _UNENCRYPTED:
+                raise
+    return _log_in(address, patience, None)
+
+
+def _log_in(address: Address, patience: int, tls: ssl.SSLContext | None) -> pymysql.Connection:
+    return pymysql.Connection(
+        host=address.host,
+        port=address.port,
+        unix_socket=address.unix_socket,
+        user=address.user,
+        password=address.password.encode(),
+        database=address.database,
+        charset="utf8mb4",
+        autocommit=True,
+        client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
+        connect_timeout=10,
+        read_timeout=patience,
+        write_timeout=patience,
+        conv={**conversions, FIELD_TYPE.VAR_STRING: _text, FIELD_TYPE.STRING: _text},
+        ssl=tls,
+        ssl_disabled=tls is None,
+    )
+
+
+def _keep_alive(line: socket.socket) -> None:
+    """Have a server that has died noticed, where the system knows how."""
+    if line.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for name, value in (
+        ("TCP_KEEPIDLE", 20),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 30_000),
+    ):
+        if hasattr(socket, name):
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _text(value: str | bytes) -> str:
+    """Read a column that is compared by its bytes."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+_KINDS: tuple[tuple[set[int], type[StoreError], str], ...] = (
+    (_COLLISIONS, Collision, "MySQL ended this transaction for another one"),
+    (_LOST, Lost, "the connection to MySQL is lost"),
+    ({_INTERRUPTED}, Interrupted, "MySQL was told to stop this query"),
+    (_PASSING, StoreUnavailable, "MySQL cannot go on now"),
+    ({1153}, StoreError, "the request is larger than the server's max_allowed_packet; set it higher"),
+)
+_NO_TLS = (
+    "the store's URL asks for TLS, but the server does not speak it: nothing was sent in plain text but the "
+    "log-in; switch TLS on there (ssl_cert, ssl_key), or leave `ssl` out of the URL"
+)
+
+
+def passes(code: int) -> bool:
+    """Whether an error of the server's is about others, or about now."""
+    return code in _COLLISIONS or code in _PASSING
+
+
+def explain(error: pymysql.MySQLError, doing: str) -> StoreError:
+    """Return our error for one of PyMySQL's."""
+    code, said = _said(error)
+    told = f"({doing}): {said} ({code})" if code else f"({doing}): {said}"
+    if code == _UNENCRYPTED and doing == "connecting":
+        return Unencrypted(f"{_NO_TLS}. It said: {said}")
+    for codes, kind, what in _KINDS:
+        if code in codes:
+            return kind(f"{what} {told}")
+    return StoreError(f"MySQL failed {told}")
+
+
+def _said(error: pymysql.MySQLError) -> tuple[int, str]:
+    """Return the server's number, or the client's, and its text; 0 where PyMySQL itself gave up."""
+    match error.args:
+        case (int(code), said, *_):
+            return code, str(said) or "the connection is closed"
+        case _:
+            return 0, str(error)

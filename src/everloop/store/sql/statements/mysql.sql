@@ -1,0 +1,468 @@
+-- Every statement that Everloop runs on MySQL and MariaDB, by name.
+--
+-- `-- name: N` starts what changes rows and answers with nothing; the runner sends it together with the next
+--   query or the commit.
+-- `-- name: N -> a, b` starts a query; its rows are the named columns.
+-- A name may stand for several statements, each but the last ended by a `;` at the end of its line. They are
+--   sent one after the other, and the last one answers.
+-- A parameter that is a list or a dict arrives as JSON, a dict as the list of its pairs; the columns of rows in
+--   it are read by position. Texts are read as LONGTEXT: a shorter type would cut them off in silence.
+-- `{for :x in :xs, joined by J: ...}` is `...` once for each number in a list, joined by J.
+--
+-- READ COMMITTED: each statement sees what has been committed when it begins. What a verb decides on is
+-- therefore locked where it is read (FOR UPDATE), and what others hold is passed over where any row will do
+-- (SKIP LOCKED). Rows are locked one by one as they are read, before any ORDER BY: for locks in the order of
+-- seq, which everybody keeps to, a query in FROM brings the numbers in that order, and its LIMIT, which limits
+-- nothing, keeps the server from dropping the order. STRAIGHT_JOIN keeps to it, too.
+-- FOR UPDATE locks the rows of every table beside it, but not those of a query in its FROM, nor of one around
+-- it: what is only read stands in another query than what is locked. Tables are joined to what must be changed:
+-- `UPDATE ... WHERE seq IN (SELECT ...)` would read the whole table, and lock what it reads. FORCE INDEX keeps
+-- the server from doing the same with a table that is small.
+
+-- name: seq_next -> first
+-- the first of a block of 65,536 numbers, which nobody else gets
+INSERT INTO ever_numbers () VALUES ();
+DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID();
+SELECT LAST_INSERT_ID() * 65536 AS first
+
+-- name: identity -> value
+-- the number that this database was given with its schema
+SELECT value FROM ever_meta WHERE name = 'identity'
+
+-- name: lane_add
+INSERT INTO ever_lanes (app, queue, fn)
+SELECT b.app, b.queue, b.fn
+FROM JSON_TABLE(:lanes, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', queue LONGTEXT PATH '$[1]',
+                                        fn LONGTEXT PATH '$[2]')) AS b
+LEFT JOIN ever_lanes AS l ON l.app = b.app AND l.queue = b.queue AND l.fn = b.fn
+WHERE l.lane IS NULL
+ORDER BY 1, 2, 3
+ON DUPLICATE KEY UPDATE lane = ever_lanes.lane
+
+-- name: lane_all -> lane, app, queue, fn
+SELECT lane, app, queue, fn FROM ever_lanes
+
+-- Adding ------------------------------------------------------------------------------------------
+
+-- name: add_roots
+-- ids: pairs of seq and id; roots that share everything else
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+SELECT b.seq, b.id, :lane, :state, :priority, :due, b.seq, :due, :waiter
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b
+
+-- name: add_root_payloads
+INSERT INTO ever_payloads (seq, args, policy, created)
+SELECT :first + b.n - 1, b.args, '', :now
+FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')) AS b
+
+-- name: add_calls
+-- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
+--       child_key, asked, after, watched, waiter
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, level, due, expires, crash_limit,
+                        parent, owned, child_key, asked, after, watched, waiter)
+SELECT b.seq, b.id, b.lane, b.state, b.priority, b.place, b.root, -b.depth, b.due, b.expires, b.crash_limit,
+       b.parent, b.owned, b.child_key, b.asked, b.after, b.watched, b.waiter
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+    seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]', lane BIGINT PATH '$[2]', state LONGTEXT PATH '$[3]',
+    priority BIGINT PATH '$[4]', place BIGINT PATH '$[5]', root BIGINT PATH '$[6]', depth BIGINT PATH '$[7]',
+    due BIGINT PATH '$[8]', expires BIGINT PATH '$[9]', crash_limit BIGINT PATH '$[10]',
+    parent BIGINT PATH '$[11]', owned BIGINT PATH '$[12]', child_key LONGTEXT PATH '$[13]',
+    asked BIGINT PATH '$[14]', after LONGTEXT PATH '$[15]', watched BIGINT PATH '$[16]',
+    waiter BIGINT PATH '$[17]')) AS b
+
+-- name: add_payloads
+-- rows: seq, args, policy, key, tags, retry_of
+INSERT INTO ever_payloads (seq, args, policy, created, `key`, tags, retry_of)
+SELECT b.seq, b.args, COALESCE(b.policy, ''), :now, b.`key`,
+       CASE WHEN JSON_TYPE(b.tags) = 'ARRAY' THEN b.tags END, b.retry_of
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+    seq BIGINT PATH '$[0]', args LONGTEXT PATH '$[1]', policy LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]',
+    tags JSON PATH '$[4]', retry_of LONGTEXT PATH '$[5]')) AS b
+
+-- name: add_keys
+-- rows: app, fn, key, seq
+INSERT INTO ever_keys (app, fn, `key`, seq)
+SELECT b.app, b.fn, b.`key`, b.seq
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
+                                       `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b
+
+-- name: add_known -> id
+SELECT c.id FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+
+-- name: add_existing -> id, seq, app, fn, state, args
+SELECT c.id, c.seq, l.app, l.fn, c.state, p.args
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
+STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+
+-- name: add_parents -> id, seq, state, fence, priority, place, root, depth
+SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, -c.level AS depth
+FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+      STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+      ORDER BY c.seq LIMIT 18446744073709551615) AS k
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
+
+-- name: add_children -> i, id, seq, state
+-- rows: i, parent's seq, child_key
+SELECT b.i, c.id, c.seq, c.state
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
+                                       child_key LONGTEXT PATH '$[2]')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.parent = b.parent AND c.child_key = b.child_key
+ORDER BY c.seq
+
+-- name: add_reattach
+-- rows: seq, the parent's fence, the parent's seq; only its own children
+UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', fence BIGINT PATH '$[1]',
+                                         parent BIGINT PATH '$[2]')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq AND c.parent = b.parent
+SET c.asked = b.fence
+
+-- name: key_lock -> i
+-- rows: i, app, fn, key; until the commit, nobody else judges these keys. Answers with those that a transaction
+-- judges which is still open: it may be a user's, and stay so for a minute. Keys share 4,096 locks.
+SELECT b.i
+FROM (SELECT i, CRC32(CONCAT_WS('\0', app, fn, `key`)) & 4095 AS bucket
+      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
+                                             fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b) AS b
+LEFT JOIN (SELECT k.bucket
+           FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 4095 AS bucket
+                 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
+                                                        `key` LONGTEXT PATH '$[3]')) AS b
+                 ORDER BY bucket LIMIT 18446744073709551615) AS b
+           STRAIGHT_JOIN ever_key_locks AS k ON k.bucket = b.bucket
+           LIMIT 18446744073709551615 FOR UPDATE SKIP LOCKED) AS k ON k.bucket = b.bucket
+WHERE k.bucket IS NULL
+
+-- name: add_keyed -> i, id, seq, state
+-- rows: i, app, fn, key
+SELECT b.i, c.id, c.seq, c.state
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
+                                       fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b
+STRAIGHT_JOIN ever_keys AS k ON k.app = b.app AND k.fn = b.fn AND k.`key` = b.`key`
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq
+ORDER BY c.seq
+
+-- name: watch
+-- rows: seq, bits
+UPDATE (SELECT seq, BIT_OR(bits) AS bits
+        FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', bits BIGINT PATH '$[1]')) AS b
+        GROUP BY seq ORDER BY seq LIMIT 18446744073709551615) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+SET c.watched = c.watched | b.bits
+
+-- name: watch_ended -> seq
+-- those that had ended before they were watched: a look before that locks nothing, and may have been too early
+SELECT c.seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
+
+-- Settling ----------------------------------------------------------------------------------------
+
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- rows: i, id, fence
+SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+FROM (SELECT b.i, b.fence, c.seq
+      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
+                                             fence BIGINT PATH '$[2]')) AS b
+      STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+      ORDER BY c.seq LIMIT 18446744073709551615) AS k
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'
+FOR UPDATE SKIP LOCKED
+
+-- name: settle_held -> i
+-- rows: i, id, fence; those that are held by a transaction which is still open
+SELECT b.i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
+                                                  fence BIGINT PATH '$[2]')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
+
+-- name: succeed
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+SET c.state = 'succeeded', c.attempt = c.attempt + 1, c.session = NULL
+
+-- name: succeed_values
+-- values: pairs of seq and value
+INSERT INTO ever_outcomes (seq, ended, session, value)
+SELECT b.seq, :now, :session, b.value
+FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b
+
+-- name: move
+-- rows: seq, state, due, attempt, crashes, growth of the fence
+UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
+    seq BIGINT PATH '$[0]', state LONGTEXT PATH '$[1]', due BIGINT PATH '$[2]', attempt BIGINT PATH '$[3]',
+    crashes BIGINT PATH '$[4]', growth BIGINT PATH '$[5]')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+SET c.state = b.state, c.due = b.due, c.attempt = b.attempt, c.crashes = b.crashes,
+    c.fence = c.fence + b.growth, c.session = NULL
+
+-- name: end_outcomes
+-- rows: seq, session, value, error
+INSERT INTO ever_outcomes (seq, ended, session, value, error)
+SELECT b.seq, :now, b.session, b.value, b.error
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', session BIGINT PATH '$[1]',
+                                       value LONGTEXT PATH '$[2]', error LONGTEXT PATH '$[3]')) AS b
+
+-- name: end_tell
+-- only a session that is still there
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT s.session, b.seq, 'ended'
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b JOIN ever_sessions AS s
+WHERE s.session = :session
+ORDER BY 2
+ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
+
+-- name: end_waits -> session
+SELECT DISTINCT w.session FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_waits AS w ON w.seq = b.seq
+
+-- name: end_tell_waits
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT w.session, w.seq, 'ended'
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_waits AS w ON w.seq = b.seq
+STRAIGHT_JOIN ever_sessions AS s ON s.session = w.session
+ORDER BY 1, 2
+ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
+
+-- name: end_drop_waits
+DELETE w FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_waits AS w FORCE INDEX (PRIMARY) ON w.seq = b.seq
+
+-- name: end_wake
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS e FORCE INDEX (PRIMARY) ON e.seq = b.seq
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_after) ON c.after = e.id AND c.state = 'waiting'
+SET c.state = CASE WHEN c.due <= :now THEN 'ready' ELSE 'scheduled' END
+
+-- name: end_children -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- rows: the parent's seq, fence below which a child was not asked for
+SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+FROM (SELECT c.seq, b.fence
+      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (parent BIGINT PATH '$[0]', fence BIGINT PATH '$[1]')) AS b
+      STRAIGHT_JOIN ever_calls AS c ON c.parent = b.parent
+      WHERE c.owned = 1 AND c.state IN ('waiting', 'scheduled', 'ready', 'leased')
+      ORDER BY c.seq LIMIT 18446744073709551615) AS k
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq
+WHERE c.asked < k.fence AND c.state IN ('waiting', 'scheduled', 'ready', 'leased')
+ORDER BY c.seq FOR UPDATE
+
+-- name: progress_put
+-- rows: id, fence, done, total, note
+INSERT INTO ever_progress (seq, done, total, note)
+SELECT c.seq, b.done, b.total, b.note
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+    id LONGTEXT PATH '$[0]', fence BIGINT PATH '$[1]', done DOUBLE PATH '$[2]', total DOUBLE PATH '$[3]',
+    note LONGTEXT PATH '$[4]')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
+ORDER BY c.seq
+ON DUPLICATE KEY UPDATE done = b.done, total = b.total, note = b.note
+
+-- Cancelling --------------------------------------------------------------------------------------
+
+-- name: cancel_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+      STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+      ORDER BY c.seq LIMIT 18446744073709551615) AS k
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
+
+-- name: cancel_ask
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+SET c.cancel_asked = :message
+
+-- name: cancel_tell
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT c.session, c.seq, 'cancel'
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+WHERE c.session IS NOT NULL
+ORDER BY 1, 2
+ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
+
+-- Leasing -----------------------------------------------------------------------------------------
+
+-- name: look -> alive, due, expired, suspects, told
+-- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
+-- held, so that nobody reaps it while it takes leases.
+SELECT EXISTS (SELECT 1 FROM (SELECT session FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS s)
+           AS alive,
+       (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at IS NOT NULL
+        ORDER BY due_at LIMIT 1) AS due,
+       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now) AS expired,
+       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 0) AS suspects,
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+
+-- name: due_next -> due
+SELECT (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at IS NOT NULL
+        ORDER BY due_at LIMIT 1) AS due
+
+-- name: due_ready
+UPDATE (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at <= :now
+        ORDER BY due_at LIMIT 5000 FOR UPDATE SKIP LOCKED) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+SET c.state = 'ready'
+
+-- name: expire_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now
+ORDER BY expires_at LIMIT 5000 FOR UPDATE SKIP LOCKED
+
+-- name: lease_pick -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- the head of each lane's line, and of these the first ones
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
+       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
+FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
+          (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
+           FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
+           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
+      ORDER BY priority, place, root, level, seq LIMIT :room) AS c
+STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+ORDER BY c.priority, c.place, c.root, c.level, c.seq
+
+-- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
+       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
+FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
+          (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
+           FROM ever_calls FORCE INDEX (ever_calls_ready_child) WHERE child_line = :lane
+           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
+      ORDER BY priority, place, root, level, seq LIMIT :room) AS c
+STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+ORDER BY c.priority, c.place, c.root, c.level, c.seq
+
+-- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
+       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
+FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
+      FROM ever_calls FORCE INDEX (ever_calls_ready)
+      WHERE line = 0 AND level <= -:depth AND lane IN ({for :lane in :lanes, joined by ,: :lane})
+      ORDER BY priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED) AS c
+STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+
+-- name: lease_take
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now
+
+-- Inbox -------------------------------------------------------------------------------------------
+
+-- name: inbox_read -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
+-- The calls are read as they stood when the statement began, the inbox as it stands: an end that came between
+-- is left for the next time.
+SELECT i.seq, i.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
+FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
+      ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED) AS i
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
+WHERE i.kind = 'cancel' OR c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY i.seq, i.kind
+
+-- name: inbox_take
+-- rows: seq, kind; only what was read: others may have written since
+DELETE i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', kind LONGTEXT PATH '$[1]')) AS b
+STRAIGHT_JOIN ever_inbox AS i FORCE INDEX (PRIMARY) ON i.session = :session AND i.seq = b.seq AND i.kind = b.kind
+
+-- name: wait_match -> id, seq, state
+SELECT c.id, c.seq, c.state FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+
+-- name: wait_add
+INSERT INTO ever_waits (seq, session)
+SELECT b.seq, s.session
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b JOIN ever_sessions AS s
+WHERE s.session = :session
+ORDER BY 1
+ON DUPLICATE KEY UPDATE seq = ever_waits.seq
+
+-- Sessions ----------------------------------------------------------------------------------------
+
+-- name: session_open -> session
+INSERT INTO ever_sessions (app, kind, host, pid, opened, until)
+VALUES (:app, :kind, :host, :pid, :now, :until);
+SELECT LAST_INSERT_ID() AS session
+
+-- name: session_kind
+UPDATE ever_sessions SET kind = :kind WHERE session = :session
+
+-- name: session_find -> session
+SELECT session FROM ever_sessions WHERE session = :session FOR UPDATE
+
+-- name: session_renew
+UPDATE ever_sessions SET until = :until WHERE session = :session
+
+-- name: session_unserve
+DELETE FROM ever_serves WHERE session = :session
+
+-- name: session_serve
+INSERT INTO ever_serves (session, lane)
+SELECT :session, b.lane FROM JSON_TABLE(:lanes, '$[*]' COLUMNS (lane BIGINT PATH '$')) AS b
+ON DUPLICATE KEY UPDATE lane = ever_serves.lane
+
+-- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER BY seq FOR UPDATE
+
+-- name: session_free_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
+FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER BY seq FOR UPDATE SKIP LOCKED
+
+-- name: session_held -> session
+-- a lease of it that was held by another transaction
+SELECT session FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session LIMIT 1
+
+-- name: session_drop
+DELETE FROM ever_sessions WHERE session = :session
+
+-- name: session_drop_inbox
+DELETE FROM ever_inbox WHERE session = :session
+
+-- name: session_drop_waits
+DELETE FROM ever_waits WHERE session = :session
+
+-- name: session_dead -> session
+-- FOR UPDATE: not while its turn is under way, and nobody else reaps the same
+SELECT session FROM ever_sessions
+WHERE until <= :now OR JSON_CONTAINS(:gone, CAST(session AS CHAR))
+ORDER BY session FOR UPDATE SKIP LOCKED
+
+-- Reading -----------------------------------------------------------------------------------------
+
+-- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note
+SELECT c.id, l.app, l.queue, l.fn, c.state, p.args, p.policy, -c.priority AS priority, c.due, p.created, c.started,
+       o.ended, c.expires, c.fence, c.attempt, c.crashes, c.crash_limit, -c.level AS depth,
+       COALESCE(c.session, o.session) AS session,
+       f.id AS parent, c.owned, c.after, p.`key`, p.tags, p.retry_of, c.cancel_asked, o.value, o.error, g.done,
+       g.total, g.note
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
+STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+LEFT JOIN ever_calls AS f ON f.seq = c.parent
+LEFT JOIN ever_progress AS g ON g.seq = c.seq
+
+-- name: read_find -> id
+-- Empty lists and nulls leave a condition out.
+SELECT c.id
+FROM ever_calls AS c
+STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
+STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+WHERE (:before IS NULL OR c.seq < (SELECT seq FROM ever_calls WHERE id = :before))
+  AND (:app IS NULL OR l.app = :app)
+  AND (:queue IS NULL OR l.queue = :queue)
+  AND (:fn IS NULL OR l.fn = :fn)
+  AND (JSON_LENGTH(:states) = 0 OR JSON_CONTAINS(:states, JSON_QUOTE(c.state)))
+  AND (:tag IS NULL OR EXISTS (
+      SELECT 1 FROM JSON_TABLE(COALESCE(p.tags, '[]'), '$[*]' COLUMNS (tag LONGTEXT PATH '$')) AS t
+      WHERE CAST(t.tag AS BINARY) = CAST(:tag AS BINARY)))
+  AND (:parent IS NULL OR c.parent = (SELECT seq FROM ever_calls WHERE id = :parent))
+ORDER BY c.seq DESC LIMIT :most
+
+-- name: read_counts -> state, n
+SELECT c.state, count(*) AS n FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE (:app IS NULL OR l.app = :app) AND (:queue IS NULL OR l.queue = :queue)
+GROUP BY c.state
+
+-- name: read_serving -> queue, fn
+SELECT DISTINCT l.queue, l.fn
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE s.kind = 'worker' AND s.until > :now AND l.app = :app

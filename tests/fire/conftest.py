@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fire.kinds import KINDS, Kind
+from tests.helpers.servers.emptying import emptied
 from tests.helpers.servers.fixtures import mariadb, postgresql, required
 from tests.helpers.servers.proxy import Proxy
 from tests.helpers.servers.server import Server
@@ -40,8 +41,7 @@ def url(kind: Kind, server: Server, databases: dict[str, str]) -> str:
     """A database on it, with an empty store or none."""
     if kind.name not in databases:
         databases[kind.name] = server.database()
-    kind.empty(server, databases[kind.name])
-    return databases[kind.name]
+    return emptied(databases[kind.name])
 
 
 @pytest.fixture

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tests.helpers.servers.mariadb import MariaServer
 from tests.helpers.servers.postgresql import PostgresServer
 from tests.helpers.servers.server import Server, address
-
-TABLES = """
-select table_name from information_schema.tables
-where table_schema in ('public', '{}') and table_name like 'ever%' and table_name <> 'ever_meta'
-"""
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,6 @@ class Kind:
         listeners: The same for those that listen.
         transactions: The query for how many transactions are open in a database.
         kill: The statement that ends the connection with this number.
-        together: Makes one statement of several, `{}` stands for them.
     """
 
     name: str
@@ -37,7 +32,6 @@ class Kind:
     listeners: str
     transactions: str
     kill: str
-    together: str
 
     def connected(self, server: Server, url: str) -> list[int]:
         """Return the numbers of the connections to a database."""
@@ -55,13 +49,6 @@ class Kind:
     def end(self, server: Server, number: int) -> None:
         """End a connection from the server's side."""
         server.execute(self.kill.format(number))
-
-    def empty(self, server: Server, url: str) -> None:
-        """Delete everything in a store that is open nowhere: quicker than a database for each test."""
-        tables = [name for (name,) in server.execute(TABLES.format(database_of(url)), database=url)]
-        if tables:
-            deletes = " ".join(f"delete from {table};" for table in tables)
-            server.execute(self.together.format(deletes), database=url)
 
     @staticmethod
     def _numbers(server: Server, query: str, url: str) -> list[int]:
@@ -83,7 +70,53 @@ POSTGRESQL = Kind(
     listeners="select pid from pg_stat_activity where datname = '{}' and query like 'LISTEN %'",
     transactions="select count(*) from pg_stat_activity where datname = '{}' and xact_start is not null",
     kill="select pg_terminate_backend({})",
-    together="{}",
 )
 
-KINDS = {kind.name: kind for kind in (POSTGRESQL,)}
+
+def _mysql_answered(said: bytes) -> bool:
+    """Whether the results of all statements of a query have come, each with what ends it."""
+    packets = _packets(said)
+    for first in packets:
+        if first[0] == ERROR:
+            return True
+        if first[0] == OK:
+            # Two short numbers, then the status.
+            status = first[3:5]
+        else:
+            for _ in range(first[0]):  # the columns
+                next(packets, None)
+            next(packets, None)  # their end
+            end = next((packet for packet in packets if packet[0] == EOF and len(packet) < 9), None)
+            if end is None:
+                return False
+            status = end[3:5]
+        if not int.from_bytes(status, "little") & MORE_RESULTS:
+            return True
+    return False
+
+
+def _packets(said: bytes) -> Iterator[bytes]:
+    """Take the whole packets out of what a MySQL server says."""
+    while len(said) >= 4 and len(said) >= (end := 4 + int.from_bytes(said[:3], "little")):
+        yield said[4:end]
+        said = said[end:]
+
+
+OK, EOF, ERROR = 0x00, 0xFE, 0xFF
+MORE_RESULTS = 0x0008
+
+MARIADB = Kind(
+    name="mariadb",
+    server=MariaServer,
+    begins=b"START TRANSACTION",
+    answered=_mysql_answered,
+    connections="select id from information_schema.processlist where db = '{}'",
+    listeners="select id from information_schema.processlist where db = '{}' and info like 'SELECT SLEEP(%'",
+    transactions="""
+        select count(*) from information_schema.innodb_trx as t
+        join information_schema.processlist as p on p.id = t.trx_mysql_thread_id where p.db = '{}'
+    """,
+    kill="kill {}",
+)
+
+KINDS = {kind.name: kind for kind in (POSTGRESQL, MARIADB)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -26,7 +27,8 @@ ANSWER, COMMIT, BEGINNING = "the answer", "the commit", "the beginning"
 
 
 def commits(said: bytes) -> bool:
-    return b"COMMIT" in said
+    # Not READ COMMITTED, with which a connection begins.
+    return re.search(rb"\bCOMMIT\b", said) is not None
 
 
 class Losing:

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
+import psycopg
+import pymysql
+
 from bench.bare import BATCH, Bare, BareMaria, BarePostgres
 from bench.figures import Figure, Plan, Rounds
 from bench.loops import loop_rate
 from bench.measures.latency import idle, sample
 from bench.measures.scale import claim_rate
 from bench.processes import ProcessError, Running, client, worker
+from everloop._core.errors import StoreError
 from tests.helpers.servers import binaries, install
 from tests.helpers.servers.binaries import Binaries, ServerMissing
 from tests.helpers.servers.mariadb import MariaServer
@@ -32,6 +36,8 @@ class Kind:
     Attributes:
         name: What people call it.
         prefix: Begins the names of its figures.
+        find: Finds its programs.
+        server: Makes one that is not started yet.
         bare: Its bare driver.
         numbers: A table of the numbers n from {first} to {last}.
         settle: What the server does with a table by itself, some time after it was filled.
@@ -120,7 +126,14 @@ def _measure(plan: Plan, kind: Kind) -> list[Figure]:
                 f"{kind.name} keeps its data in {server.folder}, on another disk than the bench in "
                 f"{plan.folder}; start with TMPDIR={plan.folder.parent.parent}, which every user may enter"
             )
-        return [*_throughput(plan, kind, server), *_latency(plan, kind, server), *_full(plan, kind, server)]
+        try:
+            return [
+                *_throughput(plan, kind, server),
+                *_latency(plan, kind, server),
+                *_full(plan, kind, server),
+            ]
+        except (StoreError, psycopg.Error, pymysql.MySQLError) as error:
+            raise ProcessError(f"{kind.name} failed: {error}") from error
 
 
 @contextmanager

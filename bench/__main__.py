@@ -13,9 +13,11 @@ from pathlib import Path
 from bench import document, limits, report
 from bench.figures import Figure, Plan
 from bench.gates import Verdict, judge
-from bench.measures import footprint, latency, scale, sleeping, throughput
+from bench.measures import footprint, latency, scale, servers, sleeping, throughput
 from bench.place import PlaceError, choose, facts
 from bench.processes import ProcessError
+from tests.helpers.servers.binaries import ServerMissing
+from tests.helpers.servers.place import ServerFailed
 
 Measure = Callable[[Plan], list[Figure]]
 MEASURES: Mapping[str, Measure] = {
@@ -31,6 +33,8 @@ MEASURES: Mapping[str, Measure] = {
     "due": scale.due,
     "strangers": scale.strangers,
     "import": footprint.importing,
+    "postgresql": servers.postgresql,
+    "mariadb": servers.mariadb,
 }
 
 
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     started, others = time.monotonic(), _others_cpu()
     with tempfile.TemporaryDirectory(prefix="everloop-bench-", dir=parent) as place:
-        known = facts(Path(place))
+        known = facts(Path(place)) | servers.versions()
         print(report.header(known), end="\n\n", flush=True)
         found = _measure(options, Path(place))
         judged = _again(options, Path(place), found) if options.check else found
@@ -101,7 +105,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _measure(options: argparse.Namespace, place: Path) -> dict[str, list[Figure]]:
     """Return the figures of each measure; none of one that failed."""
-    return {name: _run(name, options, place) for name in options.names or MEASURES}
+    left_out = () if options.names else servers.missing()
+    return {name: _run(name, options, place) for name in options.names or MEASURES if name not in left_out}
 
 
 def _run(name: str, options: argparse.Namespace, place: Path) -> list[Figure]:
@@ -109,7 +114,7 @@ def _run(name: str, options: argparse.Namespace, place: Path) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=place) as folder:
         try:
             figures = MEASURES[name](Plan(Path(folder), rounds, options.quick, say=_say))
-        except ProcessError as error:
+        except (ProcessError, ServerMissing, ServerFailed) as error:
             print(f"{name}: FAILED: {error}", flush=True)
             return []
     for figure in figures:

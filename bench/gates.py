@@ -35,6 +35,11 @@ def most(value: float, reason: str = "") -> Bound:
     return Bound("most", value, reason)
 
 
+_SERVED = "four transactions with wider rows and more indexes, two processes; the limit does its bare parts"
+_SUBMITTED = "three tables' worth of rows and indexes, and making the calls; the limit inserts into one"
+_ANSWERED = "four transactions of up to three round trips each against two commits"
+_FINISHED = "a finished call is in no index that a claim reads"
+
 #: Bounds on ratios to the limit of the same round.
 GATES: Mapping[str, Bound] = {
     "calls": least(
@@ -63,6 +68,16 @@ GATES: Mapping[str, Bound] = {
         1.25, "a worker holds what it runs; beyond it there is SQLite's page cache, at most 64 MiB"
     ),
     "strangers.memory": most(1.25, "the same"),
+    "postgresql.calls": least(0.15, _SERVED),
+    "postgresql.submit": least(0.25, _SUBMITTED),
+    "postgresql.many": least(0.15, _SERVED),
+    "postgresql.latency": most(8, _ANSWERED),
+    "postgresql.finished": least(1 / 1.5, _FINISHED),
+    "mariadb.calls": least(0.15, _SERVED),
+    "mariadb.submit": least(0.2, _SUBMITTED),
+    "mariadb.many": least(0.15, _SERVED),
+    "mariadb.latency": most(8, _ANSWERED),
+    "mariadb.finished": least(1 / 1.5, _FINISHED),
     "import.app": most(4, "no web client, no SQLAlchemy, no driver: they come at first use"),
 }
 
@@ -79,6 +94,14 @@ TARGETS: Mapping[str, Bound] = {
     "programs.p6": most(4.1),
     "programs.p7": most(4.1),
     "programs.p8": most(4.1),
+    "postgresql.calls": least(12_000),
+    "postgresql.submit": least(40_000),
+    "postgresql.latency": most(5),
+    "postgresql.idle": most(1),
+    "mariadb.calls": least(7_000),
+    "mariadb.submit": least(25_000),
+    "mariadb.latency": most(5),
+    "mariadb.idle": most(1),
     "import": most(100),
     "import.memory": most(30),
     "import.app": most(100),
@@ -87,7 +110,8 @@ TARGETS: Mapping[str, Bound] = {
 
 #: Bounds on medians that hold everywhere, since they are shares already.
 SHARES: Mapping[str, Bound] = {
-    "idle": most(1.0, "percent of one core: bells wake a worker, it does not poll for work"),
+    name: most(1.0, "percent of one core: bells wake a worker, it does not poll for work")
+    for name in ("idle", "postgresql.idle", "mariadb.idle")
 }
 
 

@@ -60,9 +60,9 @@ def _sqlite_rates(folder: Path, batch: int, rows: int) -> Rates:
         connection.executescript(_SCHEMA)
         ids = [f"0198c0de-0000-7000-8000-{n:012d}" for n in range(rows)]
         steps = range(0, rows, batch)
-        insert = _rate(rows, steps, lambda at: _insert(connection, ids[at : at + batch]))
-        claim = _rate(rows, steps, lambda _: _claim(connection, batch))
-        finish = _rate(rows, steps, lambda at: _finish(connection, at + 1, batch))
+        insert = rate(rows, steps, lambda at: _insert(connection, ids[at : at + batch]))
+        claim = rate(rows, steps, lambda _: _claim(connection, batch))
+        finish = rate(rows, steps, lambda at: _finish(connection, at + 1, batch))
     finally:
         connection.close()
         for name in (path, *folder.glob("limits.db-*")):
@@ -70,7 +70,8 @@ def _sqlite_rates(folder: Path, batch: int, rows: int) -> Rates:
     return Rates(insert, claim, finish)
 
 
-def _rate(rows: int, steps: Iterable[int], do: Callable[[int], None]) -> float:
+def rate(rows: int, steps: Iterable[int], do: Callable[[int], None]) -> float:
+    """Do each step; return the rows per second."""
     started = time.perf_counter()
     for at in steps:
         do(at)

@@ -27,16 +27,19 @@ class ProcessError(Exception):
 
 
 class Running:
-    """A process of the bench."""
+    """A process of the bench.
+
+    Its store is the SQLite file `store`, or what `url` says; its log lies beside `store`.
+    """
 
     def __init__(
-        self, arguments: list[str], store: Path, name: str, *, ends_with_input: bool = False
+        self, arguments: list[str], store: Path, url: str, name: str, *, ends_with_input: bool = False
     ) -> None:
         self.name = name
         self._ends_with_input = ends_with_input
         self.log = store.with_name(f"{store.name}.{name}.log")
         environment = os.environ | {
-            "EVERLOOP_STORE": f"sqlite:///{store}",
+            "EVERLOOP_STORE": url or f"sqlite:///{store}",
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src"))),
         }
         with self.log.open("ab") as log:
@@ -136,9 +139,9 @@ def _field(text: str, name: str) -> str:
 
 
 @contextmanager
-def worker(store: Path, *, concurrency: int) -> Iterator[Running]:
+def worker(store: Path, *, concurrency: int, url: str = "") -> Iterator[Running]:
     """A worker process, ready."""
-    process = start_worker(store, concurrency=concurrency)
+    process = start_worker(store, concurrency=concurrency, url=url)
     try:
         process.wait_for("worker ready")
         yield process
@@ -146,20 +149,21 @@ def worker(store: Path, *, concurrency: int) -> Iterator[Running]:
         process.end()
 
 
-def start_worker(store: Path, *, concurrency: int) -> Running:
+def start_worker(store: Path, *, concurrency: int, url: str = "") -> Running:
     """Start a worker process and do not wait for it."""
     return Running(
         ["everloop", "worker", "bench.tasks:app", f"--concurrency={concurrency}", "--grace=0"],
         store,
+        url,
         "worker",
     )
 
 
 @contextmanager
-def client(store: Path, *, embedded: int = 0) -> Iterator[Running]:
+def client(store: Path, *, embedded: int = 0, url: str = "") -> Iterator[Running]:
     """A client process that answers to `ask`; with `embedded`, it serves with so many slots itself."""
     name = "embedded" if embedded else "client"
-    process = Running(["bench.client", str(embedded)], store, name, ends_with_input=True)
+    process = Running(["bench.client", str(embedded)], store, url, name, ends_with_input=True)
     try:
         process.read(START)
         yield process

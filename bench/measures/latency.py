@@ -26,7 +26,7 @@ def across(plan: Plan) -> list[Figure]:
         for n in range(plan.rounds):
             rounds.note(relay=bare.milliseconds(plan.amount(20, 8), 0.1))
             used = served.cpu
-            _sample(asking, rounds, n, plan.amount(40, 12))
+            sample(asking, rounds, n, plan.amount(40, 12))
             rounds.note(wake=(served.cpu - used) / plan.amount(40, 12) * 1e6)
         figures = [
             Figure(
@@ -40,7 +40,7 @@ def across(plan: Plan) -> list[Figure]:
             Figure("latency.p95", "one call at a time, p95", rounds["p95"], "ms", RELAY, rounds["relay"]),
             Figure("latency.wake", "worker CPU per call, when it is woken up for each", rounds["wake"], "us"),
         ]
-        return figures + _idle(plan, served)
+        return figures + idle(plan, served)
 
 
 def within(plan: Plan) -> list[Figure]:
@@ -50,7 +50,7 @@ def within(plan: Plan) -> list[Figure]:
     with client(store, embedded=CONCURRENCY) as asking, relay(plan.folder) as bare:
         for n in range(plan.rounds):
             rounds.note(relay=bare.milliseconds(plan.amount(20, 8), 0.1))
-            _sample(asking, rounds, n, plan.amount(40, 12))
+            sample(asking, rounds, n, plan.amount(40, 12))
     return [
         Figure("within", "one call at a time, embedded, p50", rounds["p50"], "ms", RELAY, rounds["relay"]),
         Figure(
@@ -59,12 +59,14 @@ def within(plan: Plan) -> list[Figure]:
     ]
 
 
-def _sample(asking: Running, rounds: Rounds, seed: int, count: int) -> None:
+def sample(asking: Running, rounds: Rounds, seed: int, count: int) -> None:
+    """Note the p50 and p95 of calls that are made one at a time."""
     samples = sorted(asking.ask("one_at_a_time", count=count, seed=seed)["ms"])
     rounds.note(p50=statistics.median(samples), p95=samples[round(len(samples) * 0.95) - 1])
 
 
-def _idle(plan: Plan, served: Running) -> list[Figure]:
+def idle(plan: Plan, served: Running, prefix: str = "", where: str = "") -> list[Figure]:
+    """Leave a worker alone and look at it; `prefix` begins the figures' names, `where` what they are."""
     seconds = plan.amount(10, 3)
     rounds = Rounds()
     time.sleep(1)
@@ -74,7 +76,9 @@ def _idle(plan: Plan, served: Running) -> list[Figure]:
         spent, woken = served.cpu - used, served.switches - switches
         rounds.note(share=spent / seconds * 100, wakes=woken / seconds, megabytes=served.megabytes)
     return [
-        Figure("idle", f"CPU of a worker that idles, over {seconds} s", rounds["share"], "%"),
-        Figure("idle.wakes", "how often an idle worker's threads wake up", rounds["wakes"], "/s"),
-        Figure("idle.memory", "memory of an idle worker", rounds["megabytes"], "MB"),
+        Figure(f"{prefix}idle", f"{where}CPU of a worker that idles, over {seconds} s", rounds["share"], "%"),
+        Figure(
+            f"{prefix}idle.wakes", f"{where}how often an idle worker's threads wake up", rounds["wakes"], "/s"
+        ),
+        Figure(f"{prefix}idle.memory", f"{where}memory of an idle worker", rounds["megabytes"], "MB"),
     ]

@@ -36,12 +36,13 @@ def strangers(plan: Plan) -> list[Figure]:
 def _beside(plan: Plan, name: str, which: str, request: str, **arguments: float) -> list[Figure]:
     count = plan.amount(1_000_000, 100_000)
     full, empty = plan.folder / f"{name}-full.db", plan.folder / f"{name}-empty.db"
+    urls = f"sqlite:///{full}", f"sqlite:///{empty}"
     with client(full) as asking:
         seconds = asking.ask(request, count=count, **arguments)["seconds"]
     plan.say(f"{count:,} {which} stored in {seconds:.0f} s")
     rounds = Rounds()
     for _ in range(plan.rounds):
-        rounds.note(full=asyncio.run(_claim_rate(full)), empty=asyncio.run(_claim_rate(empty)))
+        rounds.note(full=asyncio.run(claim_rate(urls[0])), empty=asyncio.run(claim_rate(urls[1])))
     memory = Rounds()
     for _ in range(plan.rounds):
         memory.note(full=_worker_megabytes(full), empty=_worker_megabytes(empty))
@@ -61,9 +62,9 @@ def _beside(plan: Plan, name: str, which: str, request: str, **arguments: float)
     ]
 
 
-async def _claim_rate(path: Path) -> float:
+async def claim_rate(url: str) -> float:
     """Add known calls, claim them in batches by the store's own verb, and return how many per second."""
-    store = store_from_url(f"sqlite:///{path}")
+    store = store_from_url(url)
     await store.open()
     try:
         info = SessionInfo(app=LANE.app, kind="worker", host="bench", pid=0, lanes=(LANE,))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import count, islice, product
 from typing import Any
 
 import psycopg
@@ -15,6 +16,8 @@ import pytest
 from everloop._core.calls import Event, State
 from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn
 from everloop.store.sql.mysql_address import address_of
+from everloop.store.sql.postgresql import PostgresStore
+from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.url import store_from_url
 
@@ -99,6 +102,68 @@ async def test_a_turn_takes_three_round_trips_whatever_its_size(store: ServerSto
     settled = await store.turn(worker, turn)
     assert runner.trips - before <= 3
     assert (settled.settled, len(settled.leased)) == ([True] * size, size)
+
+
+async def test_plans_are_made_anew_as_the_work_grows(postgresql_url: str) -> None:
+    store = PostgresStore(postgresql_url)
+    await store.open()
+    worker = await store.open_session(WORKER, MINUTE)
+    turns = count()
+
+    async def work(most: int) -> None:
+        for n in islice(turns, most):
+            leased = (await store.turn(worker, Turn(adds=[call(n)], lanes=(LANE,), room=1))).leased
+            done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in leased]
+            assert (await store.turn(worker, Turn(outcomes=done))).settled == [True]
+
+    def plans(connection: psycopg.Connection[Any]) -> str:
+        found = connection.execute(
+            "SELECT name, parameter_types::text[] FROM pg_prepared_statements "
+            "WHERE statement ~ '^(UPDATE ever_calls SET state|SELECT .* FOR UPDATE OF c SKIP LOCKED$)'"
+        ).fetchall()
+        assert len(found) == 3  # a lease is taken, matched and settled
+        told: list[str] = []
+        for name, types in found:
+            values = ", ".join("1" if kind == "bigint" else "'[]'" for kind in types)
+            rows = connection.execute(f'EXPLAIN EXECUTE "{name}" ({values})'.encode()).fetchall()
+            told += [line for (line,) in rows]
+        return "\n".join(told)
+
+    try:
+        await work(10)
+        assert "Seq Scan on ever_calls" in await store._runner().call(plans)
+
+        with psycopg.connect(postgresql_url, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO ever_calls (seq, id, lane, state, place, root, due) "
+                "SELECT -n, 'old' || n, 1, 'succeeded', 1, -n, 1 FROM generate_series(1, 60000) AS s(n)"
+            )
+        await work(40)
+        assert "Seq Scan on ever_calls" not in await store._runner().call(plans)
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("mode", ["STRICT_ALL_TABLES", "NO_BACKSLASH_ESCAPES"])
+def test_every_text_survives_a_literal_of_mysql(mariadb_url: str, mode: str) -> None:
+    hard = [
+        "",
+        "'",
+        "\\",
+        "\\'",
+        "''; --",
+        "\\\\'",
+        '"',
+        "%s",
+        "a\0b\n\r\x1a",
+        "\u00bf\u5c27\U0001f40d",
+        "?:x",
+    ]
+    texts = hard + ["".join(pair) for pair in product(hard, repeat=2)]
+    with closing(connect(address_of(mariadb_url))) as connection:
+        connection.run(f"SET sql_mode = '{mode}'", "setting a mode")
+        asked = f"SELECT {', '.join(f'({connection.literal(text)})' for text in texts)}"
+        assert list(connection.run(asked, "reading texts")[0][0]) == texts
 
 
 async def test_a_row_that_somebody_holds_holds_up_nobody_else(store: ServerStore[Any], url: str) -> None:

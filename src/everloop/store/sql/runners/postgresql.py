@@ -66,6 +66,8 @@ class PostgresRunner(ServerRunner[Connection]):
     """Runs verbs on one connection to PostgreSQL."""
 
     dialect = "postgresql"
+    #: Round trips after which plans are made anew.
+    _replan = 16
 
     def _disconnect(self, connection: Connection) -> None:
         connection.close()
@@ -79,6 +81,8 @@ class PostgresRunner(ServerRunner[Connection]):
         def send_all() -> None:
             if not self._begun:
                 connection.execute("BEGIN")
+                if self._outgrown():
+                    connection.execute("DISCARD PLANS")
             cursors.extend(send(connection, statement, template) for statement, template in kept)
 
         self._together(connection, _names(kept), send_all)
@@ -87,6 +91,17 @@ class PostgresRunner(ServerRunner[Connection]):
             cursor.fetchall() if template.columns else None
             for cursor, (_, template) in zip(cursors, kept, strict=True)
         ]
+
+    def _outgrown(self) -> bool:
+        """Whether this runner has done as much again as when its plans were last made.
+
+        A prepared statement keeps its plan: one that was made while a table was small reads all of it, and
+        goes on so when that is a million rows, until somebody analyses the table.
+        """
+        if self.trips < self._replan:
+            return False
+        self._replan = 2 * self.trips
+        return True
 
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool

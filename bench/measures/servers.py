@@ -1,0 +1,242 @@
+"""The stores on PostgreSQL and MariaDB: each on a server of its own, with its defaults and fsync on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+import psycopg
+import pymysql
+
+from bench.bare import BATCH, Bare, BareMaria, BarePostgres
+from bench.figures import Figure, Plan, Rounds
+from bench.loops import loop_rate
+from bench.measures.latency import idle, sample
+from bench.measures.scale import claim_rate
+from bench.processes import ProcessError, Running, client, worker
+from everloop._core.errors import StoreError
+from tests.helpers.servers import binaries, install
+from tests.helpers.servers.binaries import Binaries, ServerMissing
+from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.servers.postgresql import PostgresServer
+from tests.helpers.servers.server import Server
+
+#: Slots of the worker.
+CONCURRENCY = 500
+#: Finished calls that one statement makes.
+FILLED = 100_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of server.
+
+    Attributes:
+        name: What people call it.
+        prefix: Begins the names of its figures.
+        find: Finds its programs.
+        server: Makes one that is not started yet.
+        bare: Its bare driver.
+        numbers: A table of the numbers n from {first} to {last}.
+        settle: What the server does with a table by itself, some time after it was filled.
+    """
+
+    name: str
+    prefix: str
+    find: Callable[[], Binaries]
+    server: Callable[[], Server]
+    bare: Callable[[str], Bare]
+    numbers: str
+    settle: str
+
+
+POSTGRESQL = Kind(
+    "PostgreSQL",
+    "postgresql",
+    binaries.postgresql,
+    PostgresServer,
+    BarePostgres,
+    "generate_series({first}, {last}) AS s(n)",
+    "VACUUM ANALYZE {table}",
+)
+MARIADB = Kind(
+    "MariaDB",
+    "mariadb",
+    binaries.mariadb,
+    MariaServer,
+    BareMaria,
+    "(SELECT seq AS n FROM seq_{first}_to_{last}) AS s",
+    "ANALYZE TABLE {table}",
+)
+KINDS = POSTGRESQL, MARIADB
+#: Finished calls of the only lane, older than all others, by table.
+_FINISHED = {
+    "ever_calls": "(seq, id, lane, state, place, root, due, fence, attempt, started) SELECT -n, "
+    "concat('0198c0de-0000-7000-8000-', lpad(cast(n AS char(12)), 12, '0')), "
+    "(SELECT min(lane) FROM ever_lanes), 'succeeded', 1, -n, 1, 1, 1, 1",
+    "ever_payloads": "(seq, args, policy, created) SELECT -n, 'j1[[1],{}]', '', 1",
+    "ever_outcomes": "(seq, ended, session, value) SELECT -n, 1, 1, 'j11'",
+}
+
+
+def postgresql(plan: Plan) -> list[Figure]:
+    """Everything on PostgreSQL."""
+    return _measure(plan, POSTGRESQL)
+
+
+def mariadb(plan: Plan) -> list[Figure]:
+    """Everything on MariaDB."""
+    return _measure(plan, MARIADB)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the servers that are there, by the name of their measure."""
+    found = {kind.prefix: _found(kind) for kind in KINDS}
+    return {
+        name: f"{'.'.join(map(str, server.version))}, its defaults, fsync on"
+        for name, server in found.items()
+        if isinstance(server, Binaries)
+    }
+
+
+def missing() -> list[str]:
+    """Return the measures whose servers are not there, and say so, unless they are left out on purpose."""
+    found = {kind.prefix: _found(kind) for kind in KINDS}
+    for name, server in found.items():
+        if isinstance(server, ServerMissing) and not install.skipped():
+            print(f"{name}: left out: {server}", flush=True)
+    return [name for name, server in found.items() if not isinstance(server, Binaries)]
+
+
+def _found(kind: Kind) -> Binaries | ServerMissing:
+    if install.skipped():
+        return ServerMissing(f"{install.SKIP}=1")
+    try:
+        return kind.find()
+    except ServerMissing as missing:
+        return missing
+
+
+def _measure(plan: Plan, kind: Kind) -> list[Figure]:
+    with kind.server() as server:
+        if server.folder.stat().st_dev != plan.folder.stat().st_dev:
+            raise ProcessError(
+                f"{kind.name} keeps its data in {server.folder}, on another disk than the bench in "
+                f"{plan.folder}; start with TMPDIR={plan.folder.parent.parent}, which every user may enter"
+            )
+        try:
+            return [
+                *_throughput(plan, kind, server),
+                *_latency(plan, kind, server),
+                *_full(plan, kind, server),
+            ]
+        except (StoreError, psycopg.Error, pymysql.MySQLError) as error:
+            raise ProcessError(f"{kind.name} failed: {error}") from error
+
+
+@contextmanager
+def _served(plan: Plan, server: Server, name: str) -> Iterator[tuple[Running, Running]]:
+    """A worker process and a client process on a fresh database."""
+    url, place = server.database(), plan.folder / name
+    with ExitStack() as stack:
+        stack.callback(server.drop, url)
+        served = stack.enter_context(worker(place, concurrency=CONCURRENCY, url=url))
+        yield served, stack.enter_context(client(place, url=url))
+
+
+@contextmanager
+def _bare(kind: Kind, server: Server) -> Iterator[Bare]:
+    """The bare driver on a fresh database."""
+    url = server.database()
+    try:
+        with closing(kind.bare(url)) as bare:
+            bare.check()
+            yield bare
+    finally:
+        server.drop(url)
+
+
+def _throughput(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
+    count = plan.amount(20_000, 4_000)
+    rounds = Rounds()
+    with _bare(kind, server) as bare, _served(plan, server, "calls") as (served, asking):
+        asking.ask("gather", count=2_000)
+        for _ in range(plan.rounds):
+            loop, rates = loop_rate(20_000), bare.rates()
+            rounds.note(
+                task=1e6 / loop,
+                through=1 / (1 / loop + 1 / rates.through),
+                insert=1 / (1 / loop + 1 / rates.insert),
+            )
+            used = served.cpu
+            answer = asking.ask("gather", count=count)
+            rounds.note(
+                calls=count / answer["seconds"],
+                client_cpu=answer["cpu"] / count * 1e6,
+                worker_cpu=(served.cpu - used) / count * 1e6,
+            )
+            answer = asking.ask("submit_many", count=count)
+            rounds.note(submit=count / answer["submitted"], many=count / answer["seconds"])
+    prefix, name = kind.prefix, kind.name
+    inserts = f"plain tasks and the same inserts in bare {name}, {BATCH} a statement"
+    through = f"plain tasks and the same rows in bare {name}, {BATCH} a statement, one after the other"
+    task = "of a plain task"
+    return [
+        Figure(f"{prefix}.{key}", f"{name}: {what}", rounds[key], unit, limit, limits)
+        for key, what, unit, limit, limits in (
+            (
+                "calls",
+                f"{count:,} no-op calls, submit to typed result, worker of {CONCURRENCY} slots",
+                "/s",
+                through,
+                rounds["through"],
+            ),
+            ("client_cpu", "client CPU per call, gather", "us", task, rounds["task"]),
+            ("worker_cpu", "worker CPU per call, gather", "us", task, rounds["task"]),
+            ("submit", f"submit_many of {count:,}, until durable", "/s", inserts, rounds["insert"]),
+            ("many", "submit_many, then await all", "/s", through, rounds["through"]),
+        )
+    ]
+
+
+def _latency(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
+    rounds = Rounds()
+    with (
+        _bare(kind, server) as bare,
+        _served(plan, server, "latency") as (served, asking),
+        bare.relay() as relay,
+    ):
+        for n in range(plan.rounds):
+            rounds.note(relay=relay.milliseconds(plan.amount(20, 8), 0.1))
+            sample(asking, rounds, n, plan.amount(40, 12))
+        idling = idle(plan, served, f"{kind.prefix}.", f"{kind.name}: ")
+    limit = f"two commits in bare {kind.name} that ring each other"
+    what = f"{kind.name}: one call at a time, submit to result"
+    return [
+        Figure(f"{kind.prefix}.latency", f"{what}, p50", rounds["p50"], "ms", limit, rounds["relay"]),
+        Figure(f"{kind.prefix}.latency.p95", f"{what}, p95", rounds["p95"], "ms", limit, rounds["relay"]),
+        *idling,
+    ]
+
+
+def _full(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
+    """Claims beside a million finished calls."""
+    count = plan.amount(1_000_000, FILLED)
+    full, empty = server.database(), server.database()
+    for url in (full, empty):
+        asyncio.run(claim_rate(url))  # makes the schema and the lane
+    for table, rows in _FINISHED.items():
+        for first in range(1, count, FILLED):
+            numbers = kind.numbers.format(first=first, last=first + FILLED - 1)
+            server.execute(f"INSERT INTO {table} {rows} FROM {numbers}", database=full)
+        server.execute(kind.settle.format(table=table), database=full)
+    plan.say(f"{count:,} finished calls stored")
+    rounds = Rounds()
+    for _ in range(plan.rounds):
+        rounds.note(full=asyncio.run(claim_rate(full)), empty=asyncio.run(claim_rate(empty)))
+    what = f"{kind.name}: claims beside {count:,} finished calls"
+    return [
+        Figure(f"{kind.prefix}.finished", what, rounds["full"], "/s", "empty table", rounds["empty"]),
+    ]

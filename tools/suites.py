@@ -76,10 +76,7 @@ def plan(*, everything: bool) -> list[Suite]:
     if not everything:
         return here
     return here + [
-        Suite(name, python, servers=False)
-        for python in others()
-        for name in names()
-        if name in EVERYWHERE
+        Suite(name, python, servers=False) for python in others() for name in names() if name in EVERYWHERE
     ]
 
 

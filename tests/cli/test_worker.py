@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from everloop import App
+from everloop.cli.worker import _ready
+from everloop.engine.worker import Worker
 from tests.cli.conftest import Shop
 from tests.helpers.processes import started
 
@@ -25,6 +30,12 @@ def test_it_says_what_it_serves_when_it_is_ready(shop: Shop) -> None:
         f"functions add, fail, hold, later, send, sit, pid {running.process.pid}"
     )
     assert running.out == ""
+
+
+def test_it_does_not_say_the_password_of_its_store() -> None:
+    told = _ready(App("shop", "mysql://ada:secret@localhost/shop"), cast(Worker, SimpleNamespace(lanes=())))
+
+    assert "store mysql://ada:***@localhost/shop" in told
 
 
 def test_it_serves_only_the_queues_that_are_named(shop: Shop) -> None:

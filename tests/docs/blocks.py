@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*) *$")
-DIRECTIVE = re.compile(r"^ *<!-- (?P<name>continues|file|no-run|run|prints|server)(?:: *(?P<value>.+?))? -->$")
+DIRECTIVE = re.compile(
+    r"^ *<!-- (?P<name>continues|file|no-run|run|prints|server)(?:: *(?P<value>.+?))? -->$"
+)
 TAKES_VALUE = ("file", "no-run", "server")
 
 

@@ -44,7 +44,9 @@ def test_directives_belong_to_the_next_block() -> None:
     assert (first.directives, second.directives) == ({"file": "shop.py"}, {})
 
 
-@pytest.mark.parametrize("directive", ["<!-- no-run -->", "<!-- file -->", "<!-- continues: x -->", "<!-- server -->"])
+@pytest.mark.parametrize(
+    "directive", ["<!-- no-run -->", "<!-- file -->", "<!-- continues: x -->", "<!-- server -->"]
+)
 def test_a_directive_has_its_form(directive: str) -> None:
     with pytest.raises(BadBlock, match=r"README.md:1: .* for its form"):
         parse(directive)

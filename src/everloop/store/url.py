@@ -42,7 +42,8 @@ def store_from_url(url: str) -> Store:
     scheme, colon, rest = url.partition("://")
     if not colon:
         path = url.removeprefix("sqlite:") or "app.db"
-        raise StoreURLError(f"the store URL {url!r} has no `scheme://`; for a file write sqlite:///{path}")
+        shown = f"***{url[url.rindex('@') :]}" if "@" in url else url  # a URL that lost its beginning
+        raise StoreURLError(f"the store URL {shown!r} has no `scheme://`; for a file write sqlite:///{path}")
     if scheme == "memory":
         from everloop.store.memory import MemoryStore
 

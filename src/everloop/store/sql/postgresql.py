@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from psycopg.conninfo import conninfo_to_dict
 
-from everloop._core.errors import ConfigError
+from everloop._core.errors import ConfigError, UsageError
 from everloop.store.sql.dialect import migrations, split
+from everloop.store.sql.runners.hand import Hand, execute
 from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
 from everloop.store.sql.runners.postgresql_listener import PostgresListener
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.sql.verbs.statement import Statement
 
 #: The first version with everything that the statements use.
 OLDEST = 13
@@ -41,6 +43,15 @@ class PostgresStore(ServerStore[Connection]):
 
     def _listener(self, session: int, wake: Callable[[], None]) -> PostgresListener:
         return PostgresListener(connector(self.url), session, wake, worker=session in self._workers)
+
+    def _enter_with_keys(self, hand: Hand) -> None:
+        ((level,),) = execute(hand, Statement("isolation", {}), self._folding)
+        if level != "read committed":
+            raise UsageError(
+                f"a call with a key cannot be submitted in this transaction on {self._shown}: it is {level}, "
+                "and does not see the calls with the same key that others have submitted since it began. "
+                "Begin it as READ COMMITTED, or submit after the commit"
+            )
 
     def _ask_time(self, connection: Connection) -> int:
         with explained("clock_timestamp"):

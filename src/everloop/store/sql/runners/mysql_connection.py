@@ -255,7 +255,7 @@ _NO_TLS = (
 
 def passes(code: int) -> bool:
     """Whether an error of the server's is about others, or about now."""
-    return code in _COLLISIONS or code in _PASSING
+    return code in _COLLISIONS or code in _PASSING or code == _INTERRUPTED
 
 
 def explain(error: pymysql.MySQLError, doing: str) -> StoreError:

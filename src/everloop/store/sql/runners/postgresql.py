@@ -5,6 +5,7 @@ asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -25,6 +26,9 @@ from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+log = logging.getLogger("everloop")
 
 #: The channel on which every worker listens for calls that are ready.
 READY = "ever_ready"
@@ -36,8 +40,10 @@ _COLLISIONS = {
     "40P01",  # deadlock_detected
     "55P03",  # lock_not_available
 }
-#: The server is there, and will serve again: no resources, a shutdown, a start, a read-only standby.
-_PASSING = ("53", "57P", "58", "25006")
+#: The server is there, and will serve again: no resources, a time limit, a read-only standby.
+_PASSING = ("25006", "53", "57014", "58")
+#: The server has ended the connection: a shutdown, an administrator, a time limit of its own.
+_ENDED = ("08", "25P03", "25P04", "57P")
 #: A connection that has died is noticed, and a lock that is held for too long given up.
 _SETTINGS: dict[str, Any] = {
     "autocommit": True,
@@ -65,40 +71,70 @@ class PostgresRunner(ServerRunner[Connection]):
         self._begun = False
 
     def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:
-        with explained(kept[-1][0].name if kept else "COMMIT"), connection.pipeline() as pipeline:
+        cursors: list[Cursor] = []
+
+        def send_all() -> None:
             if not self._begun:
                 connection.execute("BEGIN")
-                self._begun = True
-            cursors = [send(connection, statement, template) for statement, template in kept]
-            pipeline.sync()
-            self.trips += 1
-            return [
-                cursor.fetchall() if template.columns else None
-                for cursor, (_, template) in zip(cursors, kept, strict=True)
-            ]
+            cursors.extend(send(connection, statement, template) for statement, template in kept)
+
+        self._together(connection, _names(kept), send_all)
+        self._begun = True
+        return [
+            cursor.fetchall() if template.columns else None
+            for cursor, (_, template) in zip(cursors, kept, strict=True)
+        ]
 
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
     ) -> None:
-        with explained("COMMIT"), connection.pipeline() as pipeline:
+        commits: list[Cursor] = []
+
+        def send_all() -> None:
             if not self._begun:
                 connection.execute("BEGIN")
             for statement, template in kept:
                 send(connection, statement, template)
             if not durable:
                 connection.execute("SET LOCAL synchronous_commit = off")
-            connection.execute("COMMIT")
+            commits.append(connection.execute("COMMIT"))
             _notify(connection, scope)
-            pipeline.sync()
-            self.trips += 1
+
+        try:
+            self._together(connection, _names(kept) or "COMMIT", send_all)
+        except StoreError as error:
+            if not commits or commits[0].statusmessage != "COMMIT":
+                raise
+            # It is committed, and only nobody was woken: who was not looks before long.
+            log.debug("everloop: committed, but nobody was woken: %s", error)
+            self._forget()
 
     def wake(self, connection: Connection, scope: Scope) -> None:
-        with explained("NOTIFY"), connection.pipeline():
-            _notify(connection, scope)
+        self._together(connection, "NOTIFY", lambda: _notify(connection, scope))
+
+    def _together(self, connection: Connection, doing: str, send_all: Callable[[], None]) -> None:
+        """Execute what `send_all` sends in one round trip."""
+        self.trips += 1
+        failed: psycopg.Error | None = None
+        try:
+            with connection.pipeline() as pipeline:
+                try:
+                    send_all()
+                    pipeline.sync()
+                except psycopg.Error as error:
+                    failed = error
+        except psycopg.Error as error:  # what came behind the statement that failed
+            failed = failed or error
+        if failed is not None:
+            raise explain(failed, doing) from failed
 
     def _roll_back(self, connection: Connection) -> None:
         with explained("ROLLBACK"):
             connection.execute("ROLLBACK")
+
+
+def _names(kept: list[tuple[Statement, Template]]) -> str:
+    return ", ".join(statement.name for statement, _ in kept)
 
 
 def _notify(connection: Connection, scope: Scope) -> None:
@@ -113,7 +149,7 @@ def _notify(connection: Connection, scope: Scope) -> None:
         connection.execute("COMMIT")
 
 
-def send(connection: Connection, statement: Statement, template: Template) -> psycopg.Cursor[tuple[Any, ...]]:
+def send(connection: Connection, statement: Statement, template: Template) -> Cursor:
     """Execute a statement of the dialect's file."""
     return connection.execute(_text(template.sql), parameters_of(statement), prepare=True)
 
@@ -158,7 +194,7 @@ def explain(error: psycopg.Error, doing: str) -> StoreError:
         return StoreError(f"PostgreSQL failed ({doing}): {said}")
     if state in _COLLISIONS:
         return Collision(f"PostgreSQL ended this transaction for another one ({doing}): {said} ({state})")
-    if state.startswith(("57P", "08")):
+    if state.startswith(_ENDED):
         return Lost(f"PostgreSQL ended the connection ({doing}): {said} ({state})")
     if state.startswith(_PASSING):
         return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state})")

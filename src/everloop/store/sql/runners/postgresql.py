@@ -44,7 +44,9 @@ _COLLISIONS = {
 _PASSING = ("25006", "53", "57014", "58")
 #: The server has ended the connection: a shutdown, an administrator, a time limit of its own.
 _ENDED = ("08", "25P03", "25P04", "57P")
-#: A connection that has died is noticed, and a lock that is held for too long given up.
+#: A connection that has died is noticed, and a lock that is held for too long given up. A process that stands
+#: still within a transaction (its machine sleeps, a debugger holds it) has its system answer for it for ever:
+#: the server ends that one, or nobody could take over what it holds.
 _SETTINGS: dict[str, Any] = {
     "autocommit": True,
     "application_name": "everloop",
@@ -54,7 +56,8 @@ _SETTINGS: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s",
+    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
+    " -c idle_in_transaction_session_timeout=5s",
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -115,18 +118,9 @@ class PostgresRunner(ServerRunner[Connection]):
     def _together(self, connection: Connection, doing: str, send_all: Callable[[], None]) -> None:
         """Execute what `send_all` sends in one round trip."""
         self.trips += 1
-        failed: psycopg.Error | None = None
-        try:
-            with connection.pipeline() as pipeline:
-                try:
-                    send_all()
-                    pipeline.sync()
-                except psycopg.Error as error:
-                    failed = error
-        except psycopg.Error as error:  # what came behind the statement that failed
-            failed = failed or error
-        if failed is not None:
-            raise explain(failed, doing) from failed
+        # The end of the block syncs and waits. A sync of our own before it would be a second round trip.
+        with explained(doing), connection.pipeline():
+            send_all()
 
     def _roll_back(self, connection: Connection) -> None:
         with explained("ROLLBACK"):

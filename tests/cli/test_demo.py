@@ -81,6 +81,11 @@ def test_refused_at_once(shop: Shop) -> None:
         ("demo", "--db", "demo.db"): "write sqlite:///demo.db",
         ("demo", "--db", "memory://"): "in an SQLite file",
         ("demo", "--db", "oracle://root@localhost/x"): "unknown store 'oracle'",
+        (
+            "demo",
+            "--db",
+            "mysql://root:secret@localhost/x",
+        ): "not mysql://root:***@localhost/x, but sqlite:///",
     }
     shop.check_refusals(2, said)
     shop.check_refusals(4, {("demo", "--db", "sqlite:////nowhere/x.db"): "does not exist"})

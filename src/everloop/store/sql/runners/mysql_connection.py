@@ -148,7 +148,8 @@ class MysqlConnection:
 
     def literal(self, value: str) -> str:
         """Write a text as a literal of SQL."""
-        if self._raw.server_status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
+        status = self._raw.server_status  # type: ignore[attr-defined] # its stubs have left it out
+        if status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
             return self._raw.escape(value)
         # Not by PyMySQL, which takes thirty times as long over the JSON of a turn. Nothing else has a meaning
         # between quotes, in utf8mb4.

@@ -47,11 +47,8 @@ class Suite:
 
     name: str
     python: Path
-
-    @property
-    def own(self) -> bool:
-        """Whether this is the interpreter that runs every suite, and what needs a server."""
-        return self.python == Path(sys.executable)
+    #: Whether what needs a database server runs, too.
+    servers: bool = True
 
     @property
     def title(self) -> str:
@@ -74,10 +71,13 @@ def others() -> list[Path]:
 
 def plan(*, everything: bool) -> list[Suite]:
     """Return what is to be run, in order."""
-    here = [Suite(name, Path(sys.executable)) for name in names() if everything or name in QUICK]
+    own = Path(sys.executable)
+    here = [Suite(name, own, everything) for name in names() if everything or name in QUICK]
     if not everything:
         return here
-    return here + [Suite(name, python) for python in others() for name in names() if name in EVERYWHERE]
+    return here + [
+        Suite(name, python, servers=False) for python in others() for name in names() if name in EVERYWHERE
+    ]
 
 
 def run(suite: Suite, output: IO[str] | None = None) -> Tally:
@@ -85,7 +85,7 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
     results.unlink(missing_ok=True)
     command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
-    if not suite.own:
+    if not suite.servers:
         command += ["-m", "not server"]
     environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}
     try:

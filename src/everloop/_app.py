@@ -25,6 +25,7 @@ from everloop._core.ids import new_id
 from everloop._core.names import class_name, module_name
 from everloop._core.policy import Delay, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
+from everloop._core.text import without_password
 from everloop._functions import TaskFunction, check_function
 from everloop._notices import notice
 from everloop._options import Options, check_name, check_names, read_options
@@ -123,7 +124,7 @@ class App(Client):
         )
 
     def __repr__(self) -> str:
-        return f"<everloop.App {self.name} on {self._url or 'the default store'}>"
+        return f"<everloop.App {self.name} on {without_password(self._url or 'the default store')}>"
 
     # -- declaring ------------------------------------------------------------------------------------------
 

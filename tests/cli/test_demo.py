@@ -80,7 +80,12 @@ def test_refused_at_once(shop: Shop) -> None:
         ("demo", "http://example.org:port/"): "is no URL",
         ("demo", "--db", "demo.db"): "write sqlite:///demo.db",
         ("demo", "--db", "memory://"): "in an SQLite file",
-        ("demo", "--db", "mysql://root@localhost/x"): "unknown store 'mysql'",
+        ("demo", "--db", "oracle://root@localhost/x"): "unknown store 'oracle'",
+        (
+            "demo",
+            "--db",
+            "mysql://root:secret@localhost/x",
+        ): "not mysql://root:***@localhost/x, but sqlite:///",
     }
     shop.check_refusals(2, said)
     shop.check_refusals(4, {("demo", "--db", "sqlite:////nowhere/x.db"): "does not exist"})

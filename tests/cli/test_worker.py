@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from everloop import App
 from tests.cli.conftest import Shop
-from tests.helpers.processes import started
+from tests.helpers.processes import started, worker
+from tests.helpers.servers.fixtures import postgresql, postgresql_url
+
+__all__ = ["postgresql", "postgresql_url"]
 
 
 def submit(shop: Shop, name: str) -> str:
@@ -127,3 +132,13 @@ def test_a_store_that_is_not_usable(shop: Shop, tmp_path: Path) -> None:
         assert ran.code == 4
         assert said in ran.err
         assert "Traceback" not in ran.err
+
+
+@pytest.mark.server
+def test_the_password_of_the_store_is_not_shown(shop: Shop, postgresql_url: str) -> None:
+    with worker(
+        "shop:app", folder=shop.folder, env={**shop.env, "EVERLOOP_STORE": postgresql_url}
+    ) as running:
+        assert "store postgresql://" in running.err
+    assert str(urlsplit(postgresql_url).password) not in running.err
+    assert "***" in repr(App("shop", postgresql_url))

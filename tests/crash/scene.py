@@ -22,13 +22,19 @@ LIMIT_S = 40.0
 
 
 class Scene:
-    """What a test of crashes plays with."""
+    """What a test of crashes plays with.
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    Args:
+        folder: For all files.
+        stack: Ends the processes.
+        store: The URL of a store on a server; else it is an SQLite file.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack, store: str | None = None) -> None:
         self.folder = folder
         self.ledger_path = folder / "ledger.txt"
         self.gate = folder / "gate"
-        self.store = f"sqlite:///{folder}/store.db"
+        self.store = store or f"sqlite:///{folder}/store.db"
         self.ledger = Ledger(self.store)
         self.app = self.ledger.app
         self.env = {
@@ -55,7 +61,8 @@ class Scene:
     def lines(self, word: str) -> list[tuple[str, int]]:
         """Return what stands in the ledger under this word: (of which call, by which process)."""
         text = self.ledger_path.read_text() if self.ledger_path.exists() else ""
-        rows = (line.split() for line in text.splitlines())
+        # A line may be seen while it is being written.
+        rows = (line.split() for line in text[: text.rfind("\n") + 1].splitlines())
         return [(row[1], int(row[2])) for row in rows if row[0] == word]
 
     def times(self, word: str) -> Counter[str]:
@@ -86,7 +93,7 @@ class Scene:
 
     async def kill(self, worker: Running) -> set[str]:
         """Kill a worker and return the calls that were leased then."""
-        _stop(worker)  # first: a dead one's calls are taken over while we look
+        stop(worker)  # first: a dead one's calls are taken over while we look
         leased = await self.running()
         worker.kill()
         return leased
@@ -94,11 +101,11 @@ class Scene:
     async def stop(self, worker: Running) -> None:
         """Stop a worker between two of its transactions: within one it holds the file for everybody."""
         async with asyncio.timeout(LIMIT_S):
-            _stop(worker)
+            stop(worker)
             while not self._can_write():
                 worker.signal(signal.SIGCONT)
                 await asyncio.sleep(0.005)
-                _stop(worker)
+                stop(worker)
 
     def _can_write(self) -> bool:
         connection = sqlite3.connect(sqlite_path(self.store), timeout=0, isolation_level=None)
@@ -112,6 +119,7 @@ class Scene:
         return True
 
 
-def _stop(worker: Running) -> None:
+def stop(worker: Running) -> None:
+    """Stop a process with SIGSTOP, and wait until it stands still."""
     worker.signal(signal.SIGSTOP)
     os.waitid(os.P_PID, worker.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)

@@ -14,7 +14,18 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from everloop import App, IdConflict, Key, KeyConflict, RolledBack, TaskFailed, UsageError, Use, WouldDeadlock
+from everloop import (
+    App,
+    IdConflict,
+    Key,
+    KeyConflict,
+    RolledBack,
+    StoreUnavailable,
+    TaskFailed,
+    UsageError,
+    Use,
+    WouldDeadlock,
+)
 
 pytestmark = pytest.mark.server
 
@@ -110,6 +121,23 @@ async def test_a_transaction_that_stays_open_slows_nobody_else(shop: Shop) -> No
         joined = await waiting
         assert joined.id == held.id
         assert await joined == "sent to ada"
+
+
+async def test_keys_hold_whatever_the_isolation(shop: Shop) -> None:
+    async with shop.db.engine.connect() as plain:
+        conn = await plain.execution_options(isolation_level="REPEATABLE READ")
+        await conn.execute(text("SELECT * FROM payments"))  # what it sees is settled here
+        first = await shop.app.submit(shop.send("ada"), key=Key("a"))
+        if "postgresql" in shop.url:
+            with pytest.raises(UsageError, match="READ COMMITTED"):
+                await shop.app.submit(shop.send("bob"), connection=conn, key=Key("a"))
+        else:  # which it is by default there
+            with pytest.raises(StoreUnavailable, match="since this one began"):
+                await shop.app.submit(shop.send("bob"), connection=conn, key=Key("a"))
+        assert await shop.app.submit(shop.send("bob"), connection=conn)
+        await conn.rollback()
+    async with shop.db.transaction() as conn:
+        assert (await shop.app.submit(shop.send("bob"), connection=conn, key=Key("a"))).id == first.id
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
 <!-- no-run: needs a GPU -->  it is only compiled; the reason is required
 <!-- run -->                  this console block is run, and prints what it shows
 <!-- prints -->               this text block is what the program before it prints
+<!-- server: mariadb -->      it runs on a database of that server, as what follows does
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*) *$")
-DIRECTIVE = re.compile(r"^ *<!-- (?P<name>continues|file|no-run|run|prints)(?:: *(?P<value>.+?))? -->$")
-TAKES_VALUE = ("file", "no-run")
+DIRECTIVE = re.compile(
+    r"^ *<!-- (?P<name>continues|file|no-run|run|prints|server)(?:: *(?P<value>.+?))? -->$"
+)
+TAKES_VALUE = ("file", "no-run", "server")
 
 
 @dataclass(frozen=True)

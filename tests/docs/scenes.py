@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from tests.docs.blocks import ROOT, BadBlock, Block
 LIMIT_S = 50
 #: What puts a block into the scene of the one before it.
 FOLLOWS = {"continues", "run", "prints"}
+#: The server's URL as documents write it, behind the name of its driver; tests put their own there.
+SHOWN_URL = re.compile(r"(?<=://)shop:secret@localhost/shop\b")
 
 
 @dataclass
@@ -39,6 +42,11 @@ class Scene:
     @property
     def place(self) -> str:
         return self.steps[0].block.place
+
+    @property
+    def server(self) -> str | None:
+        """The server that it needs, as the fixtures of `tests/helpers/servers` name it."""
+        return self.steps[0].block.directives.get("server")
 
 
 def scenes(blocks: Iterable[Block], prelude: str = "") -> Iterator[Scene]:
@@ -83,18 +91,23 @@ def add(scene: Scene, block: Block, prelude: str) -> None:
         scene.steps.append(step)
 
 
-def play(scene: Scene, folder: Path) -> None:
-    """Run the steps; fail with what they printed."""
+def play(scene: Scene, folder: Path, url: str = "") -> None:
+    """Run the steps; fail with what they printed. `url` is the store of a scene that needs a server."""
+
+    def ours(text: str) -> str:
+        return SHOWN_URL.sub(lambda _: url.partition("://")[2], text) if url else text
+
     for step in scene.steps:
         if step.block.language == "python":
             name = step.block.directives.get("file", "example.py")
-            (folder / name).write_text(step.text, encoding="utf-8")
-            printed = run_command([sys.executable, "-W", "error", name], folder, step.block.place)
+            (folder / name).write_text(ours(step.text), encoding="utf-8")
+            printed = run_command([sys.executable, "-W", "error", name], folder, step.block.place, url)
             if step.printed:
                 same_output(step.printed.text, printed, step.printed)
         else:
             for command, shown in commands(step.block.text):
-                same_output(shown, run_command(["bash", "-c", command], folder, step.block.place), step.block)
+                printed = run_command(["bash", "-c", ours(command)], folder, step.block.place, url)
+                same_output(shown, printed, step.block)
 
 
 def commands(console: str) -> Iterator[tuple[str, str]]:
@@ -104,11 +117,13 @@ def commands(console: str) -> Iterator[tuple[str, str]]:
         yield command, shown
 
 
-def run_command(command: list[str], folder: Path, place: str) -> str:
+def run_command(command: list[str], folder: Path, place: str, store: str = "") -> str:
     """Run it in the folder, as a stranger's shell would; return what it printed."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERLOOP_")}
     environment |= {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
+    if store:
+        environment["EVERLOOP_STORE"] = store
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )

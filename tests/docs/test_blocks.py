@@ -44,7 +44,9 @@ def test_directives_belong_to_the_next_block() -> None:
     assert (first.directives, second.directives) == ({"file": "shop.py"}, {})
 
 
-@pytest.mark.parametrize("directive", ["<!-- no-run -->", "<!-- file -->", "<!-- continues: x -->"])
+@pytest.mark.parametrize(
+    "directive", ["<!-- no-run -->", "<!-- file -->", "<!-- continues: x -->", "<!-- server -->"]
+)
 def test_a_directive_has_its_form(directive: str) -> None:
     with pytest.raises(BadBlock, match=r"README.md:1: .* for its form"):
         parse(directive)
@@ -116,6 +118,35 @@ def test_a_scene_shares_its_folder_and_compares_what_is_printed(tmp_path: Path) 
     )
 
     play(scene, tmp_path)
+
+
+def test_a_scene_on_a_server_is_given_a_database_in_place_of_the_one_that_is_shown(tmp_path: Path) -> None:
+    first, second = scenes(
+        parse("""\
+        <!-- server: mariadb -->
+        ```python
+        import os
+        print("mysql+asyncmy://shop:secret@localhost/shop", os.environ["EVERLOOP_STORE"])
+        ```
+        <!-- prints -->
+        ```text
+        mysql+asyncmy://me:mine@here/own?x=1 mysql://me:mine@here/own?x=1
+        ```
+        <!-- run -->
+        ```console
+        $ echo mysql://shop:secret@localhost/shop $EVERLOOP_STORE
+        mysql://me:mine@here/own?x=1 mysql://me:mine@here/own?x=1
+        ```
+        ```python
+        import os
+        assert "EVERLOOP_STORE" not in os.environ
+        ```
+        """)
+    )
+
+    assert (first.server, second.server) == ("mariadb", None)
+    play(first, tmp_path, "mysql://me:mine@here/own?x=1")
+    play(second, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,15 @@ SCENES = [scene for path in DOCUMENTS for scene in scenes(of_document(path))]
 CONSOLES = [block for block in BLOCKS if block.language == "console"]
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.place)
-def test_programs_run(scene: Scene, tmp_path: Path) -> None:
-    play(scene, tmp_path)
+@pytest.mark.parametrize(
+    "scene",
+    [
+        pytest.param(scene, id=scene.place, marks=pytest.mark.server if scene.server else ())
+        for scene in SCENES
+    ],
+)
+def test_programs_run(scene: Scene, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    play(scene, tmp_path, request.getfixturevalue(f"{scene.server}_url") if scene.server else "")
 
 
 def test_programs_that_are_not_run_compile() -> None:

@@ -18,7 +18,7 @@ from tests.engine.conftest import make
 from tests.helpers.processes import run_program
 
 NEAR = "; did you mean 'sqlite'?"
-NO_STORE = "; this version stores in sqlite://, memory://, for example sqlite:///"
+NO_STORE = "; this version stores in sqlite://, postgresql://, mysql://, memory://, for example sqlite:///"
 
 
 async def refused(url: str, kind: type[Exception] = ConfigError) -> str:
@@ -54,7 +54,9 @@ async def refused(url: str, kind: type[Exception] = ConfigError) -> str:
             "SQLITE:///x.db",
             f"unknown store 'SQLITE' in the URL 'SQLITE:///x.db'{NEAR}{NO_STORE}",
         ),
-        ("mysql://root:pw@h/x", f"unknown store 'mysql' in the URL 'mysql://root:***@h/x'{NO_STORE}"),
+        ("oracle://root:pw@h/x", f"unknown store 'oracle' in the URL 'oracle://root:***@h/x'{NO_STORE}"),
+        ("mysql://root:pw@h", "the store URL 'mysql://root:***@h' names no database; write mysql://"),
+        ("postgresql://root:pw@h/x?sslmod=on", "the store URL 'postgresql://root:***@h/x?sslmod=on' cannot"),
         ("x.db", "the store URL 'x.db' has no `scheme://`; for a file write sqlite:///x.db"),
         ("sqlite:x.db", "the store URL 'sqlite:x.db' has no `scheme://`; for a file write sqlite:///x.db"),
         (

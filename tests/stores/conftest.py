@@ -15,6 +15,7 @@ from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
+from tests.helpers.mysql import mysql_store, side
 from tests.helpers.servers.emptying import emptied
 from tests.helpers.servers.fixtures import (
     mariadb,
@@ -25,7 +26,16 @@ from tests.helpers.servers.fixtures import (
     postgresql_url,
 )
 
-__all__ = ["mariadb", "mariadb_kept", "mariadb_url", "postgresql", "postgresql_kept", "postgresql_url"]
+__all__ = [
+    "mariadb",
+    "mariadb_kept",
+    "mariadb_url",
+    "mysql_store",
+    "postgresql",
+    "postgresql_kept",
+    "postgresql_url",
+    "side",
+]
 
 
 Maker = Callable[[Clock, Fault | None], Store]

@@ -79,7 +79,7 @@ def judging(url: str, key: str) -> str:
     """Return what judges a key, as a submission does."""
     if url.startswith("postgresql"):
         return f'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "{key}"]\', 7170))'
-    bucket = zlib.crc32(f"a\0work\0{key}".encode()) & 4095
+    bucket = zlib.crc32(f"a\0work\0{key}".encode()) & 65535
     return f"SELECT * FROM ever_key_locks WHERE bucket = {bucket} FOR UPDATE"
 
 

@@ -79,3 +79,5 @@ def test_the_plan_covers_every_python(project: Path) -> None:
         "unit (Python 3.9)",
         "stores (Python 3.9)",
     ]
+    assert [suite.servers for suite in suites.plan(everything=False)] == [False]
+    assert [suite.servers for suite in suites.plan(everything=True)] == [True, True, True, False, False]

@@ -25,6 +25,7 @@ COMMANDS = {
     "ls": ("everloop.cli.ls", "List calls, newest first."),
     "show": ("everloop.cli.show", "Show everything about one call."),
     "retry": ("everloop.cli.retry", "Submit finished calls anew."),
+    "migrate": ("everloop.cli.migrate", "Bring a store's schema up to date, or say what is missing."),
     "cancel": ("everloop.cli.cancel", "Cancel calls that have not finished."),
 }
 

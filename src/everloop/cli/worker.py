@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from everloop._app import App
+from everloop._core.text import without_password
 from everloop.cli import exits
 from everloop.cli.group import Command
 from everloop.cli.reading import run, shared_url
@@ -93,7 +94,7 @@ def _ready(app: App, worker: Worker) -> str:
     functions = sorted({lane.fn for lane in worker.lanes})
     told = [
         f"app {app.name}",
-        f"store {app.store_url}",
+        f"store {without_password(app.store_url)}",
         f"queue{_s(queues)} {', '.join(queues) or 'none'}",
         f"function{_s(functions)} {', '.join(functions) or 'none (decorate some with @app.task)'}",
         f"pid {os.getpid()}",

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import sys
 import threading
@@ -29,6 +30,37 @@ TICK = 1.0
 STALL_REPORT = 5.0
 #: A worker whose loop has not answered for so many seconds is ended.
 STALL_LIMIT = 600.0
+
+
+class Witness:
+    """Tells whether its owner may call other sessions late.
+
+    While the store was away, or only slow, nobody could renew: once it is back, everybody is late by its
+    clock, and whoever asks first would reap the living. So only one who has seen the store answer for a
+    while, without a longer silence in between, may judge: by then the living have renewed.
+
+    Args:
+        patience: Seconds for which the store has to have answered, and of silence that begin it anew.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._since = 0.0
+        self._last = -math.inf
+
+    def answered(self, now: float) -> None:
+        """Note that the store has just answered."""
+        if now - self._last > self._patience:
+            self._since = now
+        self._last = now
+
+    def failed(self) -> None:
+        """Note that it did not."""
+        self._last = -math.inf
+
+    def may_judge(self, now: float) -> bool:
+        """Whether who is late now is dead."""
+        return now - self._last <= self._patience <= self._last - self._since
 
 
 class Keeper:
@@ -78,7 +110,8 @@ class Keeper:
 
     async def _keep(self) -> None:
         self._loop = asyncio.get_running_loop()
-        renewals: list[float] = []
+        # Everybody looks once in each tick, and has to connect, too.
+        witness = Witness(max(self._lease / 3, 2 * TICK))
         next_renewal = 0.0
         while not self._stop.is_set():
             now = time.monotonic()
@@ -87,13 +120,14 @@ class Keeper:
                     await self._store.open()
                     if not await self._renew():
                         return
-                    renewals = [*renewals[-1:], now]
+                    # Not `now`: the store may have taken its time.
+                    witness.answered(time.monotonic())
                     next_renewal = now + self._lease / 3
-                # Only who has seen the store answer twice in time may call others late.
-                await self._store.reap(overdue=len(renewals) == 2 and now - renewals[0] < self._lease)
+                await self._store.reap(overdue=witness.may_judge(time.monotonic()))
                 await self._store.tend()
+                witness.answered(time.monotonic())
             except Exception as error:  # noqa: BLE001 - whatever it is, the session has to be kept alive
-                renewals.clear()
+                witness.failed()
                 next_renewal = 0.0
                 log.debug("everloop: the keeper could not reach the store: %s", error)
             self._watch_loop()

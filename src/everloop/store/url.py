@@ -11,6 +11,7 @@ from everloop.store.protocol import Store
 
 KNOWN = ("sqlite", "postgresql", "mysql", "memory")
 #: Drivers that a URL for SQLAlchemy may name: the store has its own.
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg")
 _MYSQL = tuple(
     f"{name}{driver}" for name in ("mysql", "mariadb") for driver in ("", "+aiomysql", "+asyncmy", "+pymysql")
 )
@@ -41,7 +42,8 @@ def store_from_url(url: str) -> Store:
     scheme, colon, rest = url.partition("://")
     if not colon:
         path = url.removeprefix("sqlite:") or "app.db"
-        raise StoreURLError(f"the store URL {url!r} has no `scheme://`; for a file write sqlite:///{path}")
+        shown = f"***{url[url.rindex('@') :]}" if "@" in url else url  # a URL that lost its beginning
+        raise StoreURLError(f"the store URL {shown!r} has no `scheme://`; for a file write sqlite:///{path}")
     if scheme == "memory":
         from everloop.store.memory import MemoryStore
 
@@ -50,25 +52,40 @@ def store_from_url(url: str) -> Store:
         from everloop.store.sql.store import SqliteStore
 
         return SqliteStore(sqlite_path(url))
-    if scheme in ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg"):
-        from everloop.store.sql.postgresql import PostgresStore
-
-        return PostgresStore(url.replace(scheme, "postgresql", 1))
+    if scheme in _POSTGRESQL:
+        return _postgresql(url.replace(scheme, "postgresql", 1))
     if scheme in _MYSQL:
-        try:
-            from everloop.store.sql.mysql import MysqlStore
-        except ModuleNotFoundError as error:
-            if error.name != "pymysql":
-                raise
-            raise MissingDependency(
-                'a store on MySQL needs PyMySQL: pip install "everloop[mysql]"'
-            ) from error
-        return MysqlStore(url.replace(scheme, "mysql", 1))
+        return _mysql(url.replace(scheme, "mysql", 1))
     raise StoreURLError(
         f"unknown store {scheme!r} in the URL {without_password(url)!r}{near_miss(scheme.lower(), KNOWN)}; "
         f"this version stores in {', '.join(f'{name}://' for name in KNOWN)}, for example "
         f"sqlite:///{rest.rpartition('/')[2] or 'app.db'}"
     )
+
+
+def _postgresql(url: str) -> Store:
+    try:
+        from everloop.store.sql.postgresql import PostgresStore
+    except ImportError as error:
+        # It is not there, or it is there without PostgreSQL's own library.
+        if "psycopg" not in (error.name or "psycopg"):
+            raise
+        raise MissingDependency(
+            f'a store on PostgreSQL needs psycopg ({error}): pip install "everloop[postgres]"'
+        ) from error
+    return PostgresStore(url)
+
+
+def _mysql(url: str) -> Store:
+    try:
+        from everloop.store.sql.mysql import MysqlStore
+    except ModuleNotFoundError as error:
+        if error.name != "pymysql":
+            raise
+        raise MissingDependency(
+            f'a store on MySQL needs PyMySQL ({error}): pip install "everloop[mysql]"'
+        ) from error
+    return MysqlStore(url)
 
 
 def sqlite_path(url: str) -> Path:

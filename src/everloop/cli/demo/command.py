@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from everloop._core.errors import MissingDependency
+from everloop._core.text import without_password
 from everloop.cli import exits
 from everloop.cli.demo.screen import tell
 from everloop.cli.demo.urls import check_url
@@ -96,7 +97,8 @@ def _store_url(db: str | None) -> str:
     elif not db.startswith("sqlite"):
         store_from_url(db)  # says what is wrong with an unknown one
         raise click.UsageError(
-            f"the demo keeps its rows beside its calls, in an SQLite file: not {db}, but sqlite:///demo.db"
+            f"the demo keeps its rows beside its calls, in an SQLite file: not {without_password(db)}, but "
+            "sqlite:///demo.db"
         )
     url = f"sqlite:///{sqlite_path(db).absolute()}"
     tell(f"calls and rows are stored in {url}")

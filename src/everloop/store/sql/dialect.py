@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 _NAME = re.compile(r"^-- name: (?P<name>\w+)(?: -> (?P<columns>.+))?$", re.MULTILINE)
 
@@ -34,14 +35,22 @@ def statements(dialect: str) -> dict[str, Template]:
     return templates
 
 
+class Migration(NamedTuple):
+    """One step of the schema."""
+
+    number: int
+    name: str
+    script: str
+
+
 @cache
-def migrations(dialect: str) -> tuple[tuple[int, str, str], ...]:
-    """Read the numbered migrations of a dialect as (number, name, text), in order."""
+def migrations(dialect: str) -> tuple[Migration, ...]:
+    """Read the numbered migrations of a dialect, in order."""
     folder = files("everloop.store.sql").joinpath(f"migrations/{dialect}")
-    found: list[tuple[int, str, str]] = []
+    found: list[Migration] = []
     for entry in folder.iterdir():
         number, _, name = entry.name.removesuffix(".sql").partition("_")
-        found.append((int(number), name, entry.read_text("utf-8")))
+        found.append(Migration(int(number), name, entry.read_text("utf-8")))
     return tuple(sorted(found))
 
 

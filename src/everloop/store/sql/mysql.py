@@ -23,6 +23,8 @@ OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
 _PATIENCE = 30
 #: Names of locks are the whole server's, and 64 characters long at most.
 _LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
+#: What the user lacks a right for: a command on a table, a database, the log-in's own.
+_FORBIDDEN = (1142, 1044, 1227, 1370)
 #: Given once, whoever comes again.
 _NAME = "INSERT IGNORE INTO ever_meta VALUES ('identity', {0})"
 #: The last word of the schema: without it, it is made again.
@@ -105,6 +107,13 @@ class MysqlStore(ServerStore[MysqlConnection]):
             connection.run(_DONE.format(migrations("mysql")[-1][0]), doing)
         finally:
             connection.run(f"DO RELEASE_LOCK({_LOCK})", doing)
+
+    def _forbidden(self, error: BaseException | None) -> bool:
+        return bool(error and error.args and error.args[0] in _FORBIDDEN)
+
+    def _grant(self) -> str:
+        user, database = self._address.user or "the_user", self._address.database
+        return f"As an administrator: GRANT ALL ON {database}.* TO '{user}'@'%'"
 
     def _read_identity(self, connection: MysqlConnection) -> int:
         rows = connection.run("SELECT value FROM ever_meta WHERE name = 'identity'", "reading the identity")[

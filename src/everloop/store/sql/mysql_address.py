@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from everloop._core.errors import ConfigError, StoreURLError
 from everloop._core.text import near_miss, without_password
+from everloop.store.refusals import Door
 
 _TRUE, _FALSE = ("true", "1", "yes", "required"), ("false", "0", "no")
 #: What a URL's query may say; `charset` is only there because URLs for SQLAlchemy have it.
@@ -21,6 +22,7 @@ class Address:
     Attributes:
         tls: What TLS is spoken with, or nothing at all; None when it was not asked for.
         plain: Whether TLS is not even tried.
+        shown: The URL without its password.
     """
 
     host: str
@@ -31,6 +33,12 @@ class Address:
     unix_socket: str | None
     tls: ssl.SSLContext | None
     plain: bool = False
+    shown: str = ""
+
+    @property
+    def door(self) -> Door:
+        """Return what messages about it need."""
+        return Door("mysql", self.shown, self.user, self.password, self.host, self.port, self.database)
 
 
 def unverified() -> ssl.SSLContext:
@@ -82,6 +90,7 @@ def address_of(url: str) -> Address:
         unix_socket=given.get("unix_socket"),
         tls=_tls(given, shown),
         plain=_flag(given, "ssl", shown) is False,
+        shown=shown,
     )
 
 

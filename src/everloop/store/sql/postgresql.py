@@ -5,11 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from everloop._core.errors import ConfigError
+from psycopg.conninfo import conninfo_to_dict
+
+from everloop._core.errors import ConfigError, UsageError
 from everloop.store.sql.dialect import migrations, split
+from everloop.store.sql.runners.hand import Hand, execute
 from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
 from everloop.store.sql.runners.postgresql_listener import PostgresListener
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.sql.verbs.statement import Statement
 
 #: The first version with everything that the statements use.
 OLDEST = 13
@@ -40,6 +44,15 @@ class PostgresStore(ServerStore[Connection]):
     def _listener(self, session: int, wake: Callable[[], None]) -> PostgresListener:
         return PostgresListener(connector(self.url), session, wake, worker=session in self._workers)
 
+    def _enter_with_keys(self, hand: Hand) -> None:
+        ((level,),) = execute(hand, Statement("isolation", {}), self._folding)
+        if level != "read committed":
+            raise UsageError(
+                f"a call with a key cannot be submitted in this transaction on {self._shown}: it is {level}, "
+                "and does not see the calls with the same key that others have submitted since it began. "
+                "Begin it as READ COMMITTED, or submit after the commit"
+            )
+
     def _ask_time(self, connection: Connection) -> int:
         with explained("clock_timestamp"):
             row = connection.execute(
@@ -63,6 +76,13 @@ class PostgresStore(ServerStore[Connection]):
             if found == 0:
                 connection.execute(_NAME, (secrets.randbits(62),))
             connection.execute(_DONE, (migrations("postgresql")[-1][0],))
+
+    def _forbidden(self, error: BaseException | None) -> bool:
+        return getattr(error, "sqlstate", None) == "42501"
+
+    def _grant(self) -> str:
+        user = conninfo_to_dict(self.url).get("user") or "the_user"
+        return f"As an administrator, in that database: GRANT CREATE ON SCHEMA public TO {user}"
 
     def _read_identity(self, connection: Connection) -> int:
         with explained("reading the database's identity"):

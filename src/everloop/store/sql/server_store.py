@@ -8,13 +8,13 @@ from functools import partial
 from typing import Generic, Self, TypeVar
 
 from everloop._core.clock import Clock
-from everloop._core.errors import SchemaError, StoreError, StoreUnavailable, UsageError
+from everloop._core.errors import ConfigError, SchemaError, StoreError, StoreUnavailable, UsageError
 from everloop._core.records import Lane
 from everloop._core.text import without_password
-from everloop.store.sql.dialect import migrations
+from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.listener import Listener
-from everloop.store.sql.runners.server import ServerRunner
+from everloop.store.sql.runners.server import CannotOpen, ServerRunner
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_clock import ServerClock
 from everloop.store.sql.sql_store import SqlStore
@@ -59,10 +59,45 @@ class ServerStore(SqlStore, Generic[C]):
         hot = self._thread("store")
         try:
             await hot.call(self._prepare)
+        except CannotOpen as error:
+            hot.close()
+            if error.lasting:
+                raise ConfigError(str(error)) from error
+            raise
         except BaseException:
             hot.close()
             raise
         self._hot = hot
+
+    async def migrations(self) -> tuple[int, list[Migration]]:
+        runner = self._thread("migrations")
+        try:
+            found = await runner.call(self._found)
+        finally:
+            runner.close()
+        return found, [each for each in migrations(self.dialect) if each.number > found]
+
+    async def migrate(self) -> None:
+        runner = self._thread("migrations")
+        try:
+            await runner.call(self._apply)
+        finally:
+            runner.close()
+
+    def _found(self, connection: C) -> int:
+        self._check_server(connection)
+        return self._schema(connection)
+
+    def _apply(self, connection: C) -> None:
+        try:
+            self._migrate(connection)
+        except StoreError as error:
+            if not self._forbidden(error.__cause__):
+                raise
+            raise ConfigError(
+                f"the user of {self._shown} may not make Everloop's tables there: {error}. {self._grant()}; "
+                "or let one who may run `everloop migrate URL` (with --sql it prints what it would do)"
+            ) from error
 
     async def close(self) -> None:
         for runner in (self._hot, self._beside, self._reading):
@@ -160,10 +195,10 @@ class ServerStore(SqlStore, Generic[C]):
             SchemaError: The schema is older than this version, or newer.
         """
         self._check_server(connection)
-        newest = migrations(self.dialect)[-1][0]
+        newest = migrations(self.dialect)[-1].number
         found = self._schema(connection)
         if found == 0:
-            self._migrate(connection)
+            self._apply(connection)
             found = self._schema(connection)
         if found > newest:
             raise SchemaError(
@@ -192,6 +227,14 @@ class ServerStore(SqlStore, Generic[C]):
     @abstractmethod
     def _migrate(self, connection: C) -> None:
         """Apply the migrations that are missing, one process at a time; a database's first also names it."""
+
+    @abstractmethod
+    def _forbidden(self, error: BaseException | None) -> bool:
+        """Tell whether the driver's error is about rights."""
+
+    @abstractmethod
+    def _grant(self) -> str:
+        """Return what an administrator executes."""
 
     @abstractmethod
     def _read_identity(self, connection: C) -> int:

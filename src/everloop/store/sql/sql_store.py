@@ -23,6 +23,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop.store.sql.dialect import Migration
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
@@ -98,6 +99,13 @@ class SqlStore(ABC):
             UsageError: It is not so.
         """
 
+    def _enter_with_keys(self, hand: Hand) -> None:  # noqa: B027 - most databases have nothing to see to
+        """See that keys can be judged in this transaction.
+
+        Raises:
+            UsageError: They cannot.
+        """
+
     @property
     @abstractmethod
     def _is_open(self) -> bool:
@@ -105,6 +113,20 @@ class SqlStore(ABC):
 
     def now(self) -> int:
         return self._clock.now()
+
+    # -- the schema -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def migrations(self) -> tuple[int, list[Migration]]:
+        """Return the schema's number (0 without one) and the migrations that are missing; change nothing."""
+
+    @abstractmethod
+    async def migrate(self) -> None:
+        """Apply the migrations that are missing, on a store that is not open.
+
+        Raises:
+            ConfigError: The user may not.
+        """
 
     # -- sessions ---------------------------------------------------------------------------------------
 
@@ -182,6 +204,8 @@ class SqlStore(ABC):
 
     def _add_by_hand(self, calls: Sequence[NewCall], hand: Hand) -> tuple[list[Added], UserTransaction]:
         self._enter(hand)
+        if any(call.key for call in calls):
+            self._enter_with_keys(hand)
         scope = self._scope(None)
         added = drive_whole(hand, self._add_with_lanes(scope, calls), self._folding)
         transaction = hand.transaction()
@@ -214,8 +238,9 @@ class SqlStore(ABC):
             if answer.status == "busy":
                 key = f" ({call.key.value!r})" if call.key else ""
                 raise _KeyIsBusy(
-                    f"{call.lane.fn}() was not submitted: for {PATIENCE:g} s a transaction has been open "
-                    f"that has submitted a call with the same key{key}. Commit or end that one, and try again"
+                    f"{call.lane.fn}() was not submitted: a transaction has submitted a call with the same "
+                    f"key{key} that this one cannot see: it has been open for {PATIENCE:g} s, or was "
+                    "committed since this one began. Commit both, and submit in one that begins after that"
                 )
         return added
 

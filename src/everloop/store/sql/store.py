@@ -9,6 +9,7 @@ from sqlite3 import Connection
 
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.gate import write_gate
+from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.runners.doorbell import Doorbell
 from everloop.store.sql.runners.hand import Hand
 from everloop.store.sql.runners.sqlite import SqliteRunner
@@ -58,6 +59,21 @@ class SqliteStore(SqlStore):
             hot.close()
             raise
         self._hot = hot
+
+    async def migrations(self) -> tuple[int, list[Migration]]:
+        found = 0
+        if self.path.exists():
+            self._file.check_place()
+            runner = self._thread("migrations")
+            try:
+                found = await runner.call(self._file.schema)
+            finally:
+                runner.close()
+        return found, [each for each in migrations(self.dialect) if each.number > found]
+
+    async def migrate(self) -> None:
+        await self.open()
+        await self.close()
 
     async def close(self) -> None:
         for runner in (self._hot, self._reading):

@@ -12,12 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 import pymysql
-from pymysql.constants import CLIENT, FIELD_TYPE, SERVER_STATUS
+from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
 
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop.store.refusals import refusal
 from everloop.store.sql.mysql_address import Address, unverified
-from everloop.store.sql.runners.server import Collision, Lost
+from everloop.store.sql.runners.server import CannotOpen, Collision, Lost
 
 #: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
 _COLLISIONS = {
@@ -77,7 +78,7 @@ _SETTINGS = (
 Rows = Sequence[tuple[Any, ...]]
 
 
-class Unencrypted(ConfigError, StoreError):
+class Unencrypted(ConfigError, StoreUnavailable):
     """TLS was asked for, and the server does not speak it."""
 
 
@@ -148,11 +149,8 @@ class MysqlConnection:
 
     def literal(self, value: str) -> str:
         """Write a text as a literal of SQL."""
-        status = self._raw.server_status  # type: ignore[attr-defined] # its stubs have left it out
-        if status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
-            return self._raw.escape(value)
         # Not by PyMySQL, which takes thirty times as long over the JSON of a turn. Nothing else has a meaning
-        # between quotes, in utf8mb4.
+        # between quotes, in utf8mb4 and in the sql_mode that `prepare` has set.
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
     def close(self) -> None:
@@ -174,7 +172,9 @@ def connect(address: Address, patience: int = PATIENCE) -> MysqlConnection:
     try:
         raw = _dial(address, patience)
     except pymysql.MySQLError as error:
-        raise explain(error, "connecting") from error
+        if _said(error)[0] == _UNENCRYPTED:
+            raise explain(error, "connecting") from error
+        raise CannotOpen(refusal(address.door, error)) from error
     except RuntimeError as error:
         # PyMySQL: the server wants the password encrypted, by TLS or else by a package that is not there.
         raise StoreError(
@@ -257,7 +257,7 @@ _NO_TLS = (
 
 def passes(code: int) -> bool:
     """Whether an error of the server's is about others, or about now."""
-    return code in _COLLISIONS or code in _PASSING
+    return code in _COLLISIONS or code in _PASSING or code == _INTERRUPTED
 
 
 def explain(error: pymysql.MySQLError, doing: str) -> StoreError:

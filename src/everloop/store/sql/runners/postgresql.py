@@ -5,23 +5,30 @@ asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8
 
-from everloop._core.errors import StoreError, StoreUnavailable
+from everloop._core.errors import StoreError, StoreUnavailable, StoreURLError
+from everloop._core.text import without_password
+from everloop.store.refusals import Door, refusal
 from everloop.store.sql.dialect import Template
-from everloop.store.sql.runners.server import Collision, Lost, ServerRunner
+from everloop.store.sql.runners.server import CannotOpen, Collision, Lost, ServerRunner
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+log = logging.getLogger("everloop")
 
 #: The channel on which every worker listens for calls that are ready.
 READY = "ever_ready"
@@ -33,9 +40,13 @@ _COLLISIONS = {
     "40P01",  # deadlock_detected
     "55P03",  # lock_not_available
 }
-#: The server is there, and will serve again: no resources, a shutdown, a start, a read-only standby.
-_PASSING = ("53", "57P", "58", "25006")
-#: A connection that has died is noticed, and a lock that is held for too long given up.
+#: The server is there, and will serve again: no resources, a time limit, a read-only standby.
+_PASSING = ("25006", "53", "57014", "58")
+#: The server has ended the connection: a shutdown, an administrator, a time limit of its own.
+_ENDED = ("08", "25P03", "25P04", "57P")
+#: A connection that has died is noticed, and a lock that is held for too long given up. A process that stands
+#: still within a transaction (its machine sleeps, a debugger holds it) has its system answer for it for ever:
+#: the server ends that one, or nobody could take over what it holds.
 _SETTINGS: dict[str, Any] = {
     "autocommit": True,
     "application_name": "everloop",
@@ -45,7 +56,8 @@ _SETTINGS: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
-    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s",
+    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
+    " -c idle_in_transaction_session_timeout=5s",
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -64,19 +76,21 @@ class PostgresRunner(ServerRunner[Connection]):
         self._begun = False
 
     def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:
-        with explained(kept[-1][0].name if kept else "COMMIT"), connection.pipeline() as pipeline:
+        cursors: list[Cursor] = []
+
+        def send_all() -> None:
             if not self._begun:
                 connection.execute("BEGIN")
-                self._begun = True
                 if self._outgrown():
                     connection.execute("DISCARD PLANS")
-            cursors = [send(connection, statement, template) for statement, template in kept]
-            pipeline.sync()
-            self.trips += 1
-            return [
-                cursor.fetchall() if template.columns else None
-                for cursor, (_, template) in zip(cursors, kept, strict=True)
-            ]
+            cursors.extend(send(connection, statement, template) for statement, template in kept)
+
+        self._together(connection, _names(kept), send_all)
+        self._begun = True
+        return [
+            cursor.fetchall() if template.columns else None
+            for cursor, (_, template) in zip(cursors, kept, strict=True)
+        ]
 
     def _outgrown(self) -> bool:
         """Whether this runner has done as much again as when its plans were last made.
@@ -92,25 +106,44 @@ class PostgresRunner(ServerRunner[Connection]):
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
     ) -> None:
-        with explained("COMMIT"), connection.pipeline() as pipeline:
+        commits: list[Cursor] = []
+
+        def send_all() -> None:
             if not self._begun:
                 connection.execute("BEGIN")
             for statement, template in kept:
                 send(connection, statement, template)
             if not durable:
                 connection.execute("SET LOCAL synchronous_commit = off")
-            connection.execute("COMMIT")
+            commits.append(connection.execute("COMMIT"))
             _notify(connection, scope)
-            pipeline.sync()
-            self.trips += 1
+
+        try:
+            self._together(connection, _names(kept) or "COMMIT", send_all)
+        except StoreError as error:
+            if not commits or commits[0].statusmessage != "COMMIT":
+                raise
+            # It is committed, and only nobody was woken: who was not looks before long.
+            log.debug("everloop: committed, but nobody was woken: %s", error)
+            self._forget()
 
     def wake(self, connection: Connection, scope: Scope) -> None:
-        with explained("NOTIFY"), connection.pipeline():
-            _notify(connection, scope)
+        self._together(connection, "NOTIFY", lambda: _notify(connection, scope))
+
+    def _together(self, connection: Connection, doing: str, send_all: Callable[[], None]) -> None:
+        """Execute what `send_all` sends in one round trip."""
+        self.trips += 1
+        # The end of the block syncs and waits. A sync of our own before it would be a second round trip.
+        with explained(doing), connection.pipeline():
+            send_all()
 
     def _roll_back(self, connection: Connection) -> None:
         with explained("ROLLBACK"):
             connection.execute("ROLLBACK")
+
+
+def _names(kept: list[tuple[Statement, Template]]) -> str:
+    return ", ".join(statement.name for statement, _ in kept)
 
 
 def _notify(connection: Connection, scope: Scope) -> None:
@@ -125,7 +158,7 @@ def _notify(connection: Connection, scope: Scope) -> None:
         connection.execute("COMMIT")
 
 
-def send(connection: Connection, statement: Statement, template: Template) -> psycopg.Cursor[tuple[Any, ...]]:
+def send(connection: Connection, statement: Statement, template: Template) -> Cursor:
     """Execute a statement of the dialect's file."""
     return connection.execute(_text(template.sql), parameters_of(statement), prepare=True)
 
@@ -170,7 +203,7 @@ def explain(error: psycopg.Error, doing: str) -> StoreError:
         return StoreError(f"PostgreSQL failed ({doing}): {said}")
     if state in _COLLISIONS:
         return Collision(f"PostgreSQL ended this transaction for another one ({doing}): {said} ({state})")
-    if state.startswith(("57P", "08")):
+    if state.startswith(_ENDED):
         return Lost(f"PostgreSQL ended the connection ({doing}): {said} ({state})")
     if state.startswith(_PASSING):
         return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state})")
@@ -203,10 +236,39 @@ BY_HAND = Folding(
 
 
 def connector(url: str) -> Callable[[], Connection]:
-    """Return what opens a connection with the settings that the store needs."""
+    """Return what opens a connection with the settings that the store needs.
+
+    Raises:
+        StoreURLError: The URL is not one of PostgreSQL.
+    """
+    shown = without_password(url)
+    try:
+        parts: dict[str, Any] = dict(conninfo_to_dict(_for_libpq(url)))
+    except psycopg.ProgrammingError as error:
+        said = str(error).strip().partition("\n")[0]
+        raise StoreURLError(
+            f"the store URL {shown!r} cannot be read by PostgreSQL's library: {said}"
+        ) from error
+    port = str(parts.get("port") or "")
+    door = Door(
+        "postgresql", shown, _word(parts, "user"), _word(parts, "password"), _word(parts, "host"),
+        int(port) if port.isdecimal() else None, _word(parts, "dbname"),
+    )  # fmt: skip
 
     def connect() -> Connection:
-        with explained("connecting"):
-            return psycopg.connect(url, **_SETTINGS)
+        try:
+            return psycopg.connect(**(_SETTINGS | parts))
+        except psycopg.Error as error:
+            raise CannotOpen(refusal(door, error)) from error
 
     return connect
+
+
+def _word(parts: Mapping[str, Any], name: str) -> str | None:
+    value = parts.get(name)
+    return None if value is None else str(value)
+
+
+def _for_libpq(url: str) -> str:
+    """Write `ssl=`, as URLs for asyncpg have it, as `sslmode=`."""
+    return re.sub(r"(?<=[?&])ssl=", "sslmode=", url)

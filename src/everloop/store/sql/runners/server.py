@@ -20,6 +20,7 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 from everloop._core.errors import StoreError, StoreUnavailable
+from everloop.store.refusals import Refusal
 from everloop.store.sql.dialect import Template, statements
 from everloop.store.sql.runners.thread import Begin, ConnectionThread, Fault
 from everloop.store.sql.verbs.scope import Scope
@@ -46,6 +47,19 @@ class Lost(StoreUnavailable):
     """
 
     undone = True
+
+
+class CannotOpen(StoreUnavailable):
+    """No connection could be opened.
+
+    Attributes:
+        lasting: Whether that does not pass by itself. A store that has been open waits all the same: what is
+            wrong now was right before.
+    """
+
+    def __init__(self, refused: Refusal) -> None:
+        super().__init__(refused.text)
+        self.lasting = refused.lasting
 
 
 class ServerRunner(ConnectionThread[C], Generic[C]):

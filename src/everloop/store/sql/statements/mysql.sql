@@ -16,8 +16,8 @@
 -- nothing, keeps the server from dropping the order. STRAIGHT_JOIN keeps to it, too.
 -- FOR UPDATE locks the rows of every table beside it, but not those of a query in its FROM, nor of one around
 -- it: what is only read stands in another query than what is locked. Tables are joined to what must be changed:
--- `UPDATE ... WHERE seq IN (SELECT ...)` would read the whole table, and lock what it reads. FORCE INDEX keeps
--- the server from doing the same with a table that is small.
+-- `UPDATE ... WHERE seq IN (SELECT ...)` would read the whole table. And FORCE INDEX, for so would a join, when
+-- the table is small or believed to be: every row that is read is a row that is locked.
 
 -- name: seq_next -> first
 -- the first of a block of 65,536 numbers, which nobody else gets
@@ -84,23 +84,29 @@ FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
 INSERT INTO ever_keys (app, fn, `key`, seq)
 SELECT b.app, b.fn, b.`key`, b.seq
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
-                                       `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b
+                                       `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b;
+UPDATE (SELECT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket, MAX(seq) AS seq
+        FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
+                                               `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b
+        GROUP BY bucket ORDER BY bucket LIMIT 18446744073709551615) AS b
+STRAIGHT_JOIN ever_key_locks AS k FORCE INDEX (PRIMARY) ON k.bucket = b.bucket
+SET k.version = b.seq
 
 -- name: add_known -> id
 SELECT c.id FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
 
 -- name: add_existing -> id, seq, app, fn, state, args
 SELECT c.id, c.seq, l.app, l.fn, c.state, p.args
 FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
 STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
-STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 
 -- name: add_parents -> id, seq, state, fence, priority, place, root, depth
 SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, -c.level AS depth
 FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-      STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 
@@ -109,7 +115,7 @@ STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 SELECT b.i, c.id, c.seq, c.state
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
                                        child_key LONGTEXT PATH '$[2]')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.parent = b.parent AND c.child_key = b.child_key
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_parent) ON c.parent = b.parent AND c.child_key = b.child_key
 ORDER BY c.seq
 
 -- name: add_reattach
@@ -121,26 +127,29 @@ SET c.asked = b.fence
 
 -- name: key_lock -> i
 -- rows: i, app, fn, key; until the commit, nobody else judges these keys. Answers with those that a transaction
--- judges which is still open: it may be a user's, and stay so for a minute. Keys share 4,096 locks.
+-- judges which is still open: it may be a user's, and stay so for a minute. Keys are held by their hash.
+-- Also with those that this transaction cannot judge: a user's may be REPEATABLE READ, as MySQL's are by default,
+-- and sees no call that was committed since it first read something. What is locked is read as it stands.
 SELECT b.i
-FROM (SELECT i, CRC32(CONCAT_WS('\0', app, fn, `key`)) & 4095 AS bucket
+FROM (SELECT i, CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
                                              fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b) AS b
-LEFT JOIN (SELECT k.bucket
-           FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 4095 AS bucket
+LEFT JOIN (SELECT k.bucket, k.version
+           FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket
                  FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
                                                         `key` LONGTEXT PATH '$[3]')) AS b
                  ORDER BY bucket LIMIT 18446744073709551615) AS b
-           STRAIGHT_JOIN ever_key_locks AS k ON k.bucket = b.bucket
-           LIMIT 18446744073709551615 FOR UPDATE SKIP LOCKED) AS k ON k.bucket = b.bucket
-WHERE k.bucket IS NULL
+           STRAIGHT_JOIN ever_key_locks AS k FORCE INDEX (PRIMARY) ON k.bucket = b.bucket
+           LIMIT 18446744073709551615 FOR UPDATE SKIP LOCKED) AS held ON held.bucket = b.bucket
+LEFT JOIN ever_key_locks AS seen FORCE INDEX (PRIMARY) ON seen.bucket = b.bucket
+WHERE held.bucket IS NULL OR held.version <> seen.version
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key
 SELECT b.i, c.id, c.seq, c.state
-FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
-                                       fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b
-STRAIGHT_JOIN ever_keys AS k ON k.app = b.app AND k.fn = b.fn AND k.`key` = b.`key`
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
+                                       `key` LONGTEXT PATH '$[3]')) AS b
+STRAIGHT_JOIN ever_keys AS k FORCE INDEX (PRIMARY) ON k.app = b.app AND k.fn = b.fn AND k.`key` = b.`key`
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq
 ORDER BY c.seq
 
@@ -166,19 +175,21 @@ SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.
 FROM (SELECT b.i, b.fence, c.seq
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
                                              fence BIGINT PATH '$[2]')) AS b
-      STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'
 FOR UPDATE SKIP LOCKED
 
 -- name: settle_held -> i
 -- rows: i, id, fence; those that are held by a transaction which is still open
-SELECT b.i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
-                                                  fence BIGINT PATH '$[2]')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
+SELECT b.i
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
+                                       fence BIGINT PATH '$[2]')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
 
 -- name: succeed
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'succeeded', c.attempt = c.attempt + 1, c.session = NULL
 
 -- name: succeed_values
@@ -214,14 +225,14 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
 -- name: end_waits -> session
 SELECT DISTINCT w.session FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_waits AS w ON w.seq = b.seq
+STRAIGHT_JOIN ever_waits AS w FORCE INDEX (PRIMARY) ON w.seq = b.seq
 
 -- name: end_tell_waits
 INSERT INTO ever_inbox (session, seq, kind)
 SELECT w.session, w.seq, 'ended'
 FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_waits AS w ON w.seq = b.seq
-STRAIGHT_JOIN ever_sessions AS s ON s.session = w.session
+STRAIGHT_JOIN ever_waits AS w FORCE INDEX (PRIMARY) ON w.seq = b.seq
+STRAIGHT_JOIN ever_sessions AS s FORCE INDEX (PRIMARY) ON s.session = w.session
 ORDER BY 1, 2
 ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
@@ -240,7 +251,7 @@ SET c.state = CASE WHEN c.due <= :now THEN 'ready' ELSE 'scheduled' END
 SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
 FROM (SELECT c.seq, b.fence
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (parent BIGINT PATH '$[0]', fence BIGINT PATH '$[1]')) AS b
-      STRAIGHT_JOIN ever_calls AS c ON c.parent = b.parent
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_parent) ON c.parent = b.parent
       WHERE c.owned = 1 AND c.state IN ('waiting', 'scheduled', 'ready', 'leased')
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq
@@ -254,7 +265,7 @@ SELECT c.seq, b.done, b.total, b.note
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
     id LONGTEXT PATH '$[0]', fence BIGINT PATH '$[1]', done DOUBLE PATH '$[2]', total DOUBLE PATH '$[3]',
     note LONGTEXT PATH '$[4]')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
 ORDER BY c.seq
 ON DUPLICATE KEY UPDATE done = b.done, total = b.total, note = b.note
 
@@ -263,18 +274,20 @@ ON DUPLICATE KEY UPDATE done = b.done, total = b.total, note = b.note
 -- name: cancel_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
 SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
 FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-      STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 
 -- name: cancel_ask
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.cancel_asked = :message
 
 -- name: cancel_tell
 INSERT INTO ever_inbox (session, seq, kind)
 SELECT c.session, c.seq, 'cancel'
-FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 WHERE c.session IS NOT NULL
 ORDER BY 1, 2
 ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
@@ -316,7 +329,7 @@ FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
            FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
            ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
       ORDER BY priority, place, root, level, seq LIMIT :room) AS c
-STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 ORDER BY c.priority, c.place, c.root, c.level, c.seq
 
 -- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
@@ -327,7 +340,7 @@ FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
            FROM ever_calls FORCE INDEX (ever_calls_ready_child) WHERE child_line = :lane
            ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
       ORDER BY priority, place, root, level, seq LIMIT :room) AS c
-STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 ORDER BY c.priority, c.place, c.root, c.level, c.seq
 
 -- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
@@ -337,10 +350,11 @@ FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priorit
       FROM ever_calls FORCE INDEX (ever_calls_ready)
       WHERE line = 0 AND level <= -:depth AND lane IN ({for :lane in :lanes, joined by ,: :lane})
       ORDER BY priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED) AS c
-STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 
 -- name: lease_take
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now
 
 -- Inbox -------------------------------------------------------------------------------------------
@@ -363,7 +377,7 @@ STRAIGHT_JOIN ever_inbox AS i FORCE INDEX (PRIMARY) ON i.session = :session AND 
 
 -- name: wait_match -> id, seq, state
 SELECT c.id, c.seq, c.state FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
 
 -- name: wait_add
 INSERT INTO ever_waits (seq, session)
@@ -433,9 +447,9 @@ SELECT c.id, l.app, l.queue, l.fn, c.state, p.args, p.policy, -c.priority AS pri
        f.id AS parent, c.owned, c.after, p.`key`, p.tags, p.retry_of, c.cancel_asked, o.value, o.error, g.done,
        g.total, g.note
 FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c ON c.id = b.id
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
 STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
-STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
 LEFT JOIN ever_calls AS f ON f.seq = c.parent
 LEFT JOIN ever_progress AS g ON g.seq = c.seq
@@ -445,7 +459,7 @@ LEFT JOIN ever_progress AS g ON g.seq = c.seq
 SELECT c.id
 FROM ever_calls AS c
 STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
-STRAIGHT_JOIN ever_payloads AS p ON p.seq = c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 WHERE (:before IS NULL OR c.seq < (SELECT seq FROM ever_calls WHERE id = :before))
   AND (:app IS NULL OR l.app = :app)
   AND (:queue IS NULL OR l.queue = :queue)

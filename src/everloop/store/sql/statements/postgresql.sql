@@ -17,6 +17,9 @@ SELECT nextval('ever_seq') * 65536 - :n::bigint * 0 AS first
 -- the number that this database was given with its schema
 SELECT value FROM ever_meta WHERE name = 'identity'
 
+-- name: isolation -> level
+SELECT current_setting('transaction_isolation') AS level
+
 -- name: lane_add
 INSERT INTO ever_lanes (app, queue, fn)
 SELECT value->>0, value->>1, value->>2 FROM jsonb_array_elements(:lanes::jsonb) AS b(value)

@@ -19,14 +19,16 @@ CREATE TABLE IF NOT EXISTS ever_numbers (
     n BIGINT AUTO_INCREMENT PRIMARY KEY
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Held by who judges a key, until the commit: the row of the key's hash. Their number is fixed, so a new key
--- adds nothing here, and two requests that meet over one wait instead of running into each other.
+-- Held by who judges a key, until the commit: the row of the key's hash. A row of the key's own would not do: its
+-- insertion waits for another one's, and nothing can look whether it would. Two keys in one row keep each other
+-- waiting, which is all, and seldom: there are 65,536.
 CREATE TABLE IF NOT EXISTS ever_key_locks (
-    bucket SMALLINT PRIMARY KEY
+    bucket  INT PRIMARY KEY,
+    version BIGINT NOT NULL DEFAULT 0   -- the seq of the last call that was added with one of its keys
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 INSERT IGNORE INTO ever_key_locks (bucket)
-WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 63)
-SELECT a.i * 64 + b.i FROM n AS a JOIN n AS b;
+WITH RECURSIVE n AS (SELECT 0 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 255)
+SELECT a.i * 256 + b.i FROM n AS a JOIN n AS b;
 
 -- A lane is one function of one app in one queue: the unit in which workers say what they serve.
 -- Invariant: a lane is never deleted or re-numbered, so every process may remember it. None has the number 0.

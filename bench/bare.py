@@ -12,7 +12,7 @@ import statistics
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ class Bare(ABC):
         return Rates(insert, claim, finish)
 
     @contextmanager
-    def relay(self) -> Iterator[Relay]:
+    def relay(self) -> Generator[Relay]:
         """Another thread with a connection of its own that commits a row and rings back, when it is rung."""
         here, there = self._ends()
         thread = threading.Thread(target=_answer, args=(there,), name="bench-relay", daemon=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
@@ -137,7 +137,7 @@ def _measure(plan: Plan, kind: Kind) -> list[Figure]:
 
 
 @contextmanager
-def _served(plan: Plan, server: Server, name: str) -> Iterator[tuple[Running, Running]]:
+def _served(plan: Plan, server: Server, name: str) -> Generator[tuple[Running, Running]]:
     """A worker process and a client process on a fresh database."""
     url, place = server.database(), plan.folder / name
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def _served(plan: Plan, server: Server, name: str) -> Iterator[tuple[Running, Ru
 
 
 @contextmanager
-def _bare(kind: Kind, server: Server) -> Iterator[Bare]:
+def _bare(kind: Kind, server: Server) -> Generator[Bare]:
     """The bare driver on a fresh database."""
     url = server.database()
     try:

@@ -56,8 +56,14 @@ def run_main(main: Coroutine[Any, Any, T], inside: Callable[[], AbstractAsyncCon
 
     async def run() -> T:
         _stop_on_sigterm()
-        async with inside():
-            return await main
+        begun = False
+        try:
+            async with inside():
+                begun = True
+                return await main
+        finally:
+            if not begun:
+                main.close()  # the error says why; a warning that it was never awaited would say nothing
 
     with asyncio.Runner(loop_factory=fastest_loop()) as runner:
         return runner.run(run())

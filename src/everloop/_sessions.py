@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary, WeakSet
 
-from everloop._core.errors import ClosedError
+from everloop._core.errors import ClosedError, EverloopError
 from everloop._core.records import Lane
 from everloop._notices import notice
 from everloop.engine.executor import Runnable
 from everloop.engine.session import Session
 from everloop.engine.worker import Worker
+
+log = logging.getLogger("everloop")
 
 #: Seconds after which a function that no worker serves is mentioned.
 PATIENCE = 3.0
@@ -235,6 +238,14 @@ class Sessions:
             check.add_done_callback(entry.checks.discard)
 
     async def _check(self, entry: OpenSession, lane: Lane) -> None:
+        try:
+            await self._look_for_a_worker(entry, lane)
+        except EverloopError as error:
+            # Who waits for the call is told by its session; the next call of this lane looks again.
+            log.debug("everloop: whether a worker serves %s could not be seen: %s", lane.fn, error)
+            entry.asked.discard(lane)
+
+    async def _look_for_a_worker(self, entry: OpenSession, lane: Lane) -> None:
         await asyncio.shield(entry.ready)
         session = entry.session
         if not (entry.automatic and self._embed):

@@ -61,7 +61,7 @@ async def test_a_wrong_password_says_what_to_do_and_does_not_show_it(url: str) -
     assert "Access denied for user" in str(error) or "password authentication failed" in str(error)
     assert str(error).endswith(
         ". Check the user and the password in the URL; in a URL a password with one of @ : / ? # % is "
-        "written as urllib.parse.quote_plus(password) gives it"
+        "written as urllib.parse.quote(password, safe='') gives it"
     )
 
 

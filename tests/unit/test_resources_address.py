@@ -214,7 +214,7 @@ async def test_a_url_that_cannot_be_read_is_refused_without_its_password() -> No
     assert str(caught.value) == (
         "app.database('mysql+aiomysql://ada:***@db/shop') cannot be read as "
         "driver://user:password@host:port/database. A password with one of @ : / ? # % is written as "
-        "urllib.parse.quote_plus(password) gives it"
+        "urllib.parse.quote(password, safe='') gives it"
     )
     assert caught.value.__suppress_context__
     await pool.aclose()

@@ -8,7 +8,7 @@ from everloop.cli import exits
 from everloop.cli.exits import Exit
 from everloop.cli.group import Command
 from everloop.cli.reading import run
-from everloop.store.sql.dialect import Migration, split
+from everloop.store.sql.dialect import Migration
 from everloop.store.sql.sql_store import SqlStore
 from everloop.store.url import store_from_url
 
@@ -37,7 +37,7 @@ def command(url: str, how: str | None) -> None:
         raise click.UsageError(f"{url.partition('://')[0]}:// has no schema: there is nothing to migrate")
     found, missing = run(store.migrations())
     if how == "sql":
-        click.echo(_script(missing), nl=False)
+        click.echo("".join(f"{statement};\n" for statement in store.script(missing)), nl=False)
     elif how is not None or not missing:
         click.echo(_told(found, missing))
         if how == "check" and missing:
@@ -54,11 +54,3 @@ def _told(found: int, missing: list[Migration]) -> str:
 
 def _names(missing: list[Migration]) -> str:
     return ", ".join(f"{each.number:04d}_{each.name}" for each in missing)
-
-
-def _script(missing: list[Migration]) -> str:
-    lines: list[str] = []
-    for each in missing:
-        lines.append(f"-- {each.number:04d}_{each.name}")
-        lines += [f"{statement};" for statement in split(each.script)]
-    return "".join(f"{line}\n" for line in lines)

@@ -64,7 +64,7 @@ _ADVICE = {
     "name": "No host has the name {host!r}: check it in the URL",
     "option": "A parameter of the URL, or of connect_args, is not one that the driver knows",
     "password": "Check the user and the password in the URL; in a URL a password with one of @ : / ? # % is "
-    "written as urllib.parse.quote_plus(password) gives it",
+    "written as urllib.parse.quote(password, safe='') gives it",
     "starting": "Wait a moment and try again",
     "timeout": "Is the server running, and does a firewall let this machine through to {place}?",
     "tls": "TLS was asked for, and the connection is not made without: give the server a certificate and its "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -23,7 +24,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
-from everloop.store.sql.dialect import Migration
+from everloop.store.sql.dialect import Migration, split
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
@@ -44,6 +45,11 @@ T = TypeVar("T")
 PATIENCE = 5.0
 #: A verb that wants nothing but its surroundings.
 Make = Callable[[Scope], Verb[T]]
+
+
+#: The last word of a schema that is made by hand, and of one that is brought up to date.
+_FIRST = "INSERT INTO ever_meta (name, value) VALUES ('schema', {}), ('identity', {})"
+_LATER = "UPDATE ever_meta SET value = {} WHERE name = 'schema'"
 
 
 class _KeyIsBusy(StoreUnavailable):
@@ -119,6 +125,16 @@ class SqlStore(ABC):
     @abstractmethod
     async def migrations(self) -> tuple[int, list[Migration]]:
         """Return the schema's number (0 without one) and the migrations that are missing; change nothing."""
+
+    def script(self, missing: Sequence[Migration]) -> list[str]:
+        """Return the statements that apply these migrations by hand: the schema's number is in them, too."""
+        statements = [statement for each in missing for statement in split(each.script)]
+        if missing:
+            newest = missing[-1].number
+            fresh = missing[0].number == 1
+            last = _FIRST.format(newest, secrets.randbits(62)) if fresh else _LATER.format(newest)
+            statements.append(last)
+        return statements
 
     @abstractmethod
     async def migrate(self) -> None:

@@ -149,7 +149,7 @@ class MysqlConnection:
 
     def literal(self, value: str) -> str:
         """Write a text as a literal of SQL."""
-        # The attribute is not in the stubs.
+        # The attribute is not in the stubs. A proxy may have reset what we set.
         if getattr(self._raw, "server_status", 0) & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
             return self._raw.escape(value)
         # Not by PyMySQL, which takes thirty times as long over the JSON of a turn. Nothing else has a meaning

@@ -1,6 +1,6 @@
 """Run verbs on PostgreSQL with psycopg, in its pipeline mode: many statements, one round trip.
 
-asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0008).
+asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0009).
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ class Pool:
             # Without the cause: what SQLAlchemy took for the port may be a part of the password.
             raise ConfigError(
                 f"app.database({self.shown!r}) cannot be read as driver://user:password@host:port/database. "
-                "A password with one of @ : / ? # % is written as urllib.parse.quote(password, safe='') gives "
-                "it"
+                "A password with one of @ : / ? # % is written as urllib.parse.quote(password, safe='') "
+                "gives it"
             ) from None
         if address.get_driver_name() not in DRIVERS:
             return self._make(url, options)

@@ -19,7 +19,8 @@ from everloop.store.url import sqlite_path
 from tests.engine.conftest import make
 
 WANTED = (
-    "`connection` is a SQLAlchemy connection or session (of asyncio or not), or one of Python's sqlite3, not "
+    "`connection` is a SQLAlchemy connection or session (of asyncio or not), or one of Python's sqlite3, of "
+    "psycopg or of PyMySQL, not "
 )
 
 

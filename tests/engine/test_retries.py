@@ -539,12 +539,15 @@ async def test_a_class_that_another_task_declares_is_not_met(app: App) -> None:
 async def test_groups_cross_member_by_member(store: str) -> None:
     app = App("test", store, raises=[Declared])
 
+    async def at_once(error: Exception) -> None:
+        raising(error)  # before the group hears of the first one, and cancels the others
+
     @app.task
     async def fail() -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(asyncio.to_thread(raising, ValueError("one")))
-            group.create_task(asyncio.to_thread(raising, Declared(2, "two")))
-            group.create_task(asyncio.to_thread(raising, Undeclared("three")))
+            group.create_task(at_once(ValueError("one")))
+            group.create_task(at_once(Declared(2, "two")))
+            group.create_task(at_once(Undeclared("three")))
 
     met: list[str] = []
     async with app.worker():

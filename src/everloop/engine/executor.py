@@ -153,7 +153,7 @@ def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> l
         limits.append((policy.timeout / 1e6, f"the attempt took longer than {policy.timeout / 1e6:g} s"))
     if policy.total_timeout:
         left = (attempt.leased.created + policy.total_timeout - now()) / 1e6
-        text = f"the call took longer than {policy.total_timeout / 1e6:g} s in all"
+        text = _too_long(policy)
         if left <= 0:
             attempt.stop("timeout", text)  # it is too late already: the body does not begin
         limits.append((left, text))
@@ -222,9 +222,16 @@ def _repeat_after(
     if rule is None or not rule.allows(error, number):
         return None
     delay = round(rule.wait(number, random_unit) * 1_000_000)
-    if policy.total_timeout and now() + delay >= attempt.leased.created + policy.total_timeout:
+    # Its timer is this loop's, and the instants are the store's: they may differ a little.
+    if policy.total_timeout and (
+        attempt.message == _too_long(policy) or now() + delay >= attempt.leased.created + policy.total_timeout
+    ):
         return None
     return delay
+
+
+def _too_long(policy: Policy) -> str:
+    return f"the call took longer than {(policy.total_timeout or 0) / 1e6:g} s in all"
 
 
 def _outcome(

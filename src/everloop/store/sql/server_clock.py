@@ -23,10 +23,12 @@ class ServerClock:
         return _monotonic() + self._ahead
 
     def set(self, ask: Callable[[], int]) -> None:
-        """Ask the server, and take it that it answered half-way."""
+        """Ask the server. An answer that contradicts what is known is taken to have been given half-way."""
         before = _monotonic()
         answer = ask()
-        self._ahead = answer - (before + _monotonic()) // 2
+        after = _monotonic()
+        if not before <= answer - self._ahead <= after:
+            self._ahead = answer - (before + after) // 2
 
 
 def _monotonic() -> int:

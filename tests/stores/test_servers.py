@@ -180,6 +180,21 @@ async def test_a_row_that_somebody_holds_holds_up_nobody_else(store: ServerStore
     assert (await store.turn(worker, Turn(outcomes=outcomes))).settled == [True, False]
 
 
+async def test_what_has_run_is_not_released_because_its_row_is_held(
+    store: ServerStore[Any], url: str
+) -> None:
+    worker = await store.open_session(WORKER, MINUTE)
+    ran, lost = (await store.turn(worker, Turn(adds=[call(1), call(2)], lanes=(LANE,), room=2))).leased
+    outcome = Outcome(ran.id, ran.fence, Event.SUCCEED)
+
+    with transaction(url, f"SELECT * FROM ever_calls WHERE id = '{ran.id}' FOR UPDATE"):
+        async with asyncio.timeout(4):
+            assert (await store.turn(worker, Turn(outcomes=[outcome], holding=()))).settled == [None]
+    states = [found and (found.state, found.fence) for found in await store.get([ran.id, lost.id])]
+    assert states == [(State.LEASED, ran.fence), (State.READY, lost.fence + 1)]
+    assert (await store.turn(worker, Turn(outcomes=[outcome]))).settled == [True]
+
+
 async def test_a_key_that_an_open_transaction_judges_is_answered_busy(
     store: ServerStore[Any], url: str
 ) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -49,6 +50,9 @@ UNFLUSHED = 10_000
 POLL = 1.0
 #: Seconds between attempts while the store is away: from, to.
 RETRY_FROM, RETRY_TO = 0.05, 2.0
+#: Seconds for which turns say what is held after an answer was lost: the transaction whose answer it was may
+#: still be under way in the server, and be committed late.
+DOUBT = 30.0
 #: Seconds before an outcome goes again whose call another transaction holds.
 HELD = 0.05
 #: Seconds that an ending process waits for a store that is away.
@@ -126,6 +130,7 @@ class TurnLoop:
         self._closing = False
         self._closing_at = 0.0
         self._uncertain = False
+        self._doubting_until = -math.inf
         self._next_due: int | None = None
         self._pause = 0.0
         self._away_since = 0.0
@@ -321,6 +326,8 @@ class TurnLoop:
         taker = self.taker
         holding = None
         if self._uncertain:
+            self._doubting_until = asyncio.get_running_loop().time() + DOUBT
+        if self._uncertain or asyncio.get_running_loop().time() < self._doubting_until:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
             waiting = [item.id for item in [*self._items, *self._held] if isinstance(item, Outcome)]
             holding = (*(taker.holding if taker else ()), *waiting)

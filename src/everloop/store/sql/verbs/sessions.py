@@ -62,10 +62,12 @@ def close_session(scope: Scope) -> Verb[None]:
     yield from _drop(session)
 
 
-def release_others(scope: Scope, holding: tuple[str, ...]) -> Verb[None]:
-    """Release what the asking session holds without knowing: the answer that said so was lost."""
-    known = set(holding)
-    rows = yield Statement("session_leases", {"session": scope.session})
+def release_others(scope: Scope, known: set[str]) -> Verb[None]:
+    """Release what the asking session holds without knowing: the answer that said so was lost.
+
+    A row that another transaction holds is passed over: the session says again what it holds.
+    """
+    rows = yield Statement("session_free_leases", {"session": scope.session})
     lost = [_read(row) for row in rows if row[1] not in known]
     yield from apply_moves(scope, [_release(*each) for each in lost])
 

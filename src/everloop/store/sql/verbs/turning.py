@@ -50,7 +50,9 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
         yield Statement("progress_put", {"rows": list(last.values())})
     look, added, settled = yield from _look_and_write(scope, request)
     if request.holding is not None:
-        yield from release_others(scope, request.holding)
+        # What could not be settled yet has been run: its outcome comes again.
+        held = [o.id for o, done in zip(request.outcomes, settled, strict=True) if done is None]
+        yield from release_others(scope, {*request.holding, *held})
     next_due: int | None = None
     if request.lanes:
         next_due = yield from _promote(scope, look)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -45,3 +46,10 @@ async def pools(url: str) -> AsyncIterator[Callable[..., Database]]:
 def db(pools: Callable[..., Database]) -> Database:
     """A pool of two connections on the database."""
     return pools(pool_size=2)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    """Find what a driver has left open in the test that did it, and not in one that comes later."""
+    yield
+    gc.collect()

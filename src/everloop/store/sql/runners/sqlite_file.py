@@ -127,6 +127,14 @@ class SqliteFile:
         Raises:
             SchemaError: The schema is newer than this version of Everloop.
         """
+        # Even a look may meet a file that somebody else is making, or recovering.
+        connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
+        try:
+            self._migrate(connection)
+        finally:
+            connection.execute("PRAGMA busy_timeout = 0")
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
         known = migrations("sqlite")
         if self.schema(connection) == known[-1][0]:
             return

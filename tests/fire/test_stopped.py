@@ -23,10 +23,12 @@ async def stop_between_transactions(worker: Running, kind: Kind, server: Server,
     """Stop it where it holds no rows; what one holds that is within a transaction, nobody can take over."""
     async with asyncio.timeout(LIMIT_S):
         stop(worker)
+        await asyncio.sleep(0.05)  # what it has sent arrives, and begins or ends a transaction
         while kind.open_transactions(server, url):
             worker.signal(signal.SIGCONT)
             await asyncio.sleep(0.005)
             stop(worker)
+            await asyncio.sleep(0.05)
 
 
 async def test_what_a_worker_does_after_its_lease_has_passed_is_refused(

@@ -20,6 +20,7 @@ OLDEST = (3, 38, 0)
 SOUND = (3, 51, 3)
 #: Bytes of write-ahead log at which it is copied back, and at which writers are held up for it.
 COPY_AT, RESTART_AT = 4 << 20, 64 << 20
+LAID_OUT = 7 << 19
 _EFFECTIVE = os.access in os.supports_effective_ids
 _NETWORK = frozenset(
     {
@@ -131,8 +132,24 @@ class SqliteFile:
         connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
         try:
             self._migrate(connection)
+            self._lay_out(connection)
         finally:
             connection.execute("PRAGMA busy_timeout = 0")
+
+    def _lay_out(self, connection: sqlite3.Connection) -> None:
+        log = self.path.with_name(self.path.name + "-wal")
+        if log.exists() and log.stat().st_size >= LAID_OUT:
+            return
+        (cache,) = connection.execute("PRAGMA cache_size").fetchone()
+        connection.execute("PRAGMA cache_size = 8")
+        begin_patiently(connection, "BEGIN IMMEDIATE")
+        try:
+            connection.execute("CREATE TABLE ever_room (filler BLOB)")
+            for _ in range(LAID_OUT >> 16):
+                connection.execute("INSERT INTO ever_room VALUES (zeroblob(65536))")
+        finally:
+            connection.execute("ROLLBACK")
+            connection.execute(f"PRAGMA cache_size = {cache}")
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         known = migrations("sqlite")

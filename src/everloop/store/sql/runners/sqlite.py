@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: How long a writer waits for the file before the store counts as unavailable, in seconds.
 PATIENCE = 30.0
+#: Seconds between two looks whether another process has left the file: the more, the longer it lies idle.
+LONGEST = 0.001
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _decode = msgspec.json.Decoder(list[list[Any]]).decode
 _encode = msgspec.json.Encoder().encode
@@ -120,7 +122,7 @@ def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorname", "").startswith(_BUSY) and time.monotonic() < deadline:
                 time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - no secret
-                pause = min(pause * 1.3, 0.004)
+                pause = min(pause * 1.3, LONGEST)
                 continue
             raise explain(error, begin) from error
         else:

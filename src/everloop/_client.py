@@ -70,9 +70,7 @@ class Client:
         """
         return self._begin(self._sessions.current(), CURRENT.get(), call, owned=owned)
 
-    def _begin(
-        self, entry: OpenSession, attempt: Attempt | None, call: Call[R], *, owned: bool
-    ) -> Task[R]:
+    def _begin(self, entry: OpenSession, attempt: Attempt | None, call: Call[R], *, owned: bool) -> Task[R]:
         function = call.function
         call.take()
         new = function.new_call(call, attempt, owned=owned)

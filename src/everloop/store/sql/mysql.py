@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 from everloop._core.clock import Clock
-from everloop._core.errors import ConfigError, StoreUnavailable
+from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop.store.sql.blocked import SILENT_S
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql import BY_HAND, SLEEP, MysqlRunner
@@ -29,6 +30,14 @@ _FORBIDDEN = (1142, 1044, 1227, 1370)
 _NAME = "INSERT IGNORE INTO ever_meta VALUES ('identity', {0})"
 #: The last word of the schema: without it, it is made again.
 _DONE = "INSERT INTO ever_meta VALUES ('schema', {0}) ON DUPLICATE KEY UPDATE value = {0}"
+_LATE = "SELECT 1 FROM ever_sessions WHERE until <= {:d} LIMIT 1"
+#: Whose transaction is open for so long that it may be what holds rows of sessions that should have ended.
+_HOLDERS = """
+SELECT p.id, p.user FROM information_schema.innodb_trx AS t
+JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id
+WHERE p.db = DATABASE() AND t.trx_started < NOW() - INTERVAL {:g} SECOND AND t.trx_rows_locked > 0
+AND EXISTS (SELECT 1 FROM ever_sessions WHERE until <= {:d})
+"""
 _FIND = """
 SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
 """
@@ -107,6 +116,20 @@ class MysqlStore(ServerStore[MysqlConnection]):
             connection.run(_DONE.format(migrations("mysql")[-1][0]), doing)
         finally:
             connection.run(f"DO RELEASE_LOCK({_LOCK})", doing)
+
+    def _unblock(self, connection: MysqlConnection, before: int) -> None:
+        # The server ends our own by itself (see `MysqlConnection.prepare`). Who may not see the transactions
+        # of all gets an error, or no rows.
+        if not connection.run(_LATE.format(before), "looking for who is late")[0]:
+            self._blocked.tell({}, "", "")
+            return
+        try:
+            found = connection.run(_HOLDERS.format(SILENT_S, before), "looking for what blocks")[0]
+        except StoreError as error:
+            if not self._forbidden(error.__cause__):
+                raise
+            found = ()
+        self._blocked.tell({number: f"user {user}" for number, user in found}, "may hold", "KILL {}")
 
     def _forbidden(self, error: BaseException | None) -> bool:
         return bool(error and error.args and error.args[0] in _FORBIDDEN)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from psycopg.conninfo import conninfo_to_dict
 
 from everloop._core.errors import ConfigError, UsageError
+from everloop.store.sql import blocked
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.runners.hand import Hand, execute
-from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
+from everloop.store.sql.runners.postgresql import BY_HAND, PostgresRunner, explained
+from everloop.store.sql.runners.postgresql_connection import NAME, Connection, connector
 from everloop.store.sql.runners.postgresql_listener import PostgresListener
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.sql.verbs.statement import Statement
@@ -21,6 +23,25 @@ _FIND = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'ever_meta' AND pg_ta
 _NAME = "INSERT INTO ever_meta VALUES ('identity', %s)"
 _DONE = """
 INSERT INTO ever_meta VALUES ('schema', %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+#: Ends our connections that wait for their client within a transaction.
+_END_OURS = """
+SELECT pid, pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE (%s OR EXISTS (SELECT 1 FROM ever_sessions WHERE until <= %s))
+  AND datname = current_database() AND usename = current_user AND starts_with(application_name, %s)
+  AND xact_start IS NOT NULL AND wait_event_type = 'Client' AND pid <> pg_backend_pid()
+  AND state_change < clock_timestamp() - make_interval(secs => %s)
+"""
+#: Who holds rows of sessions that should have ended. A row that several hold does not name them.
+_HOLDERS = """
+WITH late AS (SELECT session, xmax FROM ever_sessions WHERE until <= %s)
+SELECT DISTINCT a.pid, a.usename, a.application_name
+FROM (SELECT xmax FROM late UNION ALL
+      SELECT c.xmax FROM ever_calls AS c WHERE c.session IN (SELECT session FROM late)) AS held
+JOIN pg_catalog.pg_locks AS l ON l.locktype = 'transactionid' AND l.transactionid = held.xmax
+     AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
+JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
+WHERE NOT starts_with(a.application_name, %s)
 """
 #: Guards the migrations: the number is ours alone, by chance.
 _LOCK = 7_170_411_203_398_861
@@ -76,6 +97,21 @@ class PostgresStore(ServerStore[Connection]):
             if found == 0:
                 connection.execute(_NAME, (secrets.randbits(62),))
             connection.execute(_DONE, (migrations("postgresql")[-1][0],))
+
+    def _unblock(self, connection: Connection, before: int) -> None:
+        with explained("looking for what blocks"):
+            ours = connection.execute(
+                _END_OURS, (self._blocked.somebody_died, before, NAME, blocked.SILENT_S)
+            ).fetchall()
+            others = connection.execute(_HOLDERS, (before, NAME)).fetchall()
+        for number, done in ours:
+            if done:
+                blocked.ended(number)
+        self._blocked.tell(
+            {pid: f"{name or 'no application_name'}, role {role}" for pid, role, name in others},
+            "holds",
+            "SELECT pg_terminate_backend({})",
+        )
 
     def _forbidden(self, error: BaseException | None) -> bool:
         return getattr(error, "sqlstate", None) == "42501"

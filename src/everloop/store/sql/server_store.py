@@ -11,6 +11,7 @@ from everloop._core.clock import Clock
 from everloop._core.errors import ConfigError, SchemaError, StoreError, StoreUnavailable, UsageError
 from everloop._core.records import Lane
 from everloop._core.text import without_password
+from everloop.store.sql.blocked import LATE, Blocked
 from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.listener import Listener
@@ -45,6 +46,7 @@ class ServerStore(SqlStore, Generic[C]):
         self.url = url
         self._fault = fault
         self._shown = without_password(url)
+        self._blocked = Blocked()
         self._identity = 0  # the number that this database was given with its schema
         self._hot: ServerRunner[C] | None = None
         self._beside: ServerRunner[C] | None = None
@@ -103,6 +105,12 @@ class ServerStore(SqlStore, Generic[C]):
         for runner in (self._hot, self._beside, self._reading):
             if runner is not None:
                 runner.close()
+
+    async def reap(self, *, overdue: bool = True) -> int:
+        reaped = await super().reap(overdue=overdue)
+        if overdue and self._blocked.may_look(reaped=reaped > 0):
+            await self._runner().call_anew(partial(self._unblock, before=self.now() - LATE))
+        return reaped
 
     async def tend(self) -> None:
         await self._runner().call_anew(self._set_clock)
@@ -235,6 +243,10 @@ class ServerStore(SqlStore, Generic[C]):
     @abstractmethod
     def _grant(self) -> str:
         """Return what an administrator executes."""
+
+    @abstractmethod
+    def _unblock(self, connection: C, before: int) -> None:
+        """End what holds rows of sessions that should have ended `before`; tell what is the user's."""
 
     @abstractmethod
     def _read_identity(self, connection: C) -> int:

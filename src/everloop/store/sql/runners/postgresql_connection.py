@@ -183,6 +183,8 @@ def _look(connection: Connection, shown: str, own: str) -> None:
             "the role (ALTER ROLE ... SET ...), or let the URL lead to the server itself"
         )
         raise CannotOpen(Refusal(text, lasting=True))
+    # PgBouncer passes this one setting on, and the name to whoever has the server's side next.
+    connection.execute("SET application_name = 'everloop'")
     connection.pooled = True
     connection.prepare_threshold = None
     connection.opening = ("BEGIN ISOLATION LEVEL READ COMMITTED", _LOCALLY + (_DURABLY if weak else ""))

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from everloop._core.errors import ConfigError, UsageError
 from everloop.store.sql import blocked
-from everloop.store.sql.dialect import migrations, split
+from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.runners.hand import Hand, execute
 from everloop.store.sql.runners.postgresql import BY_HAND, PostgresRunner, explained
 from everloop.store.sql.runners.postgresql_connection import NAME, Connection, connector
@@ -20,9 +20,10 @@ from everloop.store.sql.verbs.statement import Statement
 #: The first version with everything that the statements use.
 OLDEST = 13
 _FIND = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'ever_meta' AND pg_table_is_visible(oid)"
-_NAME = "INSERT INTO ever_meta VALUES ('identity', %s)"
+_NAME = "INSERT INTO ever_meta (name, value) VALUES ('identity', %s)"
 _DONE = """
-INSERT INTO ever_meta VALUES ('schema', %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+INSERT INTO ever_meta (name, value) VALUES ('schema', %s), (%s, %s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 #: Ends our connections that wait for their client within a transaction.
 _END_OURS = """
@@ -89,14 +90,18 @@ class PostgresStore(ServerStore[Connection]):
     def _migrate(self, connection: Connection) -> None:
         with explained("migrating"), connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            known = migrations("postgresql")
             found = self._schema(connection)
-            for number, _, script in migrations("postgresql"):
-                if number > found:
-                    for statement in split(script):
+            if found > known[-1].number:
+                return  # a newer release was quicker
+            for each in known:
+                if each.number > found:
+                    for statement in split(each.script):
                         connection.execute(statement.encode())
             if found == 0:
                 connection.execute(_NAME, (secrets.randbits(62),))
-            connection.execute(_DONE, (migrations("postgresql")[-1][0],))
+            newest = known[-1].number
+            connection.execute(_DONE, (newest, under(newest), oldest_of(known)))
 
     def _unblock(self, connection: Connection, before: int) -> None:
         with explained("looking for what blocks"):
@@ -120,9 +125,9 @@ class PostgresStore(ServerStore[Connection]):
         user = conninfo_to_dict(self.url).get("user") or "the_user"
         return f"As an administrator, in that database: GRANT CREATE ON SCHEMA public TO {user}"
 
-    def _read_identity(self, connection: Connection) -> int:
-        with explained("reading the database's identity"):
-            row = connection.execute("SELECT value FROM ever_meta WHERE name = 'identity'").fetchone()
+    def _read_meta(self, connection: Connection, name: str) -> int:
+        with explained(f"reading the schema's {name}"):
+            row = connection.execute("SELECT value FROM ever_meta WHERE name = %s", (name,)).fetchone()
         return int(row[0]) if row else 0
 
     def _schema(self, connection: Connection) -> int:
@@ -131,5 +136,4 @@ class PostgresStore(ServerStore[Connection]):
             # Not to_regclass: inside a transaction it may still answer what held when that began.
             if connection.execute(_FIND).fetchone() is None:
                 return 0
-            row = connection.execute("SELECT value FROM ever_meta WHERE name = 'schema'").fetchone()
-            return int(row[0]) if row else 0
+        return self._read_meta(connection, "schema")

@@ -143,12 +143,14 @@ def test_what_is_there_is_not_installed(machine: Machine, capsys: pytest.Capture
     server = postgres(machine, "15.18")
     maria = machine.give("mariadbd", "echo 'mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu'")
     machine.give("mariadb-install-db", "exit 1")
+    pooler = machine.give("pgbouncer", "echo 'PgBouncer 1.18.0'")
 
     assert servers.main() == 0
 
     assert capsys.readouterr().out.splitlines() == [
         f"everloop: PostgreSQL 15.18 ({server})",
         f"everloop: MariaDB 10.11.19 ({maria})",
+        f"everloop: PgBouncer 1.18.0 ({pooler})",
     ]
     assert machine.asked == []
 

@@ -90,6 +90,7 @@ class Door:
 
     Attributes:
         shown: The URL without its password.
+        at: Where that is, when host and port do not say: a socket, or several hosts.
     """
 
     family: Literal["mysql", "postgresql"]
@@ -99,6 +100,13 @@ class Door:
     host: str | None
     port: int | None
     database: str | None
+    at: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the server should be."""
+        port = self.port or (5432 if self.family == "postgresql" else 3306)
+        return self.at or f"{self.host or 'localhost'}:{port}"
 
 
 @dataclass(frozen=True)
@@ -120,9 +128,10 @@ def refusal(door: Door, error: BaseException) -> Refusal:
         said = said.replace(door.password, "***")
     kind = next((kind for each in _causes(error) if (kind := _kind(each))), "")
     advice = {"database": _CREATE[door.family], "rights": _GRANT[door.family], **_ADVICE}.get(kind, "")
-    place = f"{door.host or 'localhost'}:{door.port or (5432 if door.family == 'postgresql' else 3306)}"
+    if kind == "unreachable" and door.at.startswith("the socket"):
+        advice = "Is the server running on this machine, and is its socket right? It is {place}"
     told = advice.format(
-        user=door.user or "...", host=door.host, database=door.database or "...", place=place
+        user=door.user or "...", host=door.host, database=door.database or "...", place=door.place
     )
     text = f"cannot connect to {door.shown}: {said}" + (f". {told}" if told else "")
     return Refusal(text, kind in _LASTING)

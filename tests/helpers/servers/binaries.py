@@ -70,6 +70,18 @@ def mariadb() -> Binaries:
     )
 
 
+def pgbouncer() -> Binaries:
+    """Find PgBouncer; nothing fills a folder for it.
+
+    Raises:
+        ServerMissing: There is none.
+    """
+    found = shutil.which("pgbouncer", path=os.pathsep.join([*os.get_exec_path(), *FOLDERS]))
+    if found is None:
+        raise ServerMissing(_advice("PgBouncer", "pgbouncer", "pgbouncer"))
+    return Binaries(Path(found), Path(found), _version(Path(found), r"PgBouncer (\d+(?:\.\d+)*)"))
+
+
 def _beside(server: str, init: str, folders: list[Path]) -> list[tuple[Path, Path]]:
     """Return the pairs of these two programs, each once; they may lie in two folders (sbin and bin)."""
     places = [*folders, *map(Path, os.get_exec_path()), *map(Path, FOLDERS)]

@@ -37,6 +37,7 @@ WANTED = (
     Wanted("PostgreSQL", binaries.postgresql, ("postgresql",), "postgresql"),
     # The programs alone: without a service, and without the user and the data folder of one.
     Wanted("MariaDB", binaries.mariadb, ("mariadb-server-core", "mariadb-client-core"), None),
+    Wanted("PgBouncer", binaries.pgbouncer, ("pgbouncer",), "pgbouncer"),
 )
 
 

@@ -24,7 +24,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
-from everloop.store.sql.dialect import Migration, split
+from everloop.store.sql.dialect import Migration, migrations, oldest_of, split, under
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
@@ -50,6 +50,8 @@ Make = Callable[[Scope], Verb[T]]
 #: The last word of a schema that is made by hand, and of one that is brought up to date.
 _FIRST = "INSERT INTO ever_meta (name, value) VALUES ('schema', {}), ('identity', {})"
 _LATER = "UPDATE ever_meta SET value = {} WHERE name = 'schema'"
+#: Which releases may go on with it.
+_OLDEST = "INSERT INTO ever_meta (name, value) VALUES ('{}', {})"
 
 
 class _KeyIsBusy(StoreUnavailable):
@@ -131,6 +133,8 @@ class SqlStore(ABC):
         statements = [statement for each in missing for statement in split(each.script)]
         if missing:
             newest = missing[-1].number
+            oldest = oldest_of(each for each in migrations(self.dialect) if each.number <= newest)
+            statements.append(_OLDEST.format(under(newest), oldest))
             fresh = missing[0].number == 1
             last = _FIRST.format(newest, secrets.randbits(62)) if fresh else _LATER.format(newest)
             statements.append(last)

@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
-from everloop.store.sql.dialect import migrations, split
+from everloop.store.sql.dialect import GOES_ON, migrations, newer, oldest_of, split, under
 from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
 
 log = logging.getLogger("everloop")
@@ -22,6 +22,7 @@ SOUND = (3, 51, 3)
 COPY_AT, RESTART_AT = 4 << 20, 64 << 20
 #: Bytes that the log gets before there is anything to write in it.
 LAID_OUT = 3 << 20
+_DONE = "INSERT OR REPLACE INTO ever_meta (name, value) VALUES ('schema', ?), (?, ?)"
 _EFFECTIVE = os.access in os.supports_effective_ids
 _NETWORK = frozenset(
     {
@@ -138,29 +139,30 @@ class SqliteFile:
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         known = migrations("sqlite")
-        if self.schema(connection) == known[-1][0]:
+        if self._known_schema(connection) >= known[-1].number:
             return
         begin_patiently(connection, "BEGIN IMMEDIATE")
         try:
             found = self._known_schema(connection)
-            for number, _, script in known:
-                if number > found:
-                    for statement in split(script):
+            for each in known:
+                if each.number > found:
+                    for statement in split(each.script):
                         connection.execute(statement)
-            connection.execute("INSERT OR REPLACE INTO ever_meta VALUES ('schema', ?)", (known[-1][0],))
+            newest = known[-1].number
+            if found < newest:  # nobody was quicker
+                connection.execute(_DONE, (newest, under(newest), oldest_of(known)))
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
             raise
 
     def _known_schema(self, connection: sqlite3.Connection) -> int:
-        found, newest = self.schema(connection), migrations("sqlite")[-1][0]
+        found, newest = self.schema(connection), migrations("sqlite")[-1].number
         if found > newest:
-            raise SchemaError(
-                f"the store {str(self.path)!r} has schema {found}, but this version of Everloop knows "
-                f"{newest}; "
-                "upgrade it (pip install -U everloop). Nothing has been changed"
-            )
+            oldest = self._meta(connection, under(found)) or found
+            if oldest > newest:
+                raise SchemaError(newer(f"the store {str(self.path)!r}", found, newest))
+            log.info(GOES_ON, self.path, found, newest)
         return found
 
     def schema(self, connection: sqlite3.Connection) -> int:
@@ -168,7 +170,11 @@ class SqliteFile:
         exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ever_meta'").fetchone()
         if not exists:
             return 0
-        row = connection.execute("SELECT value FROM ever_meta WHERE name = 'schema'").fetchone()
+        return self._meta(connection, "schema")
+
+    @staticmethod
+    def _meta(connection: sqlite3.Connection, name: str) -> int:
+        row = connection.execute("SELECT value FROM ever_meta WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
 
     def checkpoint(self, connection: sqlite3.Connection) -> bool:

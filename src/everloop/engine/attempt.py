@@ -30,6 +30,7 @@ class Attempt:
         "_suspend",
         "_then",
         "began",
+        "in_child",
         "leased",
         "message",
         "on_progress",
@@ -56,6 +57,7 @@ class Attempt:
         self._ordinals: dict[str, int] | None = None
         self.began = False  # whether the body's task has taken its first step
         self.on_progress: Callable[[Progress], None] | None = None
+        self.in_child = False  # it runs in a process that its worker has started
 
     @property
     def parent(self) -> Parent:

@@ -69,14 +69,11 @@ class Sink(Protocol):
 class Taker(Protocol):
     """Who takes leases: a worker, as the turn loop sees it."""
 
-    @property
-    def room(self) -> int: ...
+    def wants(self) -> tuple[int, tuple[Lane, ...]]: ...
     @property
     def takes_roots(self) -> bool: ...
     @property
     def takes_suspects(self) -> bool: ...
-    @property
-    def lanes(self) -> tuple[Lane, ...]: ...
     @property
     def holding(self) -> tuple[str, ...]: ...
     def begin(self, leased: list[Leased]) -> None: ...
@@ -331,12 +328,13 @@ class TurnLoop:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
             waiting = [item.id for item in [*self._items, *self._held] if isinstance(item, Outcome)]
             holding = (*(taker.holding if taker else ()), *waiting)
+        room, lanes = taker.wants() if taker is not None else (0, ())
         return Turn(
             outcomes=batch.outcomes,
             adds=[call for call, _ in batch.adds],
             progress=batch.progress,
-            room=taker.room if taker and self._most == BATCH else 0,
-            lanes=taker.lanes if taker else (),
+            room=room if self._most == BATCH else 0,
+            lanes=lanes,
             roots=taker.takes_roots if taker else True,
             suspects=taker.takes_suspects if taker else False,
             holding=holding,

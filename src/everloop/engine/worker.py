@@ -28,6 +28,7 @@ class Worker:
         functions: What this worker serves.
         concurrency: How many bodies run at once; suspended ones do not count.
         now: The store's clock, for timeouts.
+        processes: How many bodies run in processes of their own at once.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Worker:
         functions: Mapping[Lane, Runnable],
         concurrency: int,
         now: Callable[[], int],
+        processes: int = 1,
     ) -> None:
         self._turns = turns
-        self._functions = functions
+        self._serve(functions)
         self._now = now
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -48,13 +50,33 @@ class Worker:
         self._draining = False
         self._hurried = False
         self._changed = asyncio.Event()
-        self.lanes: tuple[Lane, ...] = tuple(functions)
+        self._process_room = processes  # may be negative: what was leased before a function changed its place
+        self._in_processes: set[Attempt] = set()
+        self._asked_for_processes = False
 
     # -- as the turn loop sees it --------------------------------------------------------------------
 
     @property
     def room(self) -> int:
         return 0 if self._draining else self.slots.room
+
+    def wants(self) -> tuple[int, tuple[Lane, ...]]:
+        """Say how many calls are wanted now, and of which lanes.
+
+        What runs in processes is asked for in turns of its own, as many as there are processes: others
+        would wait here, while another worker has room for them.
+        """
+        room = self.room
+        apart = self._process_lanes
+        if not apart:
+            return room, self.lanes
+        free = min(room, self._process_room - len(self._in_processes))
+        if free > 0 and not self._asked_for_processes:
+            self._asked_for_processes = True
+            self._turns.look()  # the others' turn is the next one
+            return free, apart
+        self._asked_for_processes = False
+        return room, self._other_lanes
 
     @property
     def takes_roots(self) -> bool:
@@ -96,9 +118,14 @@ class Worker:
     def add_functions(self, functions: Mapping[Lane, Runnable]) -> bool:
         """Serve these too; True when some are new."""
         new = functions.keys() - set(self.lanes)
-        self._functions = {**self._functions, **functions}
-        self.lanes = tuple(self._functions)
+        self._serve({**self._functions, **functions})
         return bool(new)
+
+    def _serve(self, functions: Mapping[Lane, Runnable]) -> None:
+        self._functions = functions
+        self.lanes = tuple(functions)
+        self._process_lanes = tuple(lane for lane, function in functions.items() if function.run == "process")
+        self._other_lanes = tuple(lane for lane in self.lanes if lane not in self._process_lanes)
 
     # -- bodies -----------------------------------------------------------------------------------------
 
@@ -108,8 +135,11 @@ class Worker:
         self._attempts[leased.id] = attempt
         if leased.crashes >= SUSPECT:
             self._suspects.add(attempt)
+        function = self._functions[leased.lane]
+        if function.run == "process":
+            self._in_processes.add(attempt)
         self.slots.start()
-        body = self._run(self._functions[leased.lane], attempt)
+        body = self._run(function, attempt)
         attempt.task = self._loop.create_task(body, name=f"{leased.lane.fn} {leased.id}", context=Context())
 
     async def _run(self, function: Runnable, attempt: Attempt) -> None:
@@ -129,6 +159,7 @@ class Worker:
         attempt.end()
         self.slots.end()
         self._suspects.discard(attempt)
+        self._in_processes.discard(attempt)
         held = self._attempts.get(attempt.leased.id)
         if held is attempt:
             del self._attempts[attempt.leased.id]

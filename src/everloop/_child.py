@@ -276,9 +276,16 @@ def _die_with(parent: int) -> None:
         _die()
 
 
-def main(fd: int, parent: int) -> None:
-    """Run the program; `fd` is the socket on which the worker talks."""
-    _die_with(parent)
+def main(fd: int, parent: int, *, die_with: bool = True) -> None:
+    """Run the program.
+
+    Args:
+        fd: The socket on which the worker talks.
+        parent: The worker's process.
+        die_with: Whether to ask the kernel to end this with the worker, where it can.
+    """
+    if die_with:
+        _die_with(parent)
     os.set_inheritable(fd, False)  # noqa: FBT003 - that is its name
     here.IN_CHILD = True
     # A handler that does nothing, and not SIG_IGN: what a body starts would inherit that.

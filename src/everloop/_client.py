@@ -75,8 +75,8 @@ class Client:
             raise UsageError(
                 f"{function.name}() was awaited in the body of {attempt.leased.lane.fn}(), which runs in a "
                 "process of its own: that would keep the process for nothing but waiting. Await it in a "
-                "function with run='loop' that awaits both; or `await app.submit(...)` it, which does not wait "
-                "for its end"
+                "function with run='loop' that awaits both; or `await app.submit(...)` it, which does not "
+                "wait for its end"
             )
         entry = self._sessions.current()
         call.take()

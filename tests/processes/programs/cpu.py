@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
-import logging
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +128,19 @@ def wait(log: str, how: str = "politely") -> str:
         note(log, f"stops {everloop.current().stopping}")
 
 
+@app.task(run="process")
+def starts(log: str) -> None:
+    """Start a process, and wait for it without an ear for anything else."""
+    program = "import os, time; print('begins', os.getpid(), flush=True); time.sleep(600)"
+    with Path(log).open("a", encoding="utf-8") as file:
+        started = subprocess.Popen([sys.executable, "-c", program], stdout=file)
+    with started:
+        note(log, f"begins {os.getpid()}")
+        while started.poll() is None:
+            with contextlib.suppress(asyncio.CancelledError):
+                started.wait()
+
+
 @app.task(run="process", timeout=0.3)
 async def wait_on_the_loop(log: str) -> None:
     try:
@@ -154,11 +169,6 @@ async def awaits(x: int) -> int:
 @app.task(run="process")
 def after(log: str, task: Task[int]) -> None:
     note(log, f"after {task.result()}")
-
-
-@app.task(run="process")
-def logs() -> None:
-    logging.getLogger("shop").info("counted %d", 3)
 
 
 def note(log: str, line: str) -> None:

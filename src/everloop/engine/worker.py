@@ -47,6 +47,7 @@ class Worker:
         self.slots = Slots(concurrency)
         self._attempts: dict[str, Attempt] = {}
         self._suspects: set[Attempt] = set()
+        self.begun = 0  # calls whose body was started
         self._draining = False
         self._hurried = False
         self._changed = asyncio.Event()
@@ -139,6 +140,7 @@ class Worker:
         if function.run == "process":
             self._in_processes.add(attempt)
         self.slots.start()
+        self.begun += 1
         body = self._run(function, attempt)
         attempt.task = self._loop.create_task(body, name=f"{leased.lane.fn} {leased.id}", context=Context())
 

@@ -31,26 +31,29 @@ class Member:
         self.process: asyncio.subprocess.Process | None = None
         self.was_ready = False
         self.writer: asyncio.StreamWriter | None = None
-        self._said = "it is starting"
-        self._said_at = time.monotonic()
+        self.starts()
+
+    def starts(self) -> None:
+        """Note that a process of it begins; how long that takes is the imports' to say."""
+        self._said, self._said_at, self._starting = "it is starting", time.monotonic(), True
 
     def heard(self, line: str) -> None:
-        self._said, self._said_at = line, time.monotonic()
+        self._said, self._said_at, self._starting = line, time.monotonic(), False
         self.was_ready = self.was_ready or line == READY
 
     @property
     def how(self) -> str:
         """How it is: `READY`, or why it takes no calls."""
         silent = time.monotonic() - self._said_at
-        if silent > FRESH:
-            return f"it has said nothing for {silent:.0f} s"
-        return self._said
+        if self._starting or silent <= FRESH:
+            return self._said
+        return f"it has said nothing for {silent:.0f} s"
 
     @property
     def alive(self) -> bool:
         """Whether its process runs, and its loop answers."""
         running = self.process is not None and self.process.returncode is None
-        return running and time.monotonic() - self._said_at <= FRESH
+        return running and (self._starting or time.monotonic() - self._said_at <= FRESH)
 
 
 class Supervisor:
@@ -70,6 +73,20 @@ class Supervisor:
 
     def _is_stopping(self) -> bool:
         return self._level > 0
+
+    def dying(self) -> str:
+        """Say what is wrong when no worker lives; one that died is being started anew."""
+        if any(member.alive for member in self.members):
+            return ""
+        return "; ".join(f"worker {member.number}: {member.how}" for member in self.members)
+
+    def why_not(self) -> str:
+        """Say why no worker takes calls; an empty text when one does."""
+        if self._is_stopping():
+            return "it is draining"
+        if any(member.alive and member.how == READY for member in self.members):
+            return ""
+        return "; ".join(f"worker {member.number}: {member.how}" for member in self.members)
 
     async def run(self) -> int:
         """Supervise until told to stop; return the exit code."""
@@ -154,7 +171,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 process_group=0,
             )
-        member.heard("it is starting")
+        member.starts()
         reader, member.writer = await asyncio.open_unix_connection(sock=ours)
         if self._is_stopping():  # that began meanwhile
             member.writer.write(f"{self._level} {self._signal.name}\n".encode())
@@ -162,6 +179,7 @@ class Supervisor:
         try:
             return await member.process.wait()
         finally:
+            member.heard("it has ended")
             listening.cancel()
             await asyncio.wait([listening])
             member.writer.close()

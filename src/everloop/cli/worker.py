@@ -16,12 +16,14 @@ from everloop._core.text import without_password
 from everloop.cli import exits
 from everloop.cli.control import READY, Control
 from everloop.cli.group import Command
+from everloop.cli.health import Address, Answers, read_address, served
 from everloop.cli.limits import Limits, read_size
 from everloop.cli.reading import run, shared_url
 from everloop.cli.stopping import Stopping
 from everloop.cli.supervisor import Supervisor
 from everloop.cli.target import load_app
 from everloop.cli.terminal import clean, say
+from everloop.engine.vitals import Vitals
 from everloop.engine.worker import Worker
 
 #: Seconds that threads of tasks (or of users) may hold up the end of the process.
@@ -85,8 +87,16 @@ LINGER = 2.0
     show_envvar=True,
     help="Replace a worker process that has run so many calls.",
 )
+@click.option(
+    "--health",
+    callback=read_address,
+    metavar="ADDRESS",
+    envvar="EVERLOOP_HEALTH",
+    show_envvar=True,
+    help="Answer /healthz and /readyz here, such as 127.0.0.1:8080, or 8080 on loopback.",
+)
 @click.option("--supervised", type=int, hidden=True)
-def command(
+def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by name
     target: str | None,
     concurrency: int,
     queues: str | None,
@@ -94,6 +104,7 @@ def command(
     processes: int,
     max_memory: int | None,
     max_calls: int | None,
+    health: Address | None,
     supervised: int | None,
 ) -> int:
     """Run the tasks of an app until it is told to stop.
@@ -105,7 +116,7 @@ def command(
     if supervised is None and (processes > 1 or limits):
         options = {"concurrency": concurrency, "queues": queues, "grace": grace}
         options |= {"max-memory": max_memory, "max-calls": max_calls}
-        return asyncio.run(_supervise(processes, target, options))
+        return asyncio.run(_supervise(processes, target, options, health))
     app = load_app(target)
     # What is imported stays: the collector need not look through it with each generation.
     gc.freeze()
@@ -115,13 +126,17 @@ def command(
     if names == []:
         raise click.UsageError("--queues names none; write --queues default,mail or leave it out")
     stopping = Stopping(grace)
-    return run(_serve(app, concurrency, names, stopping, limits, supervised))
+    return run(_serve(app, concurrency, names, stopping, limits, health, supervised))
 
 
-async def _supervise(count: int, target: str | None, options: Mapping[str, object]) -> int:
+async def _supervise(
+    count: int, target: str | None, options: Mapping[str, object], health: Address | None
+) -> int:
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     say(f"everloop: {count} worker{'' if count == 1 else 's'}, watched by pid {os.getpid()}")
-    return await Supervisor(count, [*([target] if target else []), "--processes=1", *given]).run()
+    supervisor = Supervisor(count, [*([target] if target else []), "--processes=1", *given])
+    async with served(health, Answers(supervisor.dying, supervisor.why_not)):
+        return await supervisor.run()
 
 
 async def _serve(
@@ -130,29 +145,40 @@ async def _serve(
     queues: Sequence[str] | None,
     stopping: Stopping,
     limits: Limits,
+    health: Address | None,
     supervised: int | None,
 ) -> int:
     stopping.listen()
     control = None if supervised is None else Control(supervised, stopping.reach)
-    async with app.worker(concurrency=concurrency, queues=queues, grace=stopping.grace):
-        worker = app._sessions.current().session.worker  # noqa: SLF001 - how hard to stop is for us to say
-        assert worker is not None  # noqa: S101 - it runs inside this block
-        stopping.worker = worker
-        say(_ready(app, worker))
-        watching = asyncio.create_task(_watch(limits, worker, stopping, control))
-        await stopping.first.wait()
+    vitals: list[Vitals] = []
+    answers = Answers(
+        lambda: vitals[0].dying() if vitals else "",
+        lambda: vitals[0].why_not() if vitals else "it is starting",
+    )
+    async with served(health, answers):
+        async with app.worker(concurrency=concurrency, queues=queues, grace=stopping.grace):
+            session = app._sessions.current().session  # noqa: SLF001 - how hard to stop is for us to say
+            worker = session.worker
+            assert worker is not None  # noqa: S101 - it runs inside this block
+            vitals.append(Vitals(session, worker))
+            stopping.worker = worker
+            say(_ready(app, worker))
+            watching = asyncio.create_task(_watch(limits, worker, stopping, control, answers))
+            await stopping.first.wait()
         watching.cancel()
     _end_soon(stopping.code, LINGER if stopping.say_end() else 0.0)
     return stopping.code
 
 
-async def _watch(limits: Limits, worker: Worker, stopping: Stopping, control: Control | None) -> None:
+async def _watch(
+    limits: Limits, worker: Worker, stopping: Stopping, control: Control | None, answers: Answers
+) -> None:
     """Look at this worker once a second: whether it has to be replaced, and what to say of it."""
     while True:
         if why := limits.passed(worker):
             stopping.recycle(why)
         if control is not None:
-            control.say(READY)
+            control.say(answers.dying() or answers.why_not() or READY)
         await asyncio.sleep(1)
 
 

@@ -227,6 +227,11 @@ class Session:
             [Cancel(call.id, call.fence, message) for call, message in asked if message is not None]
         )
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether its leases are renewed, or about to be again."""
+        return self._keeper is None or self._keeper.is_alive or self.closing
+
     # -- waiters ------------------------------------------------------------------------------------------
 
     @property

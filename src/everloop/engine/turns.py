@@ -131,6 +131,7 @@ class TurnLoop:
         self._next_due: int | None = None
         self._pause = 0.0
         self._away_since = 0.0
+        self._answered_at = asyncio.get_running_loop().time()
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -159,6 +160,16 @@ class TurnLoop:
     def look(self) -> None:
         """Make a turn soon: something may have come."""
         self._wake.set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the store did not answer the last time."""
+        return bool(self._pause)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the store answered a turn."""
+        return asyncio.get_running_loop().time() - self._answered_at
 
     @property
     def unflushed(self) -> int:
@@ -270,6 +281,7 @@ class TurnLoop:
     def _answered(self, batch: _Batch, answer: TurnAnswer) -> None:
         lost, self._uncertain = self._uncertain, False
         self._pause = 0.0
+        self._answered_at = asyncio.get_running_loop().time()
         self._most = min(BATCH, 2 * self._most)
         held = [o for o, settled in zip(batch.outcomes, answer.settled, strict=True) if settled is None]
         self._unsettled -= len(batch.outcomes) - len(held)

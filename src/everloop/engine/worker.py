@@ -48,7 +48,8 @@ class Worker:
         self._attempts: dict[str, Attempt] = {}
         self._suspects: set[Attempt] = set()
         self.begun = 0  # calls whose body was started
-        self._draining = False
+        self._moved_at = self._loop.time()
+        self.draining = False
         self._hurried = False
         self._changed = asyncio.Event()
         self._process_room = processes  # may be negative: what was leased before a function changed its place
@@ -59,7 +60,7 @@ class Worker:
 
     @property
     def room(self) -> int:
-        return 0 if self._draining else self.slots.room
+        return 0 if self.draining else self.slots.room
 
     def wants(self) -> tuple[int, tuple[Lane, ...]]:
         """Say how many calls are wanted now, and of which lanes.
@@ -80,6 +81,11 @@ class Worker:
         return room, self._other_lanes
 
     @property
+    def stillness(self) -> float:
+        """Seconds since a body ended."""
+        return self._loop.time() - self._moved_at
+
+    @property
     def takes_roots(self) -> bool:
         return self.slots.takes_roots
 
@@ -95,7 +101,7 @@ class Worker:
     def begin(self, leased: list[Leased]) -> None:
         """Start the bodies of what was leased."""
         for each in leased:
-            if self._draining:  # the turn was under way when that began
+            if self.draining:  # the turn was under way when that began
                 self._turns.settle(Outcome(each.id, each.fence, Event.RELEASE))
             else:
                 self._start(each)
@@ -165,6 +171,7 @@ class Worker:
         held = self._attempts.get(attempt.leased.id)
         if held is attempt:
             del self._attempts[attempt.leased.id]
+        self._moved_at = self._loop.time()
         self._changed.set()
         self._turns.look()
 
@@ -190,7 +197,7 @@ class Worker:
         Suspended bodies wait for calls that this worker no longer takes, so they are unwound as soon as
         only they are left. Unwinding cancels no call: the next run of the parent re-attaches.
         """
-        self._draining = True
+        self.draining = True
         deadline = self._loop.time() + grace
         while self.slots.running > 0 and not self._hurried and self._loop.time() < deadline:
             await self._change(deadline - self._loop.time())
@@ -203,7 +210,7 @@ class Worker:
 
     async def unwind(self) -> None:
         """Stop every body with a private reason; its call is released, unharmed."""
-        self._draining = True
+        self.draining = True
         for attempt in list(self._attempts.values()):
             attempt.stop("shutdown")
         tasks = [a.task for a in self._attempts.values() if a.task is not None]

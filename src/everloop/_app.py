@@ -31,6 +31,7 @@ from everloop._notices import notice
 from everloop._options import Options, check_name, check_names, read_options
 from everloop._runner import run_main
 from everloop._sessions import Sessions
+from everloop._sync import Sync
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable
 from everloop.engine.processes import here
@@ -252,6 +253,25 @@ class App(Client):
             **engine_options: Passed to `sqlalchemy.ext.asyncio.create_async_engine`.
         """
         return Database(self._resources, url, store_url=lambda: self.store_url, **engine_options)
+
+    @cached_property
+    def sync(self) -> Sync:
+        """The app for code without a loop: `app.sync.submit(call)`, `app.sync.run(call)` and so on.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("sums", "memory://")
+
+            @app.task
+            async def add(x: int, y: int) -> int:
+                return x + y
+
+            print(app.sync.run(add(1, 2)))
+            ```
+        """
+        return Sync(self)
 
     @property
     def functions(self) -> Mapping[str, TaskFunction[..., Any]]:

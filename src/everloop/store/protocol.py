@@ -42,16 +42,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, scoped_session
 
+    #: What a user may give as `connection=` without a loop.
+    SyncConnection: TypeAlias = Connection | Session | scoped_session[Any] | DbapiConnection
     #: What a user may give as `connection=`.
-    UserConnection: TypeAlias = (
-        AsyncConnection
-        | AsyncSession
-        | async_scoped_session[Any]
-        | Connection
-        | Session
-        | scoped_session[Any]
-        | DbapiConnection
-    )
+    UserConnection: TypeAlias = AsyncConnection | AsyncSession | async_scoped_session[Any] | SyncConnection
 
 
 class Store(Protocol):

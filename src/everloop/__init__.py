@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from everloop._core.policy import Retry as Retry
     from everloop._functions import TaskFunction as TaskFunction
     from everloop._options import Options as Options
+    from everloop._sync import Sync as Sync
+    from everloop._sync import SyncTask as SyncTask
     from everloop._task import Progress as Progress
     from everloop._task import Task as Task
     from everloop.engine.executor import RetryAfter as RetryAfter
@@ -85,6 +87,7 @@ _HOMES = {
     "everloop._core.policy": ("Key", "Retry"),
     "everloop._functions": ("TaskFunction",),
     "everloop._options": ("Options",),
+    "everloop._sync": ("Sync", "SyncTask"),
     "everloop._task": ("Progress", "Task"),
     "everloop.engine.executor": ("RetryAfter",),
     "everloop.resources.database": ("Database",),

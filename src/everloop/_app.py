@@ -13,7 +13,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from typing_extensions import Unpack
 
@@ -31,8 +31,12 @@ from everloop._notices import notice
 from everloop._options import Options, check_name, check_names, read_options
 from everloop._runner import run_main
 from everloop._sessions import Sessions
+from everloop._sync import Sync
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable
+from everloop.engine.processes import here
+from everloop.engine.processes.home import check_shared, default_size, home_of
+from everloop.engine.processes.pool import ProcessPool
 from everloop.engine.session import LEASE, Session
 from everloop.resources.database import Database
 from everloop.resources.http import http_resource
@@ -47,6 +51,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+#: The apps of this process.
+APPS: WeakSet[App] = WeakSet()
 
 
 class TaskDecorator(Protocol):
@@ -71,6 +79,7 @@ class App(Client):
         lease: Seconds after which the calls of a dead process are taken over.
         cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
         embed: Whether the first use without a worker may run one in this process.
+        process_pool: How many `run="process"` bodies a worker runs at once; the number of cores by default.
 
     Example:
         ```python
@@ -92,7 +101,7 @@ class App(Client):
 
     __module__ = "everloop"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting by name
         self,
         name: str,
         store: str | None = None,
@@ -103,6 +112,7 @@ class App(Client):
         lease: Delay = LEASE,
         cancel_wait: Delay | None = None,
         embed: bool = True,
+        process_pool: int | None = None,
     ) -> None:
         self.name = check_name("App(name)", name)
         self.payloads = Payloads(codecs)
@@ -116,12 +126,23 @@ class App(Client):
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
         self._raises = {class_name(cls): cls for cls in check_classes("App(raises=)", raises)}
         self._resources = ResourcePool()
-        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
+        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, Executor] = WeakKeyDictionary()
+        self._processes: WeakKeyDictionary[asyncio.AbstractEventLoop, ProcessPool] = WeakKeyDictionary()
+        self._pool_size = (
+            default_size()
+            if process_pool is None
+            else check_whole("App(process_pool=)", process_pool, 1, 10_000)
+        )
         self._interrupt_cancels = False
         self._module = sys._getframe(1).f_globals.get("__name__", "__main__")  # noqa: SLF001 - for the command in a notice
         self._sessions = Sessions(
-            self._make_session, self.serves, self._close_resources, self.worker_command, embed=embed
+            self._make_session,
+            self.serves,
+            self._close_resources,
+            self.worker_command,
+            embed=embed and not here.IN_CHILD,
         )
+        APPS.add(self)
 
     def __repr__(self) -> str:
         return f"<everloop.App {self.name} on {without_password(self._url or 'the default store')}>"
@@ -139,7 +160,7 @@ class App(Client):
         name: str = ...,
         aliases: Sequence[str] = ...,
         raises: Sequence[type[BaseException]] = ...,
-        run: Literal["loop", "thread"] = ...,
+        run: Literal["loop", "thread", "process"] = ...,
         **options: Unpack[Options],
     ) -> TaskDecorator: ...
     def task(  # type: ignore[misc]  # mypy compares **options with a TypedDict
@@ -150,7 +171,7 @@ class App(Client):
         name: str = "",
         aliases: Sequence[str] = (),
         raises: Sequence[type[BaseException]] = (),
-        run: Literal["loop", "thread"] | None = None,
+        run: Literal["loop", "thread", "process"] | None = None,
         **options: Any,
     ) -> Any:
         """Make a function a task function: calling it gives a durable `Call`.
@@ -160,7 +181,8 @@ class App(Client):
             name: The name under which calls are stored; the function's own by default.
             aliases: Old names whose stored calls this function runs, too.
             raises: Exception classes that cross as themselves.
-            run: "loop" or "thread".
+            run: "loop", "thread", or "process" for work that keeps a core busy: it then runs in a process of
+                its own, which is killed when the body does not stop.
             **options: Defaults of each call (see `everloop.Options`).
 
         Raises:
@@ -231,6 +253,25 @@ class App(Client):
             **engine_options: Passed to `sqlalchemy.ext.asyncio.create_async_engine`.
         """
         return Database(self._resources, url, store_url=lambda: self.store_url, **engine_options)
+
+    @cached_property
+    def sync(self) -> Sync:
+        """The app for code without a loop: `app.sync.submit(call)`, `app.sync.run(call)` and so on.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("sums", "memory://")
+
+            @app.task
+            async def add(x: int, y: int) -> int:
+                return x + y
+
+            print(app.sync.run(add(1, 2)))
+            ```
+        """
+        return Sync(self)
 
     @property
     def functions(self) -> Mapping[str, TaskFunction[..., Any]]:
@@ -324,7 +365,11 @@ class App(Client):
         return store_from_url(self.store_url)
 
     def _make_session(self) -> Session:
-        return Session(self.open_store(), self.name, lease=self.lease)
+        if here.IN_CHILD:
+            check_shared(self.store_url)
+            # Its process is watched by the worker that has started it: nothing else has to end it.
+            return Session(self.open_store(), self.name, lease=self.lease, stall_limit=None)
+        return Session(self.open_store(), self.name, lease=self.lease, processes=self._pool_size)
 
     @property
     def threads(self) -> Executor:
@@ -336,10 +381,27 @@ class App(Client):
             self._threads[loop] = threads
         return threads
 
+    def run_bodies_in(self, executor: Executor) -> None:
+        """Run `def` functions that the running loop serves there."""
+        self._threads[asyncio.get_running_loop()] = executor
+
+    async def run_in_process(self, function: TaskFunction[..., Any], attempt: Attempt) -> bytes:
+        """Run one call in a process of the running loop's worker."""
+        home = home_of(self.name, function.name, (self._module, function.fn.__module__))
+        loop = asyncio.get_running_loop()
+        pool = self._processes.get(loop)
+        if pool is None:
+            pool = self._processes[loop] = ProcessPool()
+        return await pool.run(home, attempt)
+
     async def _close_resources(self) -> None:
-        threads = self._threads.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        threads = self._threads.pop(loop, None)
         if threads is not None:
             threads.shutdown(wait=False)  # a body that nothing could stop is left behind, and ends by itself
+        processes = self._processes.pop(loop, None)
+        if processes is not None:
+            await processes.close()
         await self._resources.aclose()
 
     _concurrency = 100
@@ -373,7 +435,7 @@ class App(Client):
         return f"`everloop worker {module_name(self._module)}:{found[0] if found else 'app'}`"
 
 
-def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread"]:
+def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread", "process"]:
     """Say where a function runs.
 
     Raises:
@@ -382,11 +444,16 @@ def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread"]
     is_async = inspect.iscoroutinefunction(fn)
     if run is None:
         return "loop" if is_async else "thread"
+    if run == "process":
+        return "process"
     if run not in ("loop", "thread"):
-        raise OptionError(f"`run` is 'loop' (for `async def`) or 'thread' (for `def`), not {run!r}")
+        raise OptionError(
+            f"`run` is 'loop' (for `async def`), 'thread' (for `def`) or 'process' (for either), not {run!r}"
+        )
     if (run == "loop") != is_async:
         raise OptionError(
-            f"run={run!r} does not fit {fn.__name__}(): an `async def` runs on the loop, a `def` in a thread"
+            f"run={run!r} does not fit {fn.__name__}(): an `async def` runs on the loop, a `def` in a "
+            "thread, and either in a process of its own with run='process'"
         )
     return "loop" if run == "loop" else "thread"
 

@@ -67,11 +67,19 @@ class Client:
             AlreadyAwaited: It was scheduled before.
             ClosedError: The app is closed.
             WouldDeadlock: This code holds a connection that the call may need.
+            UsageError: This is the body of a task in a process of its own.
         """
         return self._begin(self._sessions.current(), CURRENT.get(), call, owned=owned)
 
     def _begin(self, entry: OpenSession, attempt: Attempt | None, call: Call[R], *, owned: bool) -> Task[R]:
         function = call.function
+        if owned and attempt is not None and attempt.in_child:
+            raise UsageError(
+                f"{function.name}() was awaited in the body of {attempt.leased.lane.fn}(), which runs in a "
+                "process of its own: that would keep the process for nothing but waiting. Await it in a "
+                "function with run='loop' that awaits both; or `await app.submit(...)` it, which does not "
+                "wait for its end"
+            )
         call.take()
         new = function.new_call(call, attempt, owned=owned)
         state = State.SCHEDULED if new.due or new.delay else State.READY

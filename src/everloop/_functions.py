@@ -46,6 +46,7 @@ class Home(Protocol):
     def begin(self, call: Call[R]) -> Task[R]: ...
     def check_wait(self, name: str) -> None: ...
     async def finished_task(self, id_: str) -> Task[Any]: ...
+    async def run_in_process(self, function: TaskFunction[..., Any], attempt: Attempt) -> bytes: ...
     async def settle_inside(self, attempt: Attempt, scopes: Scopes, value: bytes) -> None: ...
 
 
@@ -65,7 +66,7 @@ class TaskFunction(Generic[P, R]):
         fn: Callable[P, Any],
         *,
         name: str,
-        run: Literal["loop", "thread"],
+        run: Literal["loop", "thread", "process"],
         settings: Settings,
         aliases: Sequence[str] = (),
         raises: Sequence[type[BaseException]] = (),
@@ -73,7 +74,8 @@ class TaskFunction(Generic[P, R]):
         self.app = app
         self.fn = fn
         self.name = name
-        self.run: Literal["loop", "thread"] = run
+        self.run: Literal["loop", "thread", "process"] = run
+        self._is_async = inspect.iscoroutinefunction(fn)
         self.aliases = tuple(aliases)
         self.raises = tuple(raises)
         self.settings = settings
@@ -169,6 +171,12 @@ class TaskFunction(Generic[P, R]):
 
     async def invoke(self, attempt: Attempt) -> bytes:
         """Run the body for one attempt and return the stored form of its result."""
+        if self.run == "process":
+            return await self.app.run_in_process(self, attempt)
+        return await self.invoke_here(attempt)
+
+    async def invoke_here(self, attempt: Attempt) -> bytes:
+        """Run it in this process."""
         leased = attempt.leased
         args, kwargs = self.arguments.load(self.app.payloads.unwrap(leased.args))
         if leased.after is not None:
@@ -187,7 +195,7 @@ class TaskFunction(Generic[P, R]):
             raise ResultNotStorable(f"{self.name}() ran, but its result cannot be stored: {error}") from error
 
     async def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        if self.run == "loop":
+        if self._is_async:
             result: R = await self.fn(*args, **kwargs)
             return result
         return await _in_thread(self.app.threads, partial(self.fn, *args, **kwargs))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 from everloop._core.records import Leased, Parent, Progress
 
@@ -29,7 +29,10 @@ class Attempt:
         "_resume",
         "_suspend",
         "_then",
+        "_told",
+        "_waits",
         "began",
+        "in_child",
         "leased",
         "message",
         "on_progress",
@@ -54,8 +57,12 @@ class Attempt:
         self._suspend = suspend
         self._resume = resume
         self._ordinals: dict[str, int] | None = None
+        # What waits on the loop for a thread of this body; and whether that was told to stop.
+        self._waits: set[asyncio.Task[Any]] | None = None
+        self._told = False
         self.began = False  # whether the body's task has taken its first step
         self.on_progress: Callable[[Progress], None] | None = None
+        self.in_child = False  # it runs in a process that its worker has started
 
     @property
     def parent(self) -> Parent:
@@ -126,6 +133,27 @@ class Attempt:
             self.message = message
         if self.began and self.task is not None and not self.task.done():
             self.task.cancel(message or None)
+        for waiting in self._waits or ():
+            self._told = True
+            waiting.cancel(message or None)
+
+    def waits_in(self, task: asyncio.Task[Any]) -> None:
+        """Note that a thread of this body waits for `task`; a stop that it has not heard of is told here.
+
+        Raises:
+            asyncio.CancelledError: It was asked to stop, and does not know yet.
+        """
+        if self.stopping is not None and not self._told:
+            self._told = True
+            raise asyncio.CancelledError(self.message)
+        if self._waits is None:
+            self._waits = set()
+        self._waits.add(task)
+
+    def waited_in(self, task: asyncio.Task[Any]) -> None:
+        """Note that it waits no more."""
+        if self._waits is not None:
+            self._waits.discard(task)
 
     def report(self, done: float, total: float | None, note: str) -> None:
         """Note progress; it is stored with the next turn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ import msgspec
 
 from everloop._core.calls import Event
 from everloop._core.codec import dump_error, error_record
-from everloop._core.errors import NotStorable, ResultNotStorable, TaskFailed
+from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable, TaskCrashed, TaskFailed
 from everloop._core.names import class_name
 from everloop._core.policy import Delay, Retry, check_delay
 from everloop._core.records import Leased, Outcome
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.closing import loop_is_closing
+from everloop.engine.processes.ends import ProcessDied, RaisedElsewhere
 
 
 class RetryAfter(Exception):
@@ -59,7 +61,10 @@ class RetryRule(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def allows(self, error: BaseException, attempt: int) -> bool:
         """Tell whether attempt number `attempt`, ended by `error`, is repeated."""
-        names = {class_name(cls) for cls in type(error).__mro__}
+        if isinstance(error, RaisedElsewhere):
+            names = error.names
+        else:
+            names = frozenset(class_name(cls) for cls in type(error).__mro__)
         if attempt > self.times or names & set(self.never):
             return False
         return not self.only or bool(names & set(self.only))
@@ -88,7 +93,7 @@ class Runnable(Protocol):
     """A task function, as the engine sees it."""
 
     name: str
-    run: Literal["loop", "thread"]
+    run: Literal["loop", "thread", "process"]
     policy: Policy
 
     async def invoke(self, attempt: Attempt) -> bytes:
@@ -101,6 +106,7 @@ class Runnable(Protocol):
 
 
 _policies = msgspec.json.Decoder(Policy)
+log = logging.getLogger("everloop")
 random_unit: Callable[[], float] = random.random
 #: Where Everloop's own code lies.
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
@@ -178,8 +184,19 @@ def _after_error(
     if isinstance(error, ResultNotStorable):
         # Its effect has happened: it is not repeated.
         return _outcome(attempt, Event.FAIL, error=error_record(ResultNotStorable, str(error)))
-    record = dump_error(error, skip_frames=_own_frames(error))
-    delay = None if isinstance(error, NotStorable) else _repeat_after(attempt, policy, error, now)
+    return _after_failure(attempt, policy, error, now)
+
+
+def _after_failure(attempt: Attempt, policy: Policy, error: BaseException, now: Callable[[], int]) -> Outcome:
+    """Decide what an exception of the body means."""
+    if isinstance(error, ProcessDied):
+        return _outcome(attempt, Event.REAP, error=error_record(TaskCrashed, _crashed(attempt, error)))
+    if isinstance(error, RaisedElsewhere):
+        record = error.record
+    else:
+        record = dump_error(error, skip_frames=own_frames(error))
+    unfit = isinstance(error, NotStorable | FunctionError)
+    delay = None if unfit else _repeat_after(attempt, policy, error, now)
     if delay is None:
         return _outcome(attempt, Event.FAIL, error=record)
     return _outcome(attempt, Event.RETRY, error=record, delay=delay)
@@ -205,7 +222,16 @@ def _put_off(attempt: Attempt, error: BaseException) -> int | None:
     return None
 
 
-def _own_frames(error: BaseException) -> int:
+def _crashed(attempt: Attempt, error: ProcessDied) -> str:
+    leased = attempt.leased
+    log.warning("everloop: the process that ran %s() (call %s) died: %s", leased.lane.fn, leased.id, error)
+    return (
+        f"processes died with it {leased.crashes + 1} times, more often than `crashes` allows; the last one: "
+        f"{error}"
+    )
+
+
+def own_frames(error: BaseException) -> int:
     """Count the outermost frames of a traceback that are ours: users look for theirs."""
     count, trace = 0, error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):

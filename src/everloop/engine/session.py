@@ -52,6 +52,8 @@ class Session:
         store: An open store.
         app: The app's name.
         lease: Seconds for which the session lives without renewal.
+        stall_limit: Seconds for which its loop may be blocked, or None.
+        processes: How many bodies its worker runs in processes of their own at once.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Session:
         *,
         lease: float = LEASE,
         stall_limit: float | None = STALL_LIMIT,
+        processes: int = 1,
     ) -> None:
         self.store = store
         self.app = app
@@ -73,6 +76,7 @@ class Session:
         self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
         self._lease = lease
         self._stall_limit = stall_limit
+        self._processes = processes
         # Who waits for which id: `_held` keeps its waiters alive, because somebody awaits them; `_seen` does
         # not: a submitted task that nobody keeps needs no telling.
         # Invariant: an id is in at most one of the two; further waiters of it hang on the first.
@@ -100,7 +104,7 @@ class Session:
     async def start_worker(self, functions: Mapping[Lane, Runnable], concurrency: int) -> Worker:
         """Serve these functions from this session, too."""
         if self.worker is None:
-            self.worker = Worker(self.turns, functions, concurrency, self.store.now)
+            self.worker = Worker(self.turns, functions, concurrency, self.store.now, self._processes)
         else:
             self.worker.add_functions(functions)
         await self.store.serve(self.number, self._info())
@@ -222,6 +226,11 @@ class Session:
         worker.cancel(
             [Cancel(call.id, call.fence, message) for call, message in asked if message is not None]
         )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its leases are renewed, or about to be again."""
+        return self._keeper is None or self._keeper.is_alive or self.closing
 
     # -- waiters ------------------------------------------------------------------------------------------
 

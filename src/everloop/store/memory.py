@@ -50,7 +50,7 @@ from everloop.store.no_transactions import NoTransactions
 INBOX = 2_000
 
 #: How a lease can end.
-SETTLING = (Event.SUCCEED, Event.FAIL, Event.RETRY, Event.CANCEL, Event.RELEASE)
+SETTLING = (Event.SUCCEED, Event.FAIL, Event.RETRY, Event.CANCEL, Event.RELEASE, Event.REAP)
 
 #: An ended call, and the fence below which a child of it was not asked for in its last run.
 End = tuple[Row, int]
@@ -154,20 +154,23 @@ class MemoryStore(NoTransactions):
         dead = [number for number, there in sessions.items() if there.until <= now]
         ends: list[End] = []
         for row in [row for session in dead for row in self._tables.held(session)]:
-            row.crashes += 1
-            limit = row.new.crash_limit
-            if row.cancel_asked is not None:
-                ends.append(self._stop(row, Event.CANCEL, now))
-            elif row.crashes > limit:
-                text = f"its worker died with it {row.crashes} times; `crashes={limit}` allows {limit}"
-                ends.append(self._stop(row, Event.FAIL, now, error_record(TaskCrashed, text)))
-            else:
-                self._requeue(row, step(row.state, Event.REAP), row.due)
+            ends += self._crash(row, now)
         for session in dead:
             del sessions[session]
         self._follow(ends, now)
         self._ring()
         return len(dead)
+
+    def _crash(self, row: Row, now: int, last_words: bytes | None = None) -> list[End]:
+        row.crashes += 1
+        limit = row.new.crash_limit
+        if row.cancel_asked is not None:
+            return [self._stop(row, Event.CANCEL, now)]
+        if row.crashes > limit:
+            text = f"its worker died with it {row.crashes} times; `crashes={limit}` allows {limit}"
+            return [self._stop(row, Event.FAIL, now, last_words or error_record(TaskCrashed, text))]
+        self._requeue(row, step(row.state, Event.REAP), row.due)
+        return []
 
     # -- the hot path -----------------------------------------------------------------------------
 
@@ -249,6 +252,8 @@ class MemoryStore(NoTransactions):
 
     def _settle_one(self, row: Row, outcome: Outcome, now: int) -> list[End]:
         event = outcome.event
+        if event is Event.REAP:
+            return self._crash(row, now, outcome.error)
         row.attempt += event is not Event.RELEASE
         if event is Event.RELEASE and row.cancel_asked is not None:
             return [self._stop(row, Event.CANCEL, now, outcome.error)]

@@ -42,16 +42,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, scoped_session
 
+    #: What a user may give as `connection=` without a loop.
+    SyncConnection: TypeAlias = Connection | Session | scoped_session[Any] | DbapiConnection
     #: What a user may give as `connection=`.
-    UserConnection: TypeAlias = (
-        AsyncConnection
-        | AsyncSession
-        | async_scoped_session[Any]
-        | Connection
-        | Session
-        | scoped_session[Any]
-        | DbapiConnection
-    )
+    UserConnection: TypeAlias = AsyncConnection | AsyncSession | async_scoped_session[Any] | SyncConnection
 
 
 class Store(Protocol):
@@ -137,7 +131,8 @@ class Store(Protocol):
           again. An end is told to every session that waits for it, starts the callbacks, and
           cancels the owned children that the last attempt did not ask for; an end from outside (a
           cancel, an expiry, a crash) cancels them all. A call whose cancellation was asked does not go
-          back to the queue: RETRY and RELEASE end it as cancelled, RELEASE from outside. Outcomes are
+          back to the queue: RETRY, RELEASE and REAP end it as cancelled, the last two from outside. REAP
+          counts a crash, as `reap` does. Outcomes are
           judged together; what their ends lead to comes after. Repeating a settlement answers False.
         * *lease*: at most `room` ready calls of `lanes`, by priority, then the root's due time and
           submission, then deepest first. Two sessions never receive the same call, and one that was

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -48,3 +49,19 @@ def sit(gate: str) -> None:
     Path(gate).with_suffix(".begun").touch()
     while not Path(gate).exists():
         time.sleep(0.01)
+
+
+@app.task
+async def who() -> int:
+    """Tell in which process this runs."""
+    return os.getpid()
+
+
+@app.task
+async def grow(megabytes: int) -> int:
+    """Hold more memory from now on."""
+    held.append(b"x" * (megabytes * 1_000_000))
+    return os.getpid()
+
+
+held: list[bytes] = []

@@ -111,7 +111,7 @@ def ends_are_final(before: Calls, after: Calls, _log: Log) -> None:
 def attempts(_before: Calls, after: Calls, log: Log) -> None:
     """I6: attempts are the accepted ends of runs; crashes are counted apart, up to the limit."""
     for id, call in after.items():
-        ran = [o for o in log.settled.get(id, ()) if o.event is not Event.RELEASE]
+        ran = [o for o in log.settled.get(id, ()) if o.event not in (Event.RELEASE, Event.REAP)]
         same(call.attempt, len(ran), f"I6: the attempts of {id}")
         leases = sum(1 for other, _ in log.leases if other == id)
         holds(call.attempt + call.crashes <= leases, f"I6: {id} had a lease for each attempt and crash")

@@ -68,8 +68,10 @@ def _leased(now: Look, _: NewCall, at: int, session: int) -> Look:
     return replace(now, state="leased", fence=now.fence + 1, session=session, started=at)
 
 
-def _settled(now: Look, _: NewCall, at: int, outcome: Outcome) -> Look:
+def _settled(now: Look, birth: NewCall, at: int, outcome: Outcome) -> Look:
     how = str(outcome.event)
+    if how == "reap":
+        return _bereft(now, birth, at, outcome.error)
     if how == "release":
         if now.asked is not None:
             return _stopped(now, "cancelled", at, outcome.error)
@@ -86,12 +88,12 @@ def _given_back(now: Look, _: NewCall, at: int, __: Any) -> Look:
     return _back(now, at, 0) if now.asked is None else _stopped(now, "cancelled", at)
 
 
-def _bereft(now: Look, birth: NewCall, at: int, _: Any) -> Look:
+def _bereft(now: Look, birth: NewCall, at: int, last_words: Any) -> Look:
     now = replace(now, crashes=now.crashes + 1)
     if now.asked is not None:
         return _stopped(now, "cancelled", at)
     if now.crashes > birth.crash_limit:
-        return _stopped(now, "failed", at, Like(b"TaskCrashed"))
+        return _stopped(now, "failed", at, last_words or Like(b"TaskCrashed"))
     return _back(now, at, 0)
 
 

@@ -10,7 +10,7 @@ from everloop._core.records import CallFilter, KeyRule, Lane, NewCall, Outcome, 
 from everloop.testing.conformance.scene import SECOND, uuid
 
 LANES = tuple(Lane(app, queue, fn) for app in ("a", "b") for queue in ("p", "q") for fn in ("f", "g"))
-ENDS = (Event.SUCCEED, Event.FAIL, Event.CANCEL, Event.RETRY, Event.RELEASE)
+ENDS = (Event.SUCCEED, Event.FAIL, Event.CANCEL, Event.RETRY, Event.RELEASE, Event.REAP)
 DELAYS = (0, 0, 0, SECOND // 2, 3 * SECOND)
 
 

@@ -175,9 +175,10 @@ WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 
 -- Settling ----------------------------------------------------------------------------------------
 
--- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session, crash_limit
 -- rows: i, id, fence
-SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session,
+       c.crash_limit
 FROM (SELECT b.i, b.fence, c.seq
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
                                              fence BIGINT PATH '$[2]')) AS b

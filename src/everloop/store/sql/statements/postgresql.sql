@@ -128,10 +128,10 @@ WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
 
 -- Settling ----------------------------------------------------------------------------------------
 
--- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session, crash_limit
 -- rows: i, id, fence
 SELECT (b.value->>0)::bigint AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
-       c.session
+       c.session, c.crash_limit
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_calls AS c ON c.id = b.value->>1 AND c.fence = (b.value->>2)::bigint
 WHERE c.state = 'leased'

@@ -102,10 +102,10 @@ UPDATE ever_calls SET watched = watched | (b.value->>1) FROM json_each(:rows) AS
 
 -- Settling ----------------------------------------------------------------------------------------
 
--- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session, crash_limit
 -- rows: i, id, fence
 SELECT b.value->>0 AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
-       c.session
+       c.session, c.crash_limit
 FROM json_each(:rows) AS b
 JOIN ever_calls AS c ON c.id = b.value->>1
 WHERE c.state = 'leased' AND c.fence = b.value->>2

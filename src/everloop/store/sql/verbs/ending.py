@@ -12,7 +12,7 @@ from typing import Any
 
 from everloop._core.calls import Event, State, step
 from everloop._core.codec import error_record
-from everloop._core.errors import TaskExpired
+from everloop._core.errors import TaskCrashed, TaskExpired
 from everloop._core.records import Ended
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, text
@@ -63,6 +63,20 @@ class Move:
 def stop(row: Row, event: Event, error: bytes | None = None) -> Move:
     """Return the move that ends `row` from outside its body: the fence grows."""
     return Move(row, step(row.state, event), row.due, row.attempt, row.crashes, growth=1, error=error)
+
+
+def crash(row: Row, crash_limit: int, last_words: bytes | None = None) -> Move:
+    """Return the move of a call that who ran it has died with; `last_words` is the record of how."""
+    crashes = row.crashes + 1
+    if row.cancel_asked is not None:
+        move = stop(row, Event.CANCEL)
+    elif crashes > crash_limit:
+        text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
+        move = stop(row, Event.FAIL, last_words or error_record(TaskCrashed, text))
+    else:
+        move = Move(row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1)
+    move.crashes = crashes
+    return move
 
 
 def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from everloop._core.calls import Event, State, step
-from everloop._core.codec import error_record
-from everloop._core.errors import TaskCrashed
+from everloop._core.calls import Event, State
 from everloop._core.records import SessionInfo
-from everloop.store.sql.verbs.ending import Move, Row, apply_moves, stop
+from everloop.store.sql.verbs.ending import Move, Row, apply_moves, crash, stop
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb
 
@@ -78,7 +76,7 @@ def reap(scope: Scope, gone: list[int], *, overdue: bool) -> Verb[int]:
     moves: list[Move] = []
     for (session,) in dead:
         rows = yield Statement("session_free_leases", {"session": session})
-        moves += [_reap(*_read(row)) for row in rows]
+        moves += [crash(*_read(row)) for row in rows]
     yield from apply_moves(scope, moves)
     reaped = 0
     for (session,) in dead:
@@ -95,23 +93,10 @@ def _read(columns: list[Any]) -> tuple[Row, int]:
     return row, crash_limit
 
 
-def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape as _reap
+def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape as crash
     if row.cancel_asked is not None:
         return stop(row, Event.CANCEL)
     return Move(row, State.READY, row.due, row.attempt, row.crashes, growth=1)
-
-
-def _reap(row: Row, crash_limit: int) -> Move:
-    crashes = row.crashes + 1
-    if row.cancel_asked is not None:
-        move = stop(row, Event.CANCEL)
-    elif crashes > crash_limit:
-        text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
-        move = stop(row, Event.FAIL, error_record(TaskCrashed, text))
-    else:
-        move = Move(row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1)
-    move.crashes = crashes
-    return move
 
 
 def _drop(session: int | None) -> Verb[None]:

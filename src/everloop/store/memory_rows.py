@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from everloop._core.calls import State
 from everloop._core.records import CallFilter, Ended, KeyRule, Lane, Leased, NewCall, SessionInfo, Snapshot
+from everloop._core.runs import RunRecord
 
 #: Above every fence: no child was asked for.
 NO_FENCE = 1 << 62
@@ -37,6 +38,8 @@ class Row:
     value: bytes | None = None
     error: bytes | None = None
     progress: tuple[float, float | None, str] | None = None
+    before: tuple[int, int] = (0, 0)  # attempts and crashes when its lease began
+    runs: dict[int | None, RunRecord] = field(default_factory=dict[int | None, RunRecord])  # by place
     waiters: set[int] = field(default_factory=set[int])  # Invariant: empty once the call is final
 
     @property

@@ -24,6 +24,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop._core.runs import RunRecord
 from everloop.store.transactions import UserTransaction
 
 
@@ -210,6 +211,14 @@ class Store(Protocol):
 
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
         """Return what is stored of each call, None for an unknown id."""
+        ...
+
+    async def runs(self, ids: Sequence[str]) -> list[list[RunRecord]]:
+        """Return how the leases of each call ended, oldest first; nothing for an unknown id.
+
+        Each lease ends once: its body ended, its worker died, or it was given back. All that were the outcome
+        of their call are kept, of the others the first and the last ones (see `everloop._core.runs`).
+        """
         ...
 
     async def find(self, filter: CallFilter) -> list[Snapshot]:

@@ -24,6 +24,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop._core.runs import RunRecord
 from everloop.store.sql.dialect import Migration, split
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
@@ -264,6 +265,9 @@ class SqlStore(ABC):
 
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
         return await self._read(lambda _: asking.get(ids))
+
+    async def runs(self, ids: Sequence[str]) -> list[list[RunRecord]]:
+        return await self._read(lambda _: asking.runs(ids))
 
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         return await self._read(lambda _: asking.find(filter))

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from everloop._core.records import Added, Lane, NewCall, Outcome, Snapshot, Turn
-from everloop.testing.conformance.lives import LIVE, Life, Like
+from everloop.testing.conformance.lives import LIVE, Life, Like, runs
 
 
 @dataclass(frozen=True)
@@ -333,6 +333,11 @@ class Oracle:
             cancel_asked=now.asked,
             **fields,
         )
+
+    def runs(self, id: str) -> list[Any]:
+        """Return what a store must tell of a call's runs; every session is here, in process 1."""
+        life = self.lives.get(id)
+        return [] if life is None else [(*run, "here", 1) for run in runs(life.birth, life.facts)]
 
 
 def _scope(lane: Lane) -> tuple[str, str]:

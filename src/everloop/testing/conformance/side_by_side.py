@@ -154,6 +154,14 @@ class SideBySide:
         wanted = [call for call in shown if _fits(call, filter)][: filter.limit]
         same(await self.store.find(filter), wanted, "the answer to find")
 
+    async def runs(self, ids: Sequence[str]) -> None:
+        """Compare how leases ended."""
+        self.doing = f"runs({ids})"
+        for id, seen in zip(ids, await self.store.runs(ids), strict=True):
+            wanted = self.oracle.runs(id)
+            same([tuple(run) for run in seen], wanted, f"the runs of {id}")
+            self.met.update(f"a run {run.kind}" for run in seen)
+
     async def counts(self, app: str | None) -> None:
         """Compare the numbers of calls with what was last looked at."""
         self.doing = f"counts({app!r})"

@@ -98,6 +98,7 @@ class Walker:
         left = {id: call.state.value for id, call in self.both.calls.items() if not call.state.final}
         same(left, {}, "calls that do not end although a worker takes them all")
         await self.both.find(CallFilter(limit=10_000))
+        await self.both.runs([*self._requests.ids, *self.both.calls])
         await self.both.counts(None)
         for life in self.both.oracle.lives.values():
             self.both.met.update(word for word, _, _ in life.facts)
@@ -148,6 +149,7 @@ class Walker:
 
     async def _read(self) -> None:
         await self.both.find(self._requests.filter())
+        await self.both.runs(self._requests.some(self._requests.ids, 5))
         await self.both.counts(self._random.choice((None, "a", "b")))
 
     # -- asking again -----------------------------------------------------------------------------

@@ -207,6 +207,17 @@ STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = b.state, c.due = b.due, c.attempt = b.attempt, c.crashes = b.crashes,
     c.fence = c.fence + b.growth, c.session = NULL
 
+-- name: run_put
+-- rows: seq, slot, fence, number, kind, session, error
+INSERT INTO ever_runs (seq, slot, fence, number, kind, session, started, ended, error)
+SELECT c.seq, b.slot, b.fence, b.number, b.kind, b.session, c.started, :now, b.error
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+    seq BIGINT PATH '$[0]', slot BIGINT PATH '$[1]', fence BIGINT PATH '$[2]', number BIGINT PATH '$[3]',
+    kind LONGTEXT PATH '$[4]', session BIGINT PATH '$[5]', error LONGTEXT PATH '$[6]')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+ON DUPLICATE KEY UPDATE fence = b.fence, number = b.number, kind = b.kind, session = b.session,
+    started = c.started, ended = :now, error = b.error
+
 -- name: end_outcomes
 -- rows: seq, session, value, error
 INSERT INTO ever_outcomes (seq, ended, session, value, error)
@@ -423,6 +434,11 @@ FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER 
 -- a lease of it that was held by another transaction
 SELECT session FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session LIMIT 1
 
+-- name: session_past
+INSERT INTO ever_past_sessions (session, host, pid, closed)
+SELECT session, host, pid, :now FROM ever_sessions WHERE session = :session
+ON DUPLICATE KEY UPDATE closed = ever_past_sessions.closed
+
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session
 
@@ -453,6 +469,25 @@ STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
 LEFT JOIN ever_calls AS f ON f.seq = c.parent
 LEFT JOIN ever_progress AS g ON g.seq = c.seq
+
+-- name: read_runs -> id, fence, number, kind, session, started, ended, error, host, pid
+-- those that were noted, and the last one where the outcome tells of it
+SELECT r.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error,
+       coalesce(s.host, p.host) AS host, coalesce(s.pid, p.pid) AS pid
+FROM (SELECT c.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error
+      FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
+      STRAIGHT_JOIN ever_runs AS r FORCE INDEX (PRIMARY) ON r.seq = c.seq
+      UNION ALL
+      SELECT c.id, c.fence, c.attempt AS number, c.state AS kind, o.session, c.started, o.ended, o.error
+      FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
+      STRAIGHT_JOIN ever_outcomes AS o FORCE INDEX (PRIMARY) ON o.seq = c.seq
+      WHERE o.session IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM ever_runs AS r WHERE r.seq = c.seq AND r.fence >= c.fence - 1)) AS r
+LEFT JOIN ever_sessions AS s ON s.session = r.session
+LEFT JOIN ever_past_sessions AS p ON p.session = r.session
+ORDER BY r.fence
 
 -- name: read_find -> id
 -- Empty lists and nulls leave a condition out.

@@ -154,6 +154,15 @@ SET state = b.value->>1, due = (b.value->>2)::bigint, attempt = (b.value->>3)::b
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 WHERE c.seq = (b.value->>0)::bigint
 
+-- name: run_put
+-- rows: seq, slot, fence, number, kind, session, error
+INSERT INTO ever_runs (seq, slot, fence, number, kind, session, started, ended, error)
+SELECT c.seq, (b.value->>1)::bigint, (b.value->>2)::bigint, (b.value->>3)::bigint, b.value->>4,
+       (b.value->>5)::bigint, c.started, :now::bigint, b.value->>6
+FROM jsonb_array_elements(:rows::jsonb) AS b(value) JOIN ever_calls AS c ON c.seq = (b.value->>0)::bigint
+ON CONFLICT (seq, slot) DO UPDATE SET fence = excluded.fence, number = excluded.number, kind = excluded.kind,
+    session = excluded.session, started = excluded.started, ended = excluded.ended, error = excluded.error
+
 -- name: end_outcomes
 -- rows: seq, session, value, error
 INSERT INTO ever_outcomes (seq, ended, session, value, error)
@@ -344,6 +353,11 @@ FROM ever_calls WHERE session = :session::bigint ORDER BY seq FOR UPDATE SKIP LO
 -- a lease of it that was held by another transaction
 SELECT session FROM ever_calls WHERE session = :session::bigint LIMIT 1
 
+-- name: session_past
+INSERT INTO ever_past_sessions (session, host, pid, closed)
+SELECT session, host, pid, :now::bigint FROM ever_sessions WHERE session = :session::bigint
+ON CONFLICT DO NOTHING
+
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session::bigint
 
@@ -374,6 +388,23 @@ LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
 LEFT JOIN ever_calls AS f ON f.seq = c.parent
 LEFT JOIN ever_progress AS g ON g.seq = c.seq
 WHERE c.id IN (SELECT value FROM json_array_elements_text(:ids::json))
+
+-- name: read_runs -> id, fence, number, kind, session, started, ended, error, host, pid
+-- those that were noted, and the last one where the outcome tells of it
+SELECT r.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error,
+       coalesce(s.host, p.host) AS host, coalesce(s.pid, p.pid) AS pid
+FROM (SELECT c.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error
+      FROM json_array_elements_text(:ids::json) AS b(value) JOIN ever_calls AS c ON c.id = b.value
+           JOIN ever_runs AS r ON r.seq = c.seq
+      UNION ALL
+      SELECT c.id, c.fence, c.attempt AS number, c.state AS kind, o.session, c.started, o.ended, o.error
+      FROM json_array_elements_text(:ids::json) AS b(value) JOIN ever_calls AS c ON c.id = b.value
+           JOIN ever_outcomes AS o ON o.seq = c.seq
+      WHERE o.session IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM ever_runs AS r WHERE r.seq = c.seq AND r.fence >= c.fence - 1)) AS r
+LEFT JOIN ever_sessions AS s ON s.session = r.session
+LEFT JOIN ever_past_sessions AS p ON p.session = r.session
+ORDER BY r.fence
 
 -- name: read_find -> id
 -- Empty lists and nulls leave a condition out.

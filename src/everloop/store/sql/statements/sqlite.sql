@@ -123,6 +123,12 @@ FROM (SELECT value->>0 AS seq, value->>1 AS state, value->>2 AS due, value->>3 A
              value->>4 AS crashes, value->>5 AS growth FROM json_each(:rows)) AS b
 WHERE ever_calls.seq = b.seq
 
+-- name: run_put
+-- rows: seq, slot, fence, number, kind, session, error
+INSERT OR REPLACE INTO ever_runs (seq, slot, fence, number, kind, session, started, ended, error)
+SELECT c.seq, b.value->>1, b.value->>2, b.value->>3, b.value->>4, b.value->>5, c.started, :now, b.value->>6
+FROM json_each(:rows) AS b JOIN ever_calls AS c ON c.seq = b.value->>0
+
 -- name: end_outcomes
 -- rows: seq, session, value, error
 INSERT INTO ever_outcomes (seq, ended, session, value, error)
@@ -279,6 +285,10 @@ FROM ever_calls WHERE session = :session
 
 -- name: session_held -> session
 
+-- name: session_past
+INSERT OR IGNORE INTO ever_past_sessions (session, host, pid, closed)
+SELECT session, host, pid, :now FROM ever_sessions WHERE session = :session
+
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session
 
@@ -306,6 +316,21 @@ JOIN ever_payloads AS p ON p.seq = c.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
 LEFT JOIN ever_calls AS f ON f.seq = c.parent
 LEFT JOIN ever_progress AS g ON g.seq = c.seq
+
+-- name: read_runs -> id, fence, number, kind, session, started, ended, error, host, pid
+-- those that were noted, and the last one where the outcome tells of it
+SELECT r.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error,
+       coalesce(s.host, p.host) AS host, coalesce(s.pid, p.pid) AS pid
+FROM (SELECT c.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error
+      FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value JOIN ever_runs AS r ON r.seq = c.seq
+      UNION ALL
+      SELECT c.id, c.fence, c.attempt AS number, c.state AS kind, o.session, c.started, o.ended, o.error
+      FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value JOIN ever_outcomes AS o ON o.seq = c.seq
+      WHERE o.session IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM ever_runs AS r WHERE r.seq = c.seq AND r.fence >= c.fence - 1)) AS r
+LEFT JOIN ever_sessions AS s ON s.session = r.session
+LEFT JOIN ever_past_sessions AS p ON p.session = r.session
+ORDER BY r.fence
 
 -- name: read_find -> id
 -- Empty lists and nulls leave a condition out.

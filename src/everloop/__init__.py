@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from everloop._core.policy import Key as Key
     from everloop._core.policy import Retry as Retry
     from everloop._functions import TaskFunction as TaskFunction
+    from everloop._history import History as History
+    from everloop._history import Run as Run
     from everloop._options import Options as Options
     from everloop._task import Progress as Progress
     from everloop._task import Task as Task
@@ -84,6 +86,7 @@ _HOMES = {
     ),
     "everloop._core.policy": ("Key", "Retry"),
     "everloop._functions": ("TaskFunction",),
+    "everloop._history": ("History", "Run"),
     "everloop._options": ("Options",),
     "everloop._task": ("Progress", "Task"),
     "everloop.engine.executor": ("RetryAfter",),

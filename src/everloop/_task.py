@@ -20,6 +20,7 @@ from everloop._core.errors import (
     WouldDeadlock,
 )
 from everloop._core.records import Added, Ended, Snapshot
+from everloop._history import History, read_history
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.visits import VISIT
 
@@ -202,6 +203,17 @@ class Task(asyncio.Future[R]):
         if snapshot is None:
             raise TaskNotFound(f"no call has the id {self.id!r}")
         self.show(snapshot)
+
+    async def history(self) -> History:
+        """Read how the runs of this call ended, oldest first, each with its error.
+
+        Of a call that ran very often the first and the last runs are kept; `left_out` counts the others.
+
+        Raises:
+            TaskNotFound: No call has this id.
+        """
+        await self.stored()
+        return await read_history(self._session.store, self._reader, self.id, self._name)
 
     def show(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot says, also an end."""

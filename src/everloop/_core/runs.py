@@ -1,9 +1,9 @@
 """What is kept of a call's runs: how each lease ended, in a bounded number of places.
 
-Each lease ends exactly once: its body ended (an attempt), its worker died (a crash), or it was given back (a
-release: a drain, `RetryAfter`). The end that makes the call final is its outcome, and is written nowhere else.
-Of the others, the first and the last ones are kept: each goes to a place (`slot`) that follows from the numbers
-in the call's row, and replaces what stood there. So nothing is counted, and nothing has to be trimmed.
+Each lease ends exactly once: its body ended (an attempt), its worker died (a crash), or it was given back
+(a release: a drain, `RetryAfter`). The end that makes the call final is its outcome, and is written nowhere
+else. Of the others, the first and the last ones are kept: each goes to a place (`slot`) that follows from
+the numbers in the call's row, and replaces what stood there. So nothing is counted, and nothing trimmed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class RunRecord(NamedTuple):
 
     Attributes:
         fence: Of its lease.
-        number: Which attempt it was, the first is 1; a run that crashed or was released is followed by another
-            one of this number.
+        number: Which attempt it was, the first is 1; a run that crashed or was released is followed by
+            another one of this number.
         kind: How it ended.
         session: Whose lease it was.
         error: The record of the exception, or of the worker's last words.

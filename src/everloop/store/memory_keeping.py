@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from everloop._core.calls import State
 from everloop._core.runs import RunKind, RunRecord, slot
-from everloop.store.memory_lock import atomic
+from everloop.store.memory_lock import Locking, atomic
 from everloop.store.memory_rows import Row, Tables
 
 
-class Keeping:
+class Keeping(Locking):
     """The verbs about what is kept (see `everloop.store.protocol.Store`)."""
 
-    lock: AbstractContextManager[bool]
     _tables: Tables
 
     @atomic
@@ -23,7 +21,7 @@ class Keeping:
         return [_by_fence(rows[id]) if id in rows else [] for id in ids]
 
     def _note_run(self, row: Row, now: int, error: bytes | None, outcome: State | None = None) -> None:
-        """Note the end of the lease of `row`, whose counts are those after it; `outcome` when its body ended it."""
+        """Note that the lease of `row` ends, whose counts are those after it; `outcome`: by its body."""
         attempt, crashes = row.before
         kind: RunKind = "released"
         if row.crashes > crashes:

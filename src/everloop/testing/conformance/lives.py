@@ -136,8 +136,8 @@ _WORDS: dict[str, Callable[[Look, NewCall, int, Any], Look]] = {
 def runs(birth: NewCall, facts: Iterable[Fact]) -> list[Run]:
     """Tell how the leases ended.
 
-    The one that was the call's outcome is kept; of the others the first five and the last fifteen, and the last
-    three that were given back.
+    The one that was the call's outcome is kept; of the others the first five and the last fifteen, and the
+    last three that were given back.
     """
     counted: list[Run] = []
     given_back: list[Run] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from everloop._core.calls import Event, State
 from everloop._core.records import Leased
-from everloop._core.runs import RunRecord, left_out
+from everloop._core.runs import RunKind, RunRecord, left_out
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import holds, same
 from everloop.testing.conformance.scene import SECOND, Scene
@@ -37,11 +37,12 @@ async def a_call_that_has_not_run_has_no_runs(scene: Scene) -> None:
 @case
 async def the_run_that_was_the_outcome_is_told_by_it(scene: Scene) -> None:
     session = await scene.session()
-    for event, kind in {
+    kinds: dict[Event, RunKind] = {
         Event.SUCCEED: "succeeded",
         Event.FAIL: "failed",
         Event.CANCEL: "cancelled",
-    }.items():
+    }
+    for event, kind in kinds.items():
         lease = await scene.start(session, kind)
         began = scene.clock.now()
         scene.clock.advance(2)

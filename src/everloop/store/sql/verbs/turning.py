@@ -109,7 +109,7 @@ def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
         yield from expire_calls(scope)
     if look.due is not None and look.due <= scope.now:
         yield Statement("due_ready", {"now": scope.now})
-        scope.ready = scope.scheduled = True
+        scope.ready = scope.scheduled = scope.returned = True  # one of them may be a suspect
     return look.due
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from everloop._core.errors import NotStorable as NotStorable
     from everloop._core.errors import OptionError as OptionError
     from everloop._core.errors import ResultNotStorable as ResultNotStorable
+    from everloop._core.errors import ResultPruned as ResultPruned
     from everloop._core.errors import RolledBack as RolledBack
     from everloop._core.errors import SchemaError as SchemaError
     from everloop._core.errors import StoreError as StoreError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from everloop._core.errors import TaskNotFound as TaskNotFound
     from everloop._core.errors import UsageError as UsageError
     from everloop._core.errors import WouldDeadlock as WouldDeadlock
+    from everloop._core.policy import Keep as Keep
     from everloop._core.policy import Key as Key
     from everloop._core.policy import Retry as Retry
     from everloop._functions import TaskFunction as TaskFunction
@@ -72,6 +74,7 @@ _HOMES = {
         "NotStorable",
         "OptionError",
         "ResultNotStorable",
+        "ResultPruned",
         "RolledBack",
         "SchemaError",
         "StoreError",
@@ -84,7 +87,7 @@ _HOMES = {
         "UsageError",
         "WouldDeadlock",
     ),
-    "everloop._core.policy": ("Key", "Retry"),
+    "everloop._core.policy": ("Keep", "Key", "Retry"),
     "everloop._functions": ("TaskFunction",),
     "everloop._history": ("History", "Run"),
     "everloop._options": ("Options",),

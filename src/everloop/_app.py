@@ -23,7 +23,7 @@ from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
 from everloop._core.ids import new_id
 from everloop._core.names import class_name, module_name
-from everloop._core.policy import Delay, check_classes, check_delay, check_whole
+from everloop._core.policy import Delay, Keep, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
 from everloop._core.text import without_password
 from everloop._functions import TaskFunction, check_function
@@ -33,6 +33,7 @@ from everloop._runner import run_main
 from everloop._sessions import Sessions
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable
+from everloop.engine.services.pruner import EVERY
 from everloop.engine.session import LEASE, Session
 from everloop.resources.database import Database
 from everloop.resources.http import http_resource
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+_KEEP = Keep()
 
 
 class TaskDecorator(Protocol):
@@ -70,6 +73,7 @@ class App(Client):
         codecs: How payloads are changed before they are stored: compressed, encrypted, kept elsewhere.
         lease: Seconds after which the calls of a dead process are taken over.
         cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
+        keep: How long finished calls are kept; its workers prune what is older. None keeps everything.
         embed: Whether the first use without a worker may run one in this process.
 
     Example:
@@ -92,7 +96,7 @@ class App(Client):
 
     __module__ = "everloop"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name, each with a default
         self,
         name: str,
         store: str | None = None,
@@ -102,6 +106,7 @@ class App(Client):
         codecs: Sequence[Codec] = (),
         lease: Delay = LEASE,
         cancel_wait: Delay | None = None,
+        keep: Keep | None = _KEEP,
         embed: bool = True,
     ) -> None:
         self.name = check_name("App(name)", name)
@@ -111,6 +116,7 @@ class App(Client):
         self.cancel_wait = (
             self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
         )
+        self._keep = _check_keep(keep)
         self._url = check_url(store)
         self._functions = {}
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
@@ -324,7 +330,8 @@ class App(Client):
         return store_from_url(self.store_url)
 
     def _make_session(self) -> Session:
-        return Session(self.open_store(), self.name, lease=self.lease)
+        pruning = None if self._keep is None else self._keep.pruning(self.name, EVERY)
+        return Session(self.open_store(), self.name, lease=self.lease, pruning=pruning)
 
     @property
     def threads(self) -> Executor:
@@ -371,6 +378,12 @@ class App(Client):
         module = sys.modules.get(self._module)
         found = [key for key, value in vars(module).items() if value is self] if module else []
         return f"`everloop worker {module_name(self._module)}:{found[0] if found else 'app'}`"
+
+
+def _check_keep(keep: object) -> Keep | None:
+    if keep is None or isinstance(keep, Keep):
+        return keep
+    raise OptionError(f"`App(keep=)` is a `Keep` or None, not {keep!r:.100}; write keep=Keep(calls=86400)")
 
 
 def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread"]:

@@ -57,6 +57,7 @@ class History(list[Run]):
 class Reader(Protocol):
     """What turns stored errors into exceptions: the app."""
 
+    def missing(self, id_: object) -> TaskNotFound: ...
     def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException: ...
 
 
@@ -68,7 +69,7 @@ async def read_history(store: Store, reader: Reader, id_: str, name: str) -> His
     """
     (call,) = await store.get([id_])
     if call is None:
-        raise TaskNotFound(f"no call has the id {id_!r}")
+        raise reader.missing(id_)
     (records,) = await store.runs([id_])
 
     def run(record: RunRecord) -> Run:

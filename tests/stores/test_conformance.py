@@ -43,6 +43,8 @@ WORTH_MEETING = {
     "fell due",
     "given back",
     "progress",
+    "pruned",
+    "value pruned",
     "wanted",
     "worker died",
 }

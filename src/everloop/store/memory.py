@@ -336,7 +336,7 @@ class MemoryStore(Keeping, NoTransactions):
             else:
                 replaced += met
         row = existing or self._insert(call, parent, now)
-        if parent is not None and row.new.parent is not None and row.new.parent.id == parent.id:
+        if parent is not None and row.parent == parent.id:
             row.asked = parent.fence
         if call.told and session is not None:
             self._tell_of(row, session)
@@ -354,7 +354,7 @@ class MemoryStore(Keeping, NoTransactions):
         return None if child is None or child.state in lost else child
 
     def _insert(self, call: NewCall, parent: Row | None, now: int) -> Row:
-        seq = len(self._tables.rows) + 1
+        self._tables.last_seq = seq = self._tables.last_seq + 1
         due = call.due or now + call.delay
         state = State.SCHEDULED if due > now else State.READY
         if call.after is not None and not self._tables.rows[call.after].state.final:
@@ -455,7 +455,7 @@ class MemoryStore(Keeping, NoTransactions):
     @atomic
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         rows = self._tables.rows
-        last = len(rows) + 1
+        last = self._tables.last_seq + 1
         if filter.before is not None:
             last = rows[filter.before].seq if filter.before in rows else 0
         shown = [row for row in reversed(rows.values()) if row.seq < last and row.matches(filter)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from everloop._core.keeping import Pruned, Pruning
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -169,6 +170,23 @@ class Store(Protocol):
 
         A final call stays as it is. Owned children of a call that ends here are cancelled too.
         Idempotent.
+        """
+        ...
+
+    async def prune(self, request: Pruning) -> Pruned:
+        """Delete what is kept for too long, a page at a time; the answer says how to go on.
+
+        A finished call goes when it ended too long ago, or when there are too many newer ones of the app and
+        it did not end just now. It stays while its root is there, unless that goes with it; while its parent
+        lives, which may ask for it again; while a callback of it lives; and while a session is yet to be told
+        of its end. With it goes all that belongs to it: its id and its key are free again.
+
+        Values go earlier where that is asked for, under the same conditions but that the root has ended; then
+        the call has succeeded without one. So do logs, also those of calls that live.
+
+        Atomic page by page; each is small, and waits for no transaction beside it. Idempotent, and harmless
+        when several processes do it at once. A sweep is not begun when another one has begun within
+        `request.every`.
         """
         ...
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from everloop._core.clock import Clock
 from everloop._core.errors import StoreUnavailable, UsageError
+from everloop._core.keeping import Pruned, Pruning
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -30,7 +31,7 @@ from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
 from everloop.store.sql.spelling import Folding
-from everloop.store.sql.verbs import asking, sessions
+from everloop.store.sql.verbs import asking, keeping, sessions
 from everloop.store.sql.verbs.adding import add, lanes_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.settling import settle
@@ -189,6 +190,22 @@ class SqlStore(ABC):
 
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
         return await self._write_apart(partial(asking.cancel, ids=ids, message=message))
+
+    # -- keeping ----------------------------------------------------------------------------------------
+
+    async def prune(self, request: Pruning) -> Pruned:
+        if request.youngest is None and request.count is None:
+            return Pruned()
+        if request.after is None:
+            if not await self._write_apart(partial(keeping.begin_sweep, request=request)):
+                return Pruned()
+            asked = request
+            request = await self._read(lambda _: keeping.find_bound(asked))
+        going_on = request
+        page = await self._read(partial(keeping.look, request=going_on))
+        if page.empty:
+            return Pruned(next=page.next)
+        return await self._write_apart(partial(keeping.drop, request=going_on, page=page))
 
     # -- in a transaction of the user's -------------------------------------------------------------------
 

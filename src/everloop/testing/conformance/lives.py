@@ -129,6 +129,7 @@ _WORDS: dict[str, Callable[[Look, NewCall, int, Any], Look]] = {
     "given back": _given_back,
     "worker died": _bereft,
     "cancelled": lambda now, _, at, __: _stopped(now, "cancelled", at),
+    "value dropped": lambda now, _, __, ___: replace(now, value=None),
     "expired": lambda now, _, at, __: _stopped(now, "expired", at, Like(b"TaskExpired")),
 }
 
@@ -160,13 +161,15 @@ def runs(birth: NewCall, facts: Iterable[Fact]) -> list[Run]:
     return sorted(counted[:5] + counted[5:][-15:] + given_back[-3:] + outcome, key=lambda run: run.fence)
 
 
-@dataclass
+@dataclass(eq=False)
 class Life:
     """A call: how it was born, and what happened since."""
 
     number: int
     birth: NewCall
     born: int
+    parent: Life | None = None
+    pruned: bool = False
     facts: list[Fact] = field(default_factory=list[Fact])
     now: Look = field(default_factory=lambda: Look("unborn", 0))
 

@@ -72,6 +72,7 @@ class Walker:
             self._open: 3,
             self._close: 1,
             self._read: 3,
+            self._prune: 2,
         }
 
     async def step(self) -> None:
@@ -151,6 +152,14 @@ class Walker:
         await self.both.find(self._requests.filter())
         await self.both.runs(self._requests.some(self._requests.ids, 5))
         await self.both.counts(self._random.choice((None, "a", "b")))
+
+    async def _prune(self) -> None:
+        if self._random.random() < 0.3:
+            self.both.clock.advance(60)  # from then on a call that is one too many may go
+        gone = await self.both.prune(self._requests.pruning())
+        self._requests.forget(gone)
+        if gone:
+            self._again = None
 
     # -- asking again -----------------------------------------------------------------------------
 

@@ -454,6 +454,111 @@ SELECT session FROM ever_sessions
 WHERE until <= :now OR JSON_CONTAINS(:gone, CAST(session AS CHAR))
 ORDER BY session FOR UPDATE SKIP LOCKED
 
+-- Keeping -----------------------------------------------------------------------------------------
+
+-- name: keep_hold -> seq
+-- finished calls that something is about to hang on: nobody prunes them meanwhile
+SELECT c.seq
+FROM (SELECT DISTINCT seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+      ORDER BY seq LIMIT 18446744073709551615) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq LOCK IN SHARE MODE
+
+-- name: sweep_find -> began
+SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
+
+-- name: sweep_put
+INSERT INTO ever_sweeps (app, began) VALUES (:app, :now) ON DUPLICATE KEY UPDATE began = :now
+
+-- name: prune_sessions
+DELETE FROM ever_past_sessions WHERE closed < :before ORDER BY closed LIMIT 5000
+
+-- name: prune_bound -> seq
+-- the newest finished call that is one too many
+SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
+WHERE lane IN (SELECT lane FROM ever_lanes WHERE app = :app) AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY seq DESC LIMIT 1 OFFSET :count
+
+-- name: prune_page -> seq, mine, state, created, ended, valued, logged
+SELECT c.seq, l.app = :app AS mine, c.state, p.created, o.ended, o.value IS NOT NULL AS valued,
+       EXISTS (SELECT 1 FROM ever_logs AS g WHERE g.seq = c.seq) AS logged
+FROM (SELECT seq, lane, state FROM ever_calls FORCE INDEX (PRIMARY)
+      WHERE seq > :after ORDER BY seq LIMIT :most) AS c
+STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+ORDER BY c.seq
+
+-- name: prune_lock -> seq
+SELECT c.seq
+FROM (SELECT DISTINCT seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+      ORDER BY seq LIMIT 18446744073709551615) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq AND c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
+FOR UPDATE SKIP LOCKED
+
+-- name: prune_ties -> seq, root, rooted, alive, held
+-- whether its root is there, and lives; whether a call lives whose body may ask for it again, or that follows it
+SELECT c.seq, c.root,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.seq <> c.seq) AS rooted,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired')) AS alive,
+       (EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.seq = c.parent AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))
+        OR EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.after = c.id AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))) AS held
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+
+-- name: prune_told -> seq
+-- those of whose end a session is yet to be told
+SELECT DISTINCT seq FROM ever_inbox WHERE seq BETWEEN :first AND :last
+
+-- name: prune_keys
+DELETE k
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
+STRAIGHT_JOIN ever_keys AS k FORCE INDEX (PRIMARY)
+    ON k.app = l.app AND k.fn = l.fn AND k.`key` = p.`key` AND k.seq = c.seq
+
+-- name: prune_payloads
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_payloads AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_outcomes
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_outcomes AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_progress
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_progress AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_runs
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_runs AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_logs
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_logs AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_calls
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_values
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_outcomes AS o FORCE INDEX (PRIMARY) ON o.seq = b.seq
+SET o.value = NULL
+
+-- name: prune_lines
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_logs AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+WHERE t.at < :before
+
 -- Reading -----------------------------------------------------------------------------------------
 
 -- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note

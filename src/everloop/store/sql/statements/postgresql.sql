@@ -373,6 +373,90 @@ SELECT session FROM ever_sessions
 WHERE until <= :now::bigint OR session IN (SELECT value::bigint FROM json_array_elements_text(:gone::json))
 ORDER BY session FOR UPDATE SKIP LOCKED
 
+-- Keeping -----------------------------------------------------------------------------------------
+
+-- name: keep_hold -> seq
+-- finished calls that something is about to hang on: nobody prunes them meanwhile
+SELECT seq FROM ever_calls WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+ORDER BY seq FOR KEY SHARE
+
+-- name: sweep_find -> began
+SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
+
+-- name: sweep_put
+INSERT INTO ever_sweeps (app, began) VALUES (:app, :now::bigint)
+ON CONFLICT (app) DO UPDATE SET began = excluded.began
+
+-- name: prune_sessions
+DELETE FROM ever_past_sessions WHERE session IN (
+    SELECT session FROM ever_past_sessions WHERE closed < :before::bigint
+    ORDER BY closed LIMIT 5000 FOR UPDATE SKIP LOCKED)
+
+-- name: prune_bound -> seq
+-- the newest finished call that is one too many
+SELECT seq FROM ever_calls
+WHERE lane IN (SELECT lane FROM ever_lanes WHERE app = :app) AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY seq DESC LIMIT 1 OFFSET :count::bigint
+
+-- name: prune_page -> seq, mine, state, created, ended, valued, logged
+SELECT c.seq, l.app = :app AS mine, c.state, p.created, o.ended, o.value IS NOT NULL AS valued,
+       EXISTS (SELECT 1 FROM ever_logs AS g WHERE g.seq = c.seq) AS logged
+FROM (SELECT seq, lane, state FROM ever_calls WHERE seq > :after::bigint ORDER BY seq LIMIT :most::bigint) AS c
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+ORDER BY c.seq
+
+-- name: prune_lock -> seq
+SELECT seq FROM ever_calls WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+  AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY seq FOR UPDATE SKIP LOCKED
+
+-- name: prune_ties -> seq, root, rooted, alive, held
+-- whether its root is there, and lives; whether a call lives whose body may ask for it again, or that follows it
+SELECT c.seq, c.root,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.seq <> c.seq) AS rooted,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired')) AS alive,
+       (EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.seq = c.parent AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))
+        OR EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.after = c.id AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))) AS held
+FROM ever_calls AS c WHERE c.seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_told -> seq
+-- those of whose end a session is yet to be told
+SELECT DISTINCT seq FROM ever_inbox WHERE seq BETWEEN :first::bigint AND :last::bigint
+
+-- name: prune_keys
+DELETE FROM ever_keys AS k
+USING ever_calls AS c
+JOIN ever_payloads AS p ON p.seq = c.seq
+JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE c.seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+  AND k.app = l.app AND k.fn = l.fn AND k.key = p.key AND k.seq = c.seq
+
+-- name: prune_payloads
+DELETE FROM ever_payloads WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_outcomes
+DELETE FROM ever_outcomes WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_progress
+DELETE FROM ever_progress WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_runs
+DELETE FROM ever_runs WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_logs
+DELETE FROM ever_logs WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_calls
+DELETE FROM ever_calls WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_values
+UPDATE ever_outcomes SET value = NULL WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_lines
+DELETE FROM ever_logs WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json)) AND at < :before::bigint
+
 -- Reading -----------------------------------------------------------------------------------------
 
 -- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note

@@ -10,6 +10,7 @@ import msgspec
 from everloop._core.calls import State
 from everloop._core.records import CallFilter, Cancelled, Lane, Snapshot
 from everloop._core.runs import RunRecord
+from everloop.store.sql.verbs.adding import hold
 from everloop.store.sql.verbs.ending import WAITS, Row, cancel_rows
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, blob
@@ -47,6 +48,7 @@ def wait(scope: Scope, ids: Sequence[str]) -> Verb[list[str]]:
         if waits:
             yield Statement("wait_add", {"seqs": waits, "session": scope.session})
     if ended and scope.session is not None:
+        yield from hold(ended)
         scope.rung.add(scope.session)
         yield Statement("end_tell", {"session": scope.session, "seqs": ended})
     known = {id_ for id_, _, _ in found}

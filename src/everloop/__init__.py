@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from everloop._core.errors import NotStorable as NotStorable
     from everloop._core.errors import OptionError as OptionError
     from everloop._core.errors import ResultNotStorable as ResultNotStorable
+    from everloop._core.errors import ResultPruned as ResultPruned
     from everloop._core.errors import RolledBack as RolledBack
     from everloop._core.errors import SchemaError as SchemaError
     from everloop._core.errors import StoreError as StoreError
@@ -38,9 +39,12 @@ if TYPE_CHECKING:
     from everloop._core.errors import TaskNotFound as TaskNotFound
     from everloop._core.errors import UsageError as UsageError
     from everloop._core.errors import WouldDeadlock as WouldDeadlock
+    from everloop._core.policy import Keep as Keep
     from everloop._core.policy import Key as Key
     from everloop._core.policy import Retry as Retry
     from everloop._functions import TaskFunction as TaskFunction
+    from everloop._history import History as History
+    from everloop._history import Run as Run
     from everloop._options import Options as Options
     from everloop._sync import Sync as Sync
     from everloop._sync import SyncTask as SyncTask
@@ -72,6 +76,7 @@ _HOMES = {
         "NotStorable",
         "OptionError",
         "ResultNotStorable",
+        "ResultPruned",
         "RolledBack",
         "SchemaError",
         "StoreError",
@@ -84,8 +89,9 @@ _HOMES = {
         "UsageError",
         "WouldDeadlock",
     ),
-    "everloop._core.policy": ("Key", "Retry"),
+    "everloop._core.policy": ("Keep", "Key", "Retry"),
     "everloop._functions": ("TaskFunction",),
+    "everloop._history": ("History", "Run"),
     "everloop._options": ("Options",),
     "everloop._sync": ("Sync", "SyncTask"),
     "everloop._task": ("Progress", "Task"),

@@ -23,7 +23,7 @@ from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
 from everloop._core.ids import new_id
 from everloop._core.names import class_name, module_name
-from everloop._core.policy import Delay, check_classes, check_delay, check_whole
+from everloop._core.policy import Delay, Keep, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
 from everloop._core.text import without_password
 from everloop._functions import TaskFunction, check_function
@@ -37,6 +37,7 @@ from everloop.engine.executor import Runnable
 from everloop.engine.processes import here
 from everloop.engine.processes.home import check_shared, default_size, home_of
 from everloop.engine.processes.pool import ProcessPool
+from everloop.engine.services.pruner import EVERY
 from everloop.engine.session import LEASE, Session
 from everloop.resources.database import Database
 from everloop.resources.http import http_resource
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+_KEEP = Keep()
 
 
 #: The apps of this process.
@@ -78,6 +81,7 @@ class App(Client):
         codecs: How payloads are changed before they are stored: compressed, encrypted, kept elsewhere.
         lease: Seconds after which the calls of a dead process are taken over.
         cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
+        keep: How long finished calls are kept; its workers prune what is older. None keeps everything.
         embed: Whether the first use without a worker may run one in this process.
         process_pool: How many `run="process"` bodies a worker runs at once; the number of cores by default.
 
@@ -111,6 +115,7 @@ class App(Client):
         codecs: Sequence[Codec] = (),
         lease: Delay = LEASE,
         cancel_wait: Delay | None = None,
+        keep: Keep | None = _KEEP,
         embed: bool = True,
         process_pool: int | None = None,
     ) -> None:
@@ -121,6 +126,7 @@ class App(Client):
         self.cancel_wait = (
             self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
         )
+        self._keep = _check_keep(keep)
         self._url = check_url(store)
         self._functions = {}
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
@@ -369,7 +375,10 @@ class App(Client):
             check_shared(self.store_url)
             # Its process is watched by the worker that has started it: nothing else has to end it.
             return Session(self.open_store(), self.name, lease=self.lease, stall_limit=None)
-        return Session(self.open_store(), self.name, lease=self.lease, processes=self._pool_size)
+        pruning = None if self._keep is None else self._keep.pruning(self.name, EVERY)
+        return Session(
+            self.open_store(), self.name, lease=self.lease, processes=self._pool_size, pruning=pruning
+        )
 
     @property
     def threads(self) -> Executor:
@@ -433,6 +442,12 @@ class App(Client):
         module = sys.modules.get(self._module)
         found = [key for key, value in vars(module).items() if value is self] if module else []
         return f"`everloop worker {module_name(self._module)}:{found[0] if found else 'app'}`"
+
+
+def _check_keep(keep: object) -> Keep | None:
+    if keep is None or isinstance(keep, Keep):
+        return keep
+    raise OptionError(f"`App(keep=)` is a `Keep` or None, not {keep!r:.100}; write keep=Keep(calls=86400)")
 
 
 def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread", "process"]:

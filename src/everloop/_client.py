@@ -21,9 +21,10 @@ from everloop._core.errors import (
     UsageError,
     WouldDeadlock,
 )
-from everloop._core.ids import is_id, new_id
+from everloop._core.ids import new_id
+from everloop._core.keeping import not_found
 from everloop._core.names import class_name
-from everloop._core.policy import check_whole
+from everloop._core.policy import Keep, check_whole
 from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction, is_keyed
@@ -57,6 +58,7 @@ class Client:
     _functions: dict[str, TaskFunction[..., Any]]
     _raises: dict[str, type[BaseException]]
     _interrupt_cancels: bool
+    _keep: Keep | None
 
     # -- scheduling -----------------------------------------------------------------------------------------
 
@@ -287,7 +289,7 @@ class Client:
         session = await self._sessions.opened()
         (snapshot,) = await session.store.get([str(id)])
         if snapshot is None:
-            raise _not_found(id)
+            raise self.missing(id)
         if of is not None and snapshot.lane.fn not in (of.name, *of.aliases):
             raise TaskNotFound(f"the call {id} is one of {snapshot.lane.fn!r}, not of {of.name!r}")
         task = self._task_of(session, snapshot)
@@ -310,7 +312,7 @@ class Client:
         session = await self._sessions.opened()
         (snapshot,) = await session.store.get([id_])
         if snapshot is None:
-            raise _not_found(id_)
+            raise self.missing(id_)
         return self._task_of(session, snapshot)
 
     async def cancel(self, id: str, msg: str | None = None) -> bool:
@@ -324,7 +326,7 @@ class Client:
         session = await self._sessions.opened()
         before = await session.store.get([str(id)])
         if before[0] is None:
-            raise _not_found(id)
+            raise self.missing(id)
         if before[0].state.final:
             return False
         (answer,) = await session.store.cancel([str(id)], msg or "")
@@ -341,7 +343,7 @@ class Client:
         session = await self._sessions.opened()
         (old,) = await session.store.get([str(id)])
         if old is None:
-            raise _not_found(id)
+            raise self.missing(id)
         if not old.state.final:
             raise NotRetryable(f"the call {id} is {old.state.value}: only a finished call can be retried")
         new = NewCall(
@@ -359,6 +361,10 @@ class Client:
         session.turns.add(new, task)
         await task.stored()
         return task
+
+    def missing(self, id_: object) -> TaskNotFound:
+        """Return the error for an id that no call has."""
+        return not_found(id_, None if self._keep is None else self._keep.told)
 
     # -- many -----------------------------------------------------------------------------------------------
 
@@ -449,9 +455,3 @@ async def _as_async(calls: Iterable[Call[R]] | AsyncIterable[Call[R]]) -> AsyncI
     else:
         for call in calls:
             yield call
-
-
-def _not_found(id_: object) -> TaskNotFound:
-    text = str(id_)
-    hint = "" if is_id(text) else " (an id looks like 0198c0de-0000-7000-8000-000000000001)"
-    return TaskNotFound(f"no call has the id {text!r}{hint}")

@@ -119,7 +119,7 @@ def _print_table(calls: Sequence[Snapshot]) -> None:
 
 def note(call: Snapshot) -> str:
     """Return what is most worth knowing of a call, in one line."""
-    if why := reason(call):
+    if why := reason(call.error):
         return why
     if not call.state.final and call.progress is not None:
         done, total, text = call.progress

@@ -12,10 +12,12 @@ from typing import Literal, Protocol
 from weakref import ref
 
 from everloop._core.errors import StoreError
+from everloop._core.keeping import Pruning
 from everloop._core.records import Cancel, Ended, Lane, SessionInfo
 from everloop.engine.apart import Apart
 from everloop.engine.executor import Runnable
 from everloop.engine.keeper import STALL_LIMIT, Keeper
+from everloop.engine.services.pruner import Pruner
 from everloop.engine.turns import RETRY_TO, Sink, TurnLoop
 from everloop.engine.worker import Worker
 from everloop.store.protocol import Store
@@ -54,6 +56,7 @@ class Session:
         lease: Seconds for which the session lives without renewal.
         stall_limit: Seconds for which its loop may be blocked, or None.
         processes: How many bodies its worker runs in processes of their own at once.
+        pruning: What the worker prunes from time to time, if anything.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Session:
         lease: float = LEASE,
         stall_limit: float | None = STALL_LIMIT,
         processes: int = 1,
+        pruning: Pruning | None = None,
     ) -> None:
         self.store = store
         self.app = app
@@ -74,6 +78,7 @@ class Session:
         self.turns.expects = lambda: self.waiting
         self.turns.on_lost_answer = self._after_lost_answer
         self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
+        self._pruner = None if pruning is None else Pruner(store, pruning)
         self._lease = lease
         self._stall_limit = stall_limit
         self._processes = processes
@@ -110,6 +115,8 @@ class Session:
         await self.store.serve(self.number, self._info())
         self._listen()
         self.turns.taker = self.worker
+        if self._pruner is not None:
+            self._pruner.start()
         self.turns.look()
         return self.worker
 
@@ -125,6 +132,8 @@ class Session:
             log.warning("everloop: the store was not told that this worker ends (%s)", error)
 
     async def _drain(self, worker: Worker, grace: float) -> None:
+        if self._pruner is not None:
+            await self._pruner.stop()
         await worker.drain(grace)
         self.turns.taker = None
         self.worker = None

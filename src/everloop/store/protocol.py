@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from everloop._core.keeping import Pruned, Pruning
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -24,6 +25,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop._core.runs import RunRecord
 from everloop.store.transactions import UserTransaction
 
 
@@ -166,6 +168,23 @@ class Store(Protocol):
         """
         ...
 
+    async def prune(self, request: Pruning) -> Pruned:
+        """Delete what is kept for too long, a page at a time; the answer says how to go on.
+
+        A finished call goes when it ended too long ago, or when there are too many newer ones of the app and
+        it did not end just now. It stays while its root is there, unless that goes with it; while its parent
+        lives, which may ask for it again; while a callback of it lives; and while a session is yet to be told
+        of its end. With it goes all that belongs to it: its id and its key are free again.
+
+        Values go earlier where that is asked for, under the same conditions but that the root has ended; then
+        the call has succeeded without one. So do logs, also those of calls that live.
+
+        Atomic page by page; each is small, and waits for no transaction beside it. Idempotent, and harmless
+        when several processes do it at once. A sweep is not begun when another one has begun within
+        `request.every`.
+        """
+        ...
+
     async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
         """Settle inside the transaction that the user's connection has open on this same database.
 
@@ -205,6 +224,14 @@ class Store(Protocol):
 
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
         """Return what is stored of each call, None for an unknown id."""
+        ...
+
+    async def runs(self, ids: Sequence[str]) -> list[list[RunRecord]]:
+        """Return how the leases of each call ended, oldest first; nothing for an unknown id.
+
+        Each lease ends once: its body ended, its worker died, or it was given back. All that were the outcome
+        of their call are kept, of the others the first and the last ones (see `everloop._core.runs`).
+        """
         ...
 
     async def find(self, filter: CallFilter) -> list[Snapshot]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, assert_type
 
 import everloop
-from everloop import App, Call, Key, Retry, SyncTask, Task, TaskFunction
+from everloop import App, Call, Key, Retry, Run, SyncTask, Task, TaskFunction
 
 app = App("surface", "memory://", raises=[KeyError], lease=timedelta(seconds=5))
 
@@ -100,6 +100,7 @@ async def tasks() -> None:
     assert_type(task.attempts, int)
     assert_type(task.cancel("enough"), bool)
     await task.refresh()
+    assert_type((await task.history())[0], Run)
 
 
 async def from_the_app() -> None:

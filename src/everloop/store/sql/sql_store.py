@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from everloop._core.clock import Clock
 from everloop._core.errors import StoreUnavailable, UsageError
+from everloop._core.keeping import Pruned, Pruning
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -24,12 +25,13 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop._core.runs import RunRecord
 from everloop.store.sql.dialect import Migration, migrations, oldest_of, split, under
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
 from everloop.store.sql.spelling import Folding
-from everloop.store.sql.verbs import asking, sessions
+from everloop.store.sql.verbs import asking, keeping, sessions
 from everloop.store.sql.verbs.adding import add, lanes_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.settling import settle
@@ -193,6 +195,22 @@ class SqlStore(ABC):
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
         return await self._write_apart(partial(asking.cancel, ids=ids, message=message))
 
+    # -- keeping ----------------------------------------------------------------------------------------
+
+    async def prune(self, request: Pruning) -> Pruned:
+        if request.youngest is None and request.count is None:
+            return Pruned()
+        if request.after is None:
+            if not await self._write_apart(partial(keeping.begin_sweep, request=request)):
+                return Pruned()
+            asked = request
+            request = await self._read(lambda _: keeping.find_bound(asked))
+        going_on = request
+        page = await self._read(partial(keeping.look, request=going_on))
+        if page.empty:
+            return Pruned(next=page.next)
+        return await self._write_apart(partial(keeping.drop, request=going_on, page=page))
+
     # -- in a transaction of the user's -------------------------------------------------------------------
 
     async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
@@ -268,6 +286,9 @@ class SqlStore(ABC):
 
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
         return await self._read(lambda _: asking.get(ids))
+
+    async def runs(self, ids: Sequence[str]) -> list[list[RunRecord]]:
+        return await self._read(lambda _: asking.runs(ids))
 
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         return await self._read(lambda _: asking.find(filter))

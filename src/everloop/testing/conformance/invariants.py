@@ -63,6 +63,15 @@ class Log:
         for lease in leased:
             self.note_lease(session, *lease)
 
+    def forget(self, ids: set[str]) -> None:
+        """Note that these calls were pruned: their ids are free again, and so are their fences."""
+        self.acknowledged -= ids
+        self.leases = {lease: session for lease, session in self.leases.items() if lease[0] not in ids}
+        self.asked = {pair: fence for pair, fence in self.asked.items() if not ids.intersection(pair)}
+        for id in ids:
+            self.crash_limits.pop(id, None)
+            self.settled.pop(id, None)
+
     def note_lease(self, session: int, id: str, fence: int) -> None:
         """Note a lease, which must be greater than every earlier one of the call."""
         earlier = [known for other, known in self.leases if other == id]

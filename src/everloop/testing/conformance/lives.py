@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from everloop._core.records import NewCall, Outcome
 
@@ -49,6 +49,18 @@ class Look:
 
 
 Fact = tuple[str, int, Any]
+
+
+class Run(NamedTuple):
+    """A lease that has ended."""
+
+    fence: int
+    attempt: int
+    how: str
+    session: int | None
+    started: int | None
+    ended: int
+    error: Any
 
 
 def look(birth: NewCall, facts: Iterable[Fact]) -> Look:
@@ -119,17 +131,47 @@ _WORDS: dict[str, Callable[[Look, NewCall, int, Any], Look]] = {
     "given back": _given_back,
     "worker died": _bereft,
     "cancelled": lambda now, _, at, __: _stopped(now, "cancelled", at),
+    "value dropped": lambda now, _, __, ___: replace(now, value=None),
     "expired": lambda now, _, at, __: _stopped(now, "expired", at, Like(b"TaskExpired")),
 }
 
 
-@dataclass
+def runs(birth: NewCall, facts: Iterable[Fact]) -> list[Run]:
+    """Tell how the leases ended.
+
+    The one that was the call's outcome is kept; of the others the first five and the last fifteen, and the
+    last three that were given back.
+    """
+    counted: list[Run] = []
+    given_back: list[Run] = []
+    outcome: list[Run] = []
+    now = Look("unborn", 0)
+    for word, at, detail in facts:
+        before, now = now, _WORDS[word](now, birth, at, detail)
+        if before.state != "leased" or now.state == "leased":
+            continue
+        error = detail.error if word == "settled" else None
+        run = Run(before.fence, before.attempt + 1, "released", before.session, before.started, at, error)
+        if now.crashes > before.crashes:
+            counted.append(run._replace(how="crashed", error=error or now.error))
+        elif now.attempt == before.attempt:
+            given_back.append(run)
+        elif now.live:
+            counted.append(run._replace(how="failed"))
+        else:
+            outcome.append(run._replace(how=now.state))
+    return sorted(counted[:5] + counted[5:][-15:] + given_back[-3:] + outcome, key=lambda run: run.fence)
+
+
+@dataclass(eq=False)
 class Life:
     """A call: how it was born, and what happened since."""
 
     number: int
     birth: NewCall
     born: int
+    parent: Life | None = None
+    pruned: bool = False
     facts: list[Fact] = field(default_factory=list[Fact])
     now: Look = field(default_factory=lambda: Look("unborn", 0))
 

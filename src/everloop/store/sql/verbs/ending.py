@@ -14,6 +14,7 @@ from everloop._core.calls import Event, State, step
 from everloop._core.codec import error_record
 from everloop._core.errors import TaskCrashed, TaskExpired
 from everloop._core.records import Ended
+from everloop._core.runs import RunKind, slot
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, text
 
@@ -47,7 +48,7 @@ class Row:
 
 @dataclass(slots=True)
 class Move:
-    """A row's next state; for a final one, its outcome."""
+    """A row's next state; for a final one, its outcome; `error` is also that of a run that is no outcome."""
 
     row: Row
     state: State
@@ -74,7 +75,7 @@ def crash(row: Row, crash_limit: int, last_words: bytes | None = None) -> Move:
         text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
         move = stop(row, Event.FAIL, last_words or error_record(TaskCrashed, text))
     else:
-        move = Move(row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1)
+        move = Move(row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1, error=last_words)
     move.crashes = crashes
     return move
 
@@ -87,12 +88,27 @@ def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:
             "move",
             {"rows": [[m.row.seq, m.state, m.due, m.attempt, m.crashes, m.growth] for m in moves]},
         )
+        runs = [_run(m) for m in moves if m.row.state is State.LEASED and not m.by_body]
+        if runs:
+            yield Statement("run_put", {"rows": runs, "now": scope.now})
         states = {m.state for m in moves}
         scope.ready = scope.ready or State.READY in states
         scope.scheduled = scope.scheduled or State.SCHEDULED in states
         scope.returned = scope.returned or State.READY in states or State.SCHEDULED in states
         ends = [m for m in moves if m.state.final]
         moves = (yield from _end_calls(scope, ends)) if ends else []
+
+
+def _run(move: Move) -> list[Any]:
+    """Return what is kept of a lease that has ended without being the call's outcome."""
+    row = move.row
+    kind: RunKind = "released"
+    if move.crashes > row.crashes:
+        kind = "crashed"
+    elif move.attempt > row.attempt:
+        kind = "failed"
+    place = slot(kind, row.fence, row.attempt, row.crashes)
+    return [row.seq, place, row.fence, row.attempt + 1, kind, row.session, text(move.error)]
 
 
 def _end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Move]]:

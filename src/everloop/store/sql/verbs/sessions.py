@@ -57,7 +57,7 @@ def close_session(scope: Scope) -> Verb[None]:
     session = scope.session
     rows = yield Statement("session_leases", {"session": session})
     yield from apply_moves(scope, [_release(*_read(row)) for row in rows])
-    yield from _drop(session)
+    yield from _drop(scope, session)
 
 
 def release_others(scope: Scope, known: set[str]) -> Verb[None]:
@@ -82,7 +82,7 @@ def reap(scope: Scope, gone: list[int], *, overdue: bool) -> Verb[int]:
     for (session,) in dead:
         # A lease whose row somebody holds is taken another time; until then its session is remembered.
         if not (yield Statement("session_held", {"session": session})):
-            yield from _drop(session)
+            yield from _drop(scope, session)
             reaped += 1
     return reaped
 
@@ -99,6 +99,7 @@ def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape a
     return Move(row, State.READY, row.due, row.attempt, row.crashes, growth=1)
 
 
-def _drop(session: int | None) -> Verb[None]:
+def _drop(scope: Scope, session: int | None) -> Verb[None]:
+    yield Statement("session_past", {"session": session, "now": scope.now})
     for name in ("session_drop", "session_unserve", "session_drop_inbox", "session_drop_waits"):
         yield Statement(name, {"session": session})

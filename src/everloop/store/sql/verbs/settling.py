@@ -84,7 +84,7 @@ def _move(now: int, row: Row, outcome: Outcome, crash_limit: int) -> Move:
     if state is State.SCHEDULED:
         due = now + outcome.delay if outcome.delay else row.due
         ready = State.READY if due <= now else State.SCHEDULED
-        return Move(row, ready, due, attempt, row.crashes, growth=1)
+        return Move(row, ready, due, attempt, row.crashes, growth=1, error=outcome.error)
     return Move(
         row, state, row.due, attempt, row.crashes, value=outcome.value, error=outcome.error, by_body=True
     )

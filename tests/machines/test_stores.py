@@ -8,6 +8,7 @@ import os
 import random
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -54,7 +55,8 @@ def drive(make: Make, store: str, base: type[StoreMachine] = SqlMachine) -> Coun
     number = int(os.environ.get("EVERLOOP_SEED", "0")) or random.randrange(1, 1 << 30)
     print(f"EVERLOOP_SEED={number}")
     loop, met = asyncio.new_event_loop(), Counter[str]()
-    machine = type("Machine", (base,), {"make": staticmethod(make), "loop": loop, "steps": 0, "met": met})
+    own = {"make": staticmethod(make), "loop": loop, "steps": 0, "met": met}
+    machine = cast("type[StoreMachine]", type("Machine", (base,), own))
     config = settings(
         database=None,
         deadline=None,

@@ -7,9 +7,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -28,8 +26,8 @@ STEPS = 60
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that needs no disk: what a disk would do is what the model does."""
+def folder(quick: Path) -> Path:
+    """A folder for those tests that need strace."""
     if sys.platform != "linux":
         pytest.skip("strace is Linux's")
     if install.skipped():
@@ -38,9 +36,7 @@ def folder() -> Iterator[Path]:
         strace()
     except ServerMissing as missing:
         pytest.fail(str(missing), pytrace=False)
-    quick = Path("/dev/shm")
-    with TemporaryDirectory(dir=quick if quick.is_dir() else None, prefix="everloop-power-") as name:
-        yield Path(name)
+    return quick
 
 
 def written(folder: Path, seed: int, synchronous: str = "FULL") -> tuple[list[Did], Ledger]:

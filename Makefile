@@ -43,6 +43,15 @@ coverage: $(ENV)/.dev ## which lines and branches the fast suites reach
 	@$(RUN)/coverage combine --quiet
 	@$(RUN)/coverage report
 
+.PHONY: mutants
+mutants: $(ENV)/.dev ## sabotage the code in many small ways, and see that the tests notice; ARGS="words of its name"
+	@$(RUN)/python tools/mutants.py $(ARGS)
+
+.PHONY: soak
+soak: $(ENV)/.dev ## the long versions of the tests; writes docs/evidence; ARGS="machines powerloss mutants"
+	@$(RUN)/python tools/servers.py
+	@$(RUN)/python tools/soak.py $(ARGS)
+
 .PHONY: format
 format: $(ENV)/.dev ## put the code into the one format, and mend what ruff can mend
 	@$(RUN)/ruff check --fix-only --quiet

@@ -93,7 +93,8 @@ def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:
             yield Statement("run_put", {"rows": runs, "now": scope.now})
         states = {m.state for m in moves}
         scope.ready = scope.ready or State.READY in states
-        scope.scheduled = scope.scheduled or State.SCHEDULED in states
+        was = {m.row.state for m in moves}
+        scope.scheduled = scope.scheduled or State.SCHEDULED in states or State.SCHEDULED in was
         scope.returned = scope.returned or State.READY in states or State.SCHEDULED in states
         ends = [m for m in moves if m.state.final]
         moves = (yield from _end_calls(scope, ends)) if ends else []

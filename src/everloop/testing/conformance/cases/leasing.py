@@ -227,6 +227,19 @@ async def the_answer_says_when_the_next_scheduled_call_is_due(scene: Scene) -> N
 
 
 @case
+async def the_next_due_time_leaves_out_what_ends_in_the_same_turn(scene: Scene) -> None:
+    session = await scene.session()
+    await scene.put("early", expires=SECOND, delay=20 * SECOND)
+    await scene.put("late", delay=30 * SECOND)
+    now = scene.clock.now()
+    scene.clock.advance(1)
+
+    look = Turn(lanes=(Lane(APP, "default", "none"),))
+    same((await scene.store.turn(session, look)).next_due, now + 30 * SECOND)
+    same(await scene.state("early"), State.EXPIRED)
+
+
+@case
 async def the_next_due_time_counts_what_the_same_turn_schedules(scene: Scene) -> None:
     session = await scene.session()
     now = scene.clock.now()

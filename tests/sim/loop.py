@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
+from weakref import ref
 
 #: Steps that a schedule may take; one that takes more runs in circles.
 MOST_STEPS = 400_000
@@ -52,6 +53,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self.queued = False  # whether it stands among those to be stepped
         self.stops = 0  # how many reasons there are not to step it
         self.dead = False
+        self._held: list[Callable[[], object]] = []
+        self._tasks: list[ref[SimTask]] = []
         self.complaints: list[dict[str, Any]] = []
 
     # -- what asyncio asks of a loop ------------------------------------------------------------------------
@@ -82,7 +85,13 @@ class SimLoop(asyncio.BaseEventLoop):
         """Leave it: a cancelled timer does nothing when its time comes."""
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **_: Any) -> SimTask:
-        return SimTask(coro, loop=self, name=name, context=context)
+        task = SimTask(coro, loop=self, name=name, context=context)
+        self._tasks.append(ref(task))
+        return task
+
+    def unfinished(self) -> list[SimTask]:
+        """Return the tasks that have not ended, oldest first."""
+        return [task for known in self._tasks if (task := known()) is not None and not task.done()]
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self.dead:
@@ -128,12 +137,24 @@ class SimLoop(asyncio.BaseEventLoop):
     def go_on(self) -> None:
         """Let one reason to stand still go."""
         self.stops -= 1
+        if not self.stops:
+            held, self._held = self._held, []
+            for do in held:
+                do()
         self.wake()
+
+    def once_it_steps(self, do: Callable[[], object]) -> None:
+        """Do what the running step asks for: at once, or when the loop goes on that it has stopped."""
+        if self.stops:
+            self._held.append(do)
+        else:
+            do()
 
     def kill(self) -> None:
         """Never be stepped again."""
         self.dead = True
         self.queue.clear()
+        self._held.clear()
 
     def bury(self) -> None:
         """Close the loop; nothing of it is of interest any more."""

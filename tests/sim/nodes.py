@@ -84,7 +84,7 @@ class Node:
         self.dead = True
         self.disturb()
         for loop in self.loops:
-            self.corpses += asyncio.all_tasks(loop)
+            self.corpses += loop.unfinished()
             loop.kill()
         self._on_crash(self)
 
@@ -121,7 +121,7 @@ class Node:
     def bury(self) -> None:
         """Let go of what a process that was killed, or is stuck, has left behind."""
         for loop in self.loops:
-            self.corpses += asyncio.all_tasks(loop)
+            self.corpses += loop.unfinished()
             loop.bury()
         for task in self.corpses:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is pending, on purpose

@@ -13,6 +13,8 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from everloop._core.clock import SECOND
 from everloop._core.errors import StoreUnavailable
 from everloop._core.records import (
@@ -95,6 +97,10 @@ class Server:
         """Let a request travel."""
         self.clockwork.after(self.rng.random() * self.pace, partial(self._arrive, ask))
 
+    def spares(self) -> bool:
+        """Whether upkeep is answered without travelling: mostly, unless the store is away."""
+        return self.clockwork.now >= self.away_until and self.rng.random() < 0.85
+
     def _answer(self, ask: Ask, value: Any, after: float = 0.0) -> None:
         self.clockwork.after(after + self.rng.random() * self.pace, partial(ask.tell, value))
 
@@ -129,7 +135,10 @@ class Server:
                 self._refuse(ask, "carried out, and the answer is lost")
             case Fault.LATE:
                 self._refuse(ask, "carried out later")
-                self.clockwork.after(rng.choice((0.01, 0.3, 3.0)) * rng.random(), partial(self.carry_out, ask))
+                known = self._leases(ask)
+                self.clockwork.after(
+                    rng.choice((0.01, 0.3, 3.0)) * rng.random(), lambda: self._carry_out_late(ask, known)
+                )
             case Fault.DELAY:
                 seconds = rng.choice((0.3, 1.0, 4.0)) * rng.random()
                 if rng.random() < 0.5:
@@ -154,6 +163,18 @@ class Server:
             case Fault.DRAIN:
                 node.drain()
                 self._answer(ask, self.carry_out(ask))
+
+    def _leases(self, ask: Ask) -> set[tuple[str, int]]:
+        """Return the leases of the session that asks."""
+        return {(row.id, row.fence) for row in self.tables.held(ask.args[0])} if ask.verb == "turn" else set()
+
+    def _carry_out_late(self, ask: Ask, known: set[tuple[str, int]]) -> None:
+        """Do what a transaction does that is committed late: what it gives back it has read in time."""
+        if ask.verb == "turn" and ask.args[1].holding is not None:
+            session, turn = ask.args
+            newer = [id_ for id_, _ in self._leases(ask) - known]
+            ask.args = session, msgspec.structs.replace(turn, holding=(*turn.holding, *newer))
+        self.carry_out(ask)
 
     # -- at the store -----------------------------------------------------------------------------------------
 
@@ -182,6 +203,7 @@ class SimStore(NoTransactions):
         self.url = "sim://"
         self._server = server
         self._node = node
+        self._opened = False
 
     def twin(self) -> SimStore:
         return SimStore(self._server, self._node)
@@ -193,17 +215,25 @@ class SimStore(NoTransactions):
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimLoop)
         ask = Ask(self._node, loop, verb, args)
-        self._server.send(ask)
+        loop.once_it_steps(partial(self._server.send, ask))
         return ask.answer
 
     async def open(self) -> None:
+        if self._opened and self._spared():
+            return
         await self._ask("open")
+        self._opened = True
 
     async def close(self) -> None:
         """Do nothing: closing asks nobody."""
 
     async def tend(self) -> None:
-        await self._ask("tend")
+        if not self._spared():
+            await self._ask("tend")
+
+    def _spared(self) -> bool:
+        """Whether a request is not worth the way: the keeper asks for much that has nothing to do."""
+        return self._server.spares()
 
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         number: int = await self._ask("open_session", info, lease)

@@ -97,6 +97,8 @@ class Watch:
     def _excuse(self, session: int) -> None:
         """See to it that only who was away is taken for dead."""
         node = self._owners[session]
+        if session not in node.sessions:
+            return  # the answer with its number was lost: nobody knows of it
         recent = self._clockwork.now - EXCUSED
         if not (node.dead or node.disturbed > recent or self._outage_until > recent):
             self.fail(f"session {session} of {node.name} is reaped, and nothing has happened to it")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from everloop import StoreUnavailable, Task
 from everloop import _functions as functions
+from everloop._core.clock import ManualClock, SystemClock
+from everloop._core.records import Added, NewCall, Turn, TurnAnswer
+from everloop.engine.attempt import CURRENT
 from everloop.engine.session import Session
 from everloop.store.sql.store import SqliteStore
 from everloop.store.url import sqlite_path
@@ -63,3 +67,93 @@ async def test_a_session_that_is_lost_while_it_is_closed_gets_no_successor(sqlit
 
     assert sessions[0]._recovery is None
     assert sessions[0]._keeper is None
+
+
+@pytest.mark.parametrize("key", [None, "one of them"])
+async def test_the_end_is_told_of_a_call_that_was_added_in_the_name_of_a_session_that_was_reaped(
+    sqlite: str, key: str | None
+) -> None:
+    held = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def hold(calls: Sequence[NewCall]) -> None:
+        if calls:
+            held.set()
+            await go_on.wait()
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            await hold(turn.adds)
+            return await super().turn(session, turn)
+
+        async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+            await hold(calls)
+            return await super().add(session, calls)
+
+    app, client = make(sqlite), make(sqlite)
+
+    @app.task(name="work")
+    async def serve() -> int:
+        return 7
+
+    @client.task
+    async def work() -> int:
+        return 0
+
+    other = SqliteStore(sqlite_path(sqlite), clock=ManualClock(SystemClock().now() + 3_600_000_000))
+    async with app.worker():
+        await other.open()
+        client.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+        async with client:
+            session = client._sessions.current().session
+            first = session.number
+            task = client.create_task(work().options(key=key) if key else work())
+            await held.wait()
+            await other.close_session(first)  # as a reaper does
+            session._was_reaped()
+            await until(lambda: session.number != first)
+            await session.apart._waits.idle()  # it has asked for the ends, in vain
+            go_on.set()
+            async with asyncio.timeout(5):
+                assert await task == 7
+        await other.close()
+
+
+async def test_what_a_session_leased_that_was_reaped_before_it_was_told_does_not_run(sqlite: str) -> None:
+    held = asyncio.Event()
+    go_on = asyncio.Event()
+    ran: list[int] = []
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            answer = await super().turn(session, turn)
+            if answer.leased and not held.is_set():
+                held.set()
+                await go_on.wait()
+            return answer
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+    other = SqliteStore(sqlite_path(sqlite), clock=ManualClock(SystemClock().now() + 3_600_000_000))
+
+    @app.task
+    async def work() -> None:
+        attempt = CURRENT.get()
+        assert attempt is not None
+        ran.append(attempt.leased.fence)
+
+    async with app.worker():
+        await other.open()
+        session = app._sessions.current().session
+        first = session.number
+        task = app.create_task(work())
+        await held.wait()
+        await other.close_session(first)  # as a reaper does
+        session._was_reaped()
+        await until(lambda: session.number != first)
+        go_on.set()
+        async with asyncio.timeout(5):
+            await task
+        await other.close()
+
+    assert ran == [3]  # released at 2

@@ -101,10 +101,15 @@ class Apart:
     # -- flushes; they never raise --------------------------------------------------------------------------
 
     async def _add(self, items: Sequence[_Keyed]) -> list[Again | None]:
+        session = 0
+
+        def add() -> Awaitable[list[Added]]:
+            nonlocal session
+            session = self._session()
+            return self._store.add(session, [item.call for item in items])
+
         try:
-            answers = await self._answer(
-                lambda: self._store.add(self._session(), [item.call for item in items])
-            )
+            answers = await self._answer(add)
         except Exception as error:  # noqa: BLE001 - it belongs to who asked
             if len(items) == 1 or isinstance(error, StoreUnavailable) or self._failure is not None:
                 for item in items:
@@ -117,6 +122,10 @@ class Apart:
             # that was joined.
             again = [self._tell(item, answer) for item, answer in zip(items, answers, strict=True)]
             self._look()
+            if session != self._session():
+                # It was reaped meanwhile, and nobody tells it of any end: its successor asks.
+                for answer in answers:
+                    self.wait(answer.id)
             return again
         return [None] * len(items)
 

@@ -74,6 +74,8 @@ class Client:
                     await asyncio.wait_for(call_of(plan), 1.5)
                 except TimeoutError:
                     node.server.watch.sometimes["a client waited for long enough"] += 1
+                except asyncio.CancelledError:
+                    node.server.watch.sometimes["a call was cancelled that a client waited for"] += 1
                 except (everloop.CallError, everloop.StoreError):
                     node.server.watch.sometimes["a client saw a failure"] += 1
 

@@ -145,10 +145,11 @@ class World:
             self.clockwork.after(0.1 + self.rng.random(), partial(self._start_client, client))
 
         def ended(task: Any) -> None:
-            if task.exception() is None:
+            error = "cancelled" if task.cancelled() else task.exception()
+            if error is None:
                 self.look_for_the_end()
                 return
-            self.server.watch.note(f"{client.name} failed: {task.exception()!r}")
+            self.server.watch.note(f"{client.name} failed: {error!r}")
             if not client.done:
                 again()
 
@@ -176,6 +177,8 @@ class World:
     def look_for_the_end(self) -> None:
         """Begin the end when every client has what it wanted and no call is live."""
         if not all(client.done for client in self.clients) or self.server.tables.live:
+            return
+        if self.server.under_way:
             return
         if not self.ending:
             self.ending = True

@@ -85,6 +85,7 @@ class Server:
         self.met: Counter[tuple[Cell, str]] = Counter()
         self.bells_met: Counter[tuple[str, str]] = Counter()
         self.requests = 0
+        self.under_way = 0  # requests that are carried out later than they arrived
         self.pace = rng.choice((0.001, 0.005, 0.02))
 
     def now(self) -> int:
@@ -136,6 +137,7 @@ class Server:
             case Fault.LATE:
                 self._refuse(ask, "carried out later")
                 known = self._leases(ask)
+                self.under_way += 1
                 self.clockwork.after(
                     rng.choice((0.01, 0.3, 3.0)) * rng.random(), lambda: self._carry_out_late(ask, known)
                 )
@@ -144,15 +146,17 @@ class Server:
                 if rng.random() < 0.5:
                     self._answer(ask, self.carry_out(ask), seconds)
                 else:
-                    self.clockwork.after(seconds, lambda: self._answer(ask, self.carry_out(ask)))
+                    self.under_way += 1
+                    self.clockwork.after(seconds, lambda: self._answer(ask, self._carry_out_after_all(ask)))
             case Fault.CRASH_BEFORE:
                 node.crash()
             case Fault.CRASH_AFTER:
                 self.carry_out(ask)
                 node.crash()
             case Fault.PAUSE_BEFORE:
-                seconds = node.pause()
-                self.clockwork.after(seconds * rng.random(), lambda: self._answer(ask, self.carry_out(ask)))
+                seconds = node.pause() * rng.random()
+                self.under_way += 1
+                self.clockwork.after(seconds, lambda: self._answer(ask, self._carry_out_after_all(ask)))
             case Fault.PAUSE_AFTER:
                 self._answer(ask, self.carry_out(ask))
                 node.pause()
@@ -174,7 +178,13 @@ class Server:
             session, turn = ask.args
             newer = [id_ for id_, _ in self._leases(ask) - known]
             ask.args = session, msgspec.structs.replace(turn, holding=(*turn.holding, *newer))
-        self.carry_out(ask)
+        self._carry_out_after_all(ask)
+
+    def _carry_out_after_all(self, ask: Ask) -> Any:
+        self.under_way -= 1
+        value = self.carry_out(ask)
+        self.watch.on_quiet()
+        return value
 
     # -- at the store -----------------------------------------------------------------------------------------
 

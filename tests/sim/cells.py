@@ -140,16 +140,14 @@ class Cells:
         row = self._tables.rows[outcome.id]
         if row.holds(outcome.fence):
             return "leased" if row.cancel_asked is None else "cancel asked"
-        if row.state is State.LEASED:
-            return "leased anew"
-        return "ended" if row.state.final else "given back"
+        return "ended" if row.state.final else "lost"
 
     def _adding(self, call: NewCall) -> Cell:
         kind = "add" if call.parent is None else "add child"
         if call.key is not None:
             kind = f"add keyed ({call.key.on_conflict})"
-        if call.callbacks:
-            kind += " with callback"
+        elif call.callbacks and call.parent is None:
+            kind = "add with callback"
         rows = self._tables.rows
         if call.parent is not None and not rows[call.parent.id].holds(call.parent.fence):
             return kind, "parent lost"

@@ -51,7 +51,7 @@ class Gardener:
     def _plan(self, name: str, depth: int) -> Plan:
         self._left -= 1
         rng = self._rng
-        operations = [self._operation(name, n, depth) for n in range(rng.choice((1, 1, 2, 3)))]
+        operations = [self._operation(name, n, depth) for n in range(rng.choice((1, 1, 1, 2, 3)))]
         return [name, operations, self._options()]
 
     def _operation(self, name: str, number: int, depth: int) -> list[Any]:
@@ -82,7 +82,7 @@ class Gardener:
         rng = self._rng
         if kind == "block":
             return rng.choice((0.1, 0.5, 5.0))  # the last is longer than a lease
-        return rng.choice((0.0, 0.01, 0.2, 0.2, 1.0, 3.0))
+        return rng.choice((0.0, 0.0, 0.01, 0.2, 0.2, 0.2, 1.0, 3.0))
 
     def _options(self) -> dict[str, Any]:
         rng, options = self._rng, {}
@@ -182,4 +182,4 @@ def errand(rng: Random, plan: Plan) -> list[Any]:
     """Return what a client does with a tree: how, when, and whether it changes its mind."""
     how = rng.choice(("submit", "submit", "await", "create", "many", "wait_for"))
     cancels = rng.random() < 0.2
-    return [how, rng.choice((0.0, 0.0, 0.3, 2.0)), plan, rng.choice((0.01, 0.5, 2.0)) if cancels else None]
+    return [how, rng.choice((0.0, 0.0, 0.3, 1.0)), plan, rng.choice((0.01, 0.5, 2.0)) if cancels else None]

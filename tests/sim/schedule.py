@@ -38,6 +38,7 @@ class Result:
     runs: int = 0
     seconds: float = 0.0
     met: Counter[Any] = field(default_factory=Counter)
+    seen: Counter[Any] = field(default_factory=Counter)
     bells: Counter[Any] = field(default_factory=Counter)
     sometimes: Counter[str] = field(default_factory=Counter)
     failure: str = ""
@@ -82,12 +83,12 @@ class World:
 
     def _make_programs(self) -> None:
         rng = self.rng
-        gardener = programs.Gardener(rng, rng.choice((4, 8, 8, 15, 40)))
+        gardener = programs.Gardener(rng, rng.choice((3, 3, 5, 5, 8, 8, 12, 40)))
         self.foreseen: dict[str, str | None] = {}
         self.clients: list[Client] = []
-        for number in range(rng.choice((1, 1, 2))):
+        for number in range(rng.choice((1, 1, 1, 2))):
             errands = []
-            for root in range(rng.choice((1, 2, 3))):
+            for root in range(rng.choice((1, 1, 2, 3))):
                 plan = gardener.tree(f"c{number}.r{root}")
                 errand = programs.errand(rng, plan)
                 programs.foresee(plan, self.foreseen)
@@ -95,7 +96,7 @@ class World:
                     programs.cast_doubt(plan, self.foreseen)
                 errands.append(errand)
             self.clients.append(Client(f"c{number}", errands, self.server.watch.ledger))
-        self.workers = rng.choice((1, 2, 2, 3))
+        self.workers = rng.choice((1, 1, 2, 2, 2, 3))
         self.concurrency = rng.choice((1, 2, 5))
         self.grace = rng.choice((0.0, 0.0, 0.5, 5.0))
 
@@ -107,7 +108,7 @@ class World:
             self.clockwork.after(0.2 * self.rng.random(), partial(self._start_worker, f"w{number}"))
         for client in self.clients:
             self.clockwork.after(0.2 * self.rng.random(), partial(self._start_client, client))
-        self.clockwork.after(self.rng.choice((3.0, 6.0, 12.0)), self._heal)
+        self.clockwork.after(self.rng.choice((2.0, 4.0, 8.0)), self._heal)
         if not self.quiet and self.rng.random() < 0.3:
             self.clockwork.after(4 * self.rng.random(), self._strike)
 
@@ -120,7 +121,11 @@ class World:
     def _start_worker(self, name: str) -> None:
         if self.ending:
             return
-        node = self._node("worker", name, lambda _: self._restart_worker(name))
+        def crashed(_: Node) -> None:
+            self._restart_worker(name)
+            self.look_for_the_end()
+
+        node = self._node("worker", name, crashed)
         node.start(self._serve(node)).add_done_callback(lambda task: self._worker_ended(name, task))
 
     async def _serve(self, node: Node) -> None:
@@ -235,7 +240,7 @@ def run(seed: int, *, quiet: bool = False) -> Result:
     result.requests, result.calls = server.requests, len(server.tables.rows)
     result.runs = sum(map(len, server.watch.ledger.runs.values()))
     result.seconds = world.clockwork.now
-    result.met, result.bells = server.met, server.bells_met
+    result.met, result.seen, result.bells = server.met, server.seen, server.bells_met
     result.sometimes = server.watch.sometimes
     result.trace = list(server.watch.trace)
     return result

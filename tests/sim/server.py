@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 START = 1_700_000_000 * SECOND
 #: Verbs of the memory store that wait for nothing by themselves.
 _PLAIN = ("open", "close", "tend")
+#: What a turn can read of its session: its leases, the ends and the cancellations in its inbox.
+Read = tuple[frozenset[tuple[str, int]], frozenset[str], dict[str, int]]
 
 
 class Ask:
@@ -83,6 +85,7 @@ class Server:
         self.cells = Cells(self.tables, self.now)
         self.away_until = 0.0
         self.met: Counter[tuple[Cell, str]] = Counter()
+        self.seen: Counter[Cell] = Counter()
         self.bells_met: Counter[tuple[str, str]] = Counter()
         self.requests = 0
         self.under_way = 0  # requests that are carried out later than they arrived
@@ -98,12 +101,21 @@ class Server:
         """Let a request travel."""
         self.clockwork.after(self.rng.random() * self.pace, partial(self._arrive, ask))
 
+    @property
+    def has_dead(self) -> bool:
+        """Whether a session's time is over."""
+        now = self.now()
+        return any(there.until <= now for there in self.tables.sessions.values())
+
     def spares(self) -> bool:
         """Whether upkeep is answered without travelling: mostly, unless the store is away."""
         return self.clockwork.now >= self.away_until and self.rng.random() < 0.85
 
     def _answer(self, ask: Ask, value: Any, after: float = 0.0) -> None:
-        self.clockwork.after(after + self.rng.random() * self.pace, partial(ask.tell, value))
+        if not after and self.rng.random() < 0.5:
+            ask.tell(value)
+        else:
+            self.clockwork.after(after + self.rng.random() * self.pace, partial(ask.tell, value))
 
     def _refuse(self, ask: Ask, why: str) -> None:
         self._answer(ask, StoreUnavailable(f"simulated: {why}"))
@@ -116,6 +128,7 @@ class Server:
             self._refuse(ask, "the store is away")
             return
         ask.cells = self.cells.of(ask.verb, ask.args)
+        self.seen.update(ask.cells)
         fault = self.plan.draw(ask.cells, node.may_suffer()) if not node.dead else None
         if fault is None:
             self._answer(ask, self.carry_out(ask))
@@ -136,7 +149,7 @@ class Server:
                 self._refuse(ask, "carried out, and the answer is lost")
             case Fault.LATE:
                 self._refuse(ask, "carried out later")
-                known = self._leases(ask)
+                known = self._read(ask)
                 self.under_way += 1
                 self.clockwork.after(
                     rng.choice((0.01, 0.3, 3.0)) * rng.random(), lambda: self._carry_out_late(ask, known)
@@ -168,17 +181,35 @@ class Server:
                 node.drain()
                 self._answer(ask, self.carry_out(ask))
 
-    def _leases(self, ask: Ask) -> set[tuple[str, int]]:
-        """Return the leases of the session that asks."""
-        return {(row.id, row.fence) for row in self.tables.held(ask.args[0])} if ask.verb == "turn" else set()
+    def _read(self, ask: Ask) -> Read:
+        """Return what a turn that arrives now can read of its session."""
+        session = ask.args[0] if ask.verb == "turn" else -1
+        there = self.tables.sessions.get(session)
+        leases = frozenset((row.id, row.fence) for row in self.tables.held(session))
+        return leases, frozenset(there.ended) if there else frozenset(), dict(there.cancels) if there else {}
 
-    def _carry_out_late(self, ask: Ask, known: set[tuple[str, int]]) -> None:
-        """Do what a transaction does that is committed late: what it gives back it has read in time."""
-        if ask.verb == "turn" and ask.args[1].holding is not None:
-            session, turn = ask.args
-            newer = [id_ for id_, _ in self._leases(ask) - known]
+    def _carry_out_late(self, ask: Ask, known: Read) -> None:
+        """Do what a transaction does that is committed late: what it takes away it has read in time."""
+        if ask.verb != "turn":
+            self._carry_out_after_all(ask)
+            return
+        session, turn = ask.args
+        leases, ends, cancels = known
+        if turn.holding is not None:
+            newer = [id_ for id_, _ in self._read(ask)[0] - leases]
             ask.args = session, msgspec.structs.replace(turn, holding=(*turn.holding, *newer))
+        there = self.tables.sessions.get(session)
+        later_ends = [id_ for id_ in there.ended if id_ not in ends] if there else []
+        later_cancels = {id_: fence for id_, fence in there.cancels.items() if cancels.get(id_) != fence} if there else {}
+        if there is not None:
+            for id_ in later_ends:
+                del there.ended[id_]
+            for id_ in later_cancels:
+                del there.cancels[id_]
         self._carry_out_after_all(ask)
+        if there is not None:
+            there.ended.update(dict.fromkeys(later_ends))
+            there.cancels.update(later_cancels)
 
     def _carry_out_after_all(self, ask: Ask) -> Any:
         self.under_way -= 1
@@ -261,6 +292,8 @@ class SimStore(NoTransactions):
         await self._ask("close_session", session)
 
     async def reap(self, *, overdue: bool = True) -> int:
+        if not self._server.has_dead and self._spared():
+            return 0
         count: int = await self._ask("reap", overdue)
         return count
 

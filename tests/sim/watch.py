@@ -99,6 +99,8 @@ class Watch:
         node = self._owners[session]
         if session not in node.sessions:
             return  # the answer with its number was lost: nobody knows of it
+        if node.main_task is not None and node.main_task.done():
+            return  # the store was away when it ended
         recent = self._clockwork.now - EXCUSED
         if not (node.dead or node.disturbed > recent or self._outage_until > recent):
             self.fail(f"session {session} of {node.name} is reaped, and nothing has happened to it")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from everloop import StoreUnavailable, Task
+from everloop import Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
 from everloop._core.records import Added, NewCall, Turn, TurnAnswer
@@ -157,3 +157,35 @@ async def test_what_a_session_leased_that_was_reaped_before_it_was_told_does_not
         await other.close()
 
     assert ran == [3]  # released at 2
+
+
+async def test_the_end_of_a_call_that_was_joined_may_come_before_the_answer_that_says_so(sqlite: str) -> None:
+    told: list[str] = []
+    go_on = asyncio.Event()
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            answer = await super().turn(session, turn)
+            told.extend(end.id for end in answer.ended)
+            return answer
+
+        async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+            answers = await super().add(session, calls)
+            if answers[0].status == "exists":
+                await go_on.wait()
+            return answers
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+
+    @app.task(key=Key("one", among="done"))
+    async def work() -> int:
+        return 7
+
+    async with app.worker():
+        assert await work() == 7
+        joining = app.create_task(work())
+        await until(lambda: len(told) == 2)
+        go_on.set()
+        async with asyncio.timeout(5):
+            assert await joining == 7

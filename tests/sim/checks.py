@@ -28,6 +28,7 @@ def judge(world: World) -> None:
             server.watch.fail(f"lost: {id_}, which was acknowledged to {client}")
     for seen in server.watch.ledger.seen:
         _judge_seen(world, seen)
+    _judge_foreseen(world)
     _judge_callbacks(world)
     _judge_leaks(world)
 
@@ -56,14 +57,27 @@ def _judge_row(world: World, row: Row) -> None:
         watch.fail(f"{row.id} expired, and was never to")
 
 
-def names(world: World) -> dict[str, str]:
-    """Return the plan's name of each call that has one."""
-    found = {}
-    for row in world.server.tables.rows.values():
-        if row.new.lane.fn == "work":
-            (plan,), _ = app.functions["work"].arguments.load(app.payloads.unwrap(row.new.args))
-            found[row.id] = plan[0]
-    return found
+def _name(world: World, row: Row) -> str:
+    """Return the name of the plan of a call."""
+    runs = world.server.watch.ledger.runs.get(row.id)
+    if runs:
+        return runs[0].name
+    (plan,), _ = app.functions["work"].arguments.load(app.payloads.unwrap(row.new.args))
+    return str(plan[0])
+
+
+def _judge_foreseen(world: World) -> None:
+    """See to it that nothing that went wrong below has changed what comes of a call."""
+    rows = [row for row in world.server.tables.rows.values() if row.new.lane.fn == "work"]
+    if any(row.crashes > row.new.crash_limit for row in rows):
+        return  # it failed for its crashes, and so, perhaps, did who awaited it
+    for row in rows:
+        foreseen = world.foreseen.get(_name(world, row))
+        if foreseen is not None and row.state.value != foreseen:
+            run = world.server.watch.ledger.run(row.id, row.fence)
+            world.server.watch.fail(
+                f"{_name(world, row)} {row.id} is {row.state}, and was to be {foreseen}: {run} {row.error!r}"
+            )
 
 
 def _judge_seen(world: World, seen: Seen) -> None:

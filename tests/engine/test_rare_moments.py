@@ -10,7 +10,7 @@ import pytest
 from everloop import Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
-from everloop._core.records import Added, NewCall, Turn, TurnAnswer
+from everloop._core.records import Added, Cancelled, NewCall, Turn, TurnAnswer
 from everloop.engine.attempt import CURRENT
 from everloop.engine.session import Session
 from everloop.store.sql.store import SqliteStore
@@ -189,3 +189,25 @@ async def test_the_end_of_a_call_that_was_joined_may_come_before_the_answer_that
         go_on.set()
         async with asyncio.timeout(5):
             assert await joining == 7
+
+
+async def test_a_call_that_was_cancelled_before_it_was_stored_is_cancelled_though_the_app_closes(
+    sqlite: str,
+) -> None:
+    class Slow(SqliteStore):
+        async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+            await asyncio.sleep(0.05)
+            return await super().cancel(ids, message)
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+
+    @app.task
+    async def work() -> int:
+        return 7
+
+    async with app:
+        app.create_task(work()).cancel()
+
+    async with app:
+        assert (await app.counts())["cancelled"] == 1

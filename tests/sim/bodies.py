@@ -115,6 +115,11 @@ async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:
                 await asyncio.sleep(0.1)
             finally:
                 await asyncio.sleep(arguments[0])
+        case "sour":
+            try:
+                await asyncio.sleep(max(0.2, arguments[0]))
+            except asyncio.CancelledError:
+                raise Broken("instead of a cancellation") from None
         case "fail":
             if attempt.leased.attempt < arguments[0]:
                 raise Broken(f"at attempt {attempt.leased.attempt}")

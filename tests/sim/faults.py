@@ -50,13 +50,16 @@ class Plan:
     Args:
         rng: Decides.
         aims: The cells with a fault that are aimed at.
+        before: Those that lead there, each at the first opportunity.
     """
 
-    def __init__(self, rng: Random, aims: Iterable[tuple[Cell, Fault]]) -> None:
+    def __init__(self, rng: Random, aims: Iterable[tuple[Cell, Fault]], before: Iterable[tuple[Cell, Fault]] = ()) -> None:
         self._rng = rng
         self._aims: dict[Cell, list[tuple[int, Fault]]] = {}
+        for cell, fault in before:
+            self._aims.setdefault(cell, []).append((1, fault))
         for cell, fault in aims:
-            self._aims.setdefault(cell, []).append((rng.choice((1, 1, 1, 2, 3)), fault))
+            self._aims.setdefault(cell, []).append((rng.choice((1, 1, 1, 1, 2)), fault))
         self._left = dict(MOST)
         self.chance = rng.choice((0.0, 0.0, 0.01, 0.03, 0.08))
         kinds = rng.sample(list(Fault), rng.randint(1, len(Fault)))
@@ -70,7 +73,7 @@ class Plan:
             return None
         aimed = [fault for cell in cells if (fault := self._aimed(cell)) is not None]
         for fault in aimed:
-            if self._may(fault, allowed):
+            if fault in allowed:
                 return fault
         if self._rng.random() < self.chance:
             fault = self._rng.choice(self._kinds)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from tests.sim.matrix import Scene
+
 Plan = list[Any]
 
 #: What comes of a call when nothing goes wrong in the store or the processes: that is known of most.
@@ -16,7 +18,7 @@ OK, FAILS = "succeeded", "failed"
 
 _OPERATIONS = (
     "await", "await", "gather", "gather", "group", "wait_for", "cancel", "shield", "submit", "start",
-    "sleep", "fail", "snooze", "block", "progress", "tidy", "as_completed",
+    "sleep", "fail", "snooze", "block", "progress", "tidy", "sour", "as_completed",
 )  # fmt: skip
 #: Operations that leave it open what becomes of the calls in them.
 _OPEN = ("wait_for", "cancel", "group", "shield")
@@ -30,20 +32,24 @@ class Gardener:
     Args:
         rng: Decides.
         most: Calls in all, about.
-        special: Chance of an option.
+        scene: What is to happen often.
     """
 
-    def __init__(self, rng: Random, most: int) -> None:
+    def __init__(self, rng: Random, most: int, scene: Scene) -> None:
         self._rng = rng
         self._left = most
+        self._scene = scene
         self._special = rng.choice((0.05, 0.3, 0.6))
-        self._trouble = rng.choice((0.0, 0.3, 0.7))
+        self._trouble = 0.7 if "fail" in scene.kinds else rng.choice((0.0, 0.3, 0.7))
         self._kinds = rng.sample(_OPERATIONS, rng.randint(5, len(_OPERATIONS)))
 
     def tree(self, name: str) -> Plan:
         """Return the plan of a root."""
         plan = self._plan(name, self._rng.choice((0, 1, 1, 2, 3)))
-        if self._rng.random() < self._special / 3:
+        if self._scene.key:
+            plan[2]["key"] = ["k", self._scene.key]
+            plan[2]["among"] = self._rng.choice(("live", "live", "done"))
+        elif self._rng.random() < self._special / 3:
             plan[2]["key"] = [f"k{self._rng.randint(1, 2)}", self._rng.choice(("join", "raise", "replace"))]
             plan[2]["among"] = self._rng.choice(("live", "done"))
         return plan
@@ -57,11 +63,13 @@ class Gardener:
     def _operation(self, name: str, number: int, depth: int) -> list[Any]:
         rng = self._rng
         kind = rng.choice(self._kinds)
+        if self._scene.kinds and rng.random() < 0.7:
+            kind = rng.choice(self._scene.kinds)
         leaf = depth == 0 or self._left <= 0
         if leaf and kind in ("await", "gather", *_OPEN, "submit", "start", "as_completed"):
             kind = "sleep"
         match kind:
-            case "sleep" | "block" | "tidy":
+            case "sleep" | "block" | "tidy" | "sour":
                 return [kind, self._seconds(kind)]
             case "fail":
                 return [kind, rng.choice((1, 1, 2, 9))] if rng.random() < self._trouble else ["sleep", 0.0]
@@ -99,6 +107,9 @@ class Gardener:
         ):
             if rng.random() < self._special * (0.6 if name in ("retries", "on_done") else 0.15):
                 options[name] = rng.choice(values)
+        for name, value in self._scene.options:
+            if rng.random() < 0.7:
+                options[name] = value
         return options
 
 
@@ -178,8 +189,11 @@ def cast_doubt(plan: Plan, said: dict[str, str | None]) -> None:
     _unsure(plan, said)
 
 
-def errand(rng: Random, plan: Plan) -> list[Any]:
+def errand(rng: Random, plan: Plan, scene: Scene) -> list[Any]:
     """Return what a client does with a tree: how, when, and whether it changes its mind."""
     how = rng.choice(("submit", "submit", "await", "create", "many", "wait_for"))
-    cancels = rng.random() < 0.2
-    return [how, rng.choice((0.0, 0.0, 0.3, 1.0)), plan, rng.choice((0.01, 0.5, 2.0)) if cancels else None]
+    if scene.errand and rng.random() < 0.8:
+        how = "submit"
+    cancels = rng.random() < (0.8 if scene.errand.startswith("cancel") else 0.2)
+    after = rng.choice((0.5, 2.0) if scene.errand == "cancel late" else (0.0, 0.01, 0.1, 0.5, 2.0))
+    return [how, rng.choice((0.0, 0.0, 0.3, 1.0)), plan, after if cancels else None]

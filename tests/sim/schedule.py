@@ -24,8 +24,6 @@ from tests.sim.watch import Violated
 
 #: Seconds in which everything has to end after the faults have.
 PATIENCE = 150.0
-#: Cells that a schedule aims at.
-AIMS = 4
 
 
 @dataclass
@@ -68,8 +66,8 @@ class World:
         SimTask._births = itertools.count()
         self.clockwork = Clockwork(self.rng)
         Now.seconds = lambda: self.clockwork.now
-        aims = self.rng.choices(matrix.AIMS, matrix.WEIGHTS, k=AIMS)
-        plan = Plan(self.rng, aims)
+        aims, self.scene = matrix.draw(self.rng)
+        plan = Plan(self.rng, aims, self.scene.before)
         plan.over = quiet
         if quiet:
             plan.bells = 0.0
@@ -82,21 +80,21 @@ class World:
         self.server.watch.on_quiet = self.look_for_the_end
 
     def _make_programs(self) -> None:
-        rng = self.rng
-        gardener = programs.Gardener(rng, rng.choice((3, 3, 5, 5, 8, 8, 12, 40)))
+        rng, scene = self.rng, self.scene
+        gardener = programs.Gardener(rng, rng.choice((3, 3, 5, 5, 8, 8, 12, 40)), scene)
         self.foreseen: dict[str, str | None] = {}
         self.clients: list[Client] = []
         for number in range(rng.choice((1, 1, 1, 2))):
             errands = []
-            for root in range(rng.choice((1, 1, 2, 3))):
+            for root in range(2 if scene.key else rng.choice((1, 1, 2, 3))):
                 plan = gardener.tree(f"c{number}.r{root}")
-                errand = programs.errand(rng, plan)
+                errand = programs.errand(rng, plan, scene)
                 programs.foresee(plan, self.foreseen)
                 if errand[0] == "wait_for" or errand[3] is not None:
                     programs.cast_doubt(plan, self.foreseen)
                 errands.append(errand)
             self.clients.append(Client(f"c{number}", errands, self.server.watch.ledger))
-        self.workers = rng.choice((1, 1, 2, 2, 2, 3))
+        self.workers = scene.workers or rng.choice((1, 1, 2, 2, 2, 3))
         self.concurrency = rng.choice((1, 2, 5))
         self.grace = rng.choice((0.0, 0.0, 0.5, 5.0))
 
@@ -108,7 +106,7 @@ class World:
             self.clockwork.after(0.2 * self.rng.random(), partial(self._start_worker, f"w{number}"))
         for client in self.clients:
             self.clockwork.after(0.2 * self.rng.random(), partial(self._start_client, client))
-        self.clockwork.after(self.rng.choice((2.0, 4.0, 8.0)), self._heal)
+        self.clockwork.after(12.0 if self.scene.before else self.rng.choice((2.0, 4.0, 8.0)), self._heal)
         if not self.quiet and self.rng.random() < 0.3:
             self.clockwork.after(4 * self.rng.random(), self._strike)
 

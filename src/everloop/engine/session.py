@@ -138,6 +138,7 @@ class Session:
             if self._loop_task.cancelled():
                 # `asyncio.run` cancels every task before it lets anybody clean up.
                 await self.turns.run()
+        await self.apart.close()  # what was cancelled before it was stored is asked to end only now
         self._left = True
         for task in (self._recovery, self._asking):
             if task is not None and not task.done():

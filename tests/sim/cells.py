@@ -33,8 +33,10 @@ class Cells:
         self._tables = tables
         self._now = now
 
-    def of(self, verb: str, args: Sequence[Any]) -> list[Cell]:
-        """Return the cells of a request, as things stand."""
+    def of(self, verb: str, args: Sequence[Any], *, first: bool) -> list[Cell]:
+        """Return the cells of a request of a process that opens its first session, or has had one."""
+        if verb == "open_session":
+            return [("open session", "first" if first else "again")]
         return list(dict.fromkeys(getattr(self, f"_{verb}")(*args)))
 
     # -- sessions -------------------------------------------------------------------------------------------
@@ -47,9 +49,6 @@ class Cells:
 
     def _tend(self) -> Iterator[Cell]:
         yield "tend", "-"
-
-    def _open_session(self, info: SessionInfo, _lease: int) -> Iterator[Cell]:
-        yield f"open session ({info.kind})", "-"
 
     def _session(self, number: int) -> str:
         there = self._tables.sessions.get(number)

@@ -1,13 +1,14 @@
 """What may go wrong at a verb of the store, and when: a plan that a seed makes.
 
 A fault is chosen where a request arrives at the store. Some are chosen by chance; the others are aimed: each
-schedule draws a few cells of the matrix (verb, state before, fault) and injects that fault when that verb
-meets that state for the n-th time.
+schedule draws a cell of the matrix (verb, state before) and lets faults happen whenever that verb meets that
+state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from random import Random
 
@@ -35,7 +36,11 @@ class Bell(StrEnum):
     LATE = "late"
 
 
-#: How often each may happen in one schedule: each must leave time for the rest.
+#: After these the process that asks goes on as if nothing were.
+SOFT = (Fault.ERROR, Fault.LOST, Fault.LATE, Fault.DELAY)
+HARD = tuple(fault for fault in Fault if fault not in SOFT)
+
+#: How often each may happen by chance in one schedule: each must leave time for the rest.
 MOST = {
     Fault.ERROR: 8, Fault.LOST: 8, Fault.LATE: 4, Fault.DELAY: 4, Fault.CRASH_BEFORE: 2, Fault.CRASH_AFTER: 2,
     Fault.PAUSE_BEFORE: 1, Fault.PAUSE_AFTER: 1, Fault.OUTAGE: 1, Fault.DRAIN: 2,
@@ -49,17 +54,16 @@ class Plan:
 
     Args:
         rng: Decides.
-        aims: The cells with a fault that are aimed at.
-        before: Those that lead there, each at the first opportunity.
+        aims: What happens to the requests that are these cells, one after the other.
+        who: The kind of process whose requests they are, or nothing for any.
     """
 
-    def __init__(self, rng: Random, aims: Iterable[tuple[Cell, Fault]], before: Iterable[tuple[Cell, Fault]] = ()) -> None:
+    def __init__(self, rng: Random, aims: Iterable[tuple[Cell, Sequence[Fault]]], who: str) -> None:
         self._rng = rng
-        self._aims: dict[Cell, list[tuple[int, Fault]]] = {}
-        for cell, fault in before:
-            self._aims.setdefault(cell, []).append((1, fault))
-        for cell, fault in aims:
-            self._aims.setdefault(cell, []).append((rng.choice((1, 1, 1, 1, 2)), fault))
+        self._who = who
+        self._aims: dict[Cell, deque[Fault]] = {}
+        for cell, faults in aims:
+            self._aims.setdefault(cell, deque()).extend(faults)
         self._left = dict(MOST)
         self.chance = rng.choice((0.0, 0.0, 0.01, 0.03, 0.08))
         kinds = rng.sample(list(Fault), rng.randint(1, len(Fault)))
@@ -67,28 +71,21 @@ class Plan:
         self.bells = rng.choice((0.0, 0.1, 0.5))
         self.over = False
 
-    def draw(self, cells: Iterable[Cell], allowed: Iterable[Fault]) -> Fault | None:
-        """Return what happens to a request that is these cells."""
+    def draw(self, cells: Iterable[Cell], allowed: Collection[Fault], kind: str) -> Fault | None:
+        """Return what happens to a request that is these cells, of a process of that kind."""
         if self.over:
             return None
-        aimed = [fault for cell in cells if (fault := self._aimed(cell)) is not None]
-        for fault in aimed:
-            if fault in allowed:
-                return fault
-        if self._rng.random() < self.chance:
+        for cell in cells if kind == (self._who or kind) else ():
+            faults = self._aims.get(cell)
+            if faults and faults[0] in allowed:
+                return faults.popleft()
+        if self.chance and self._rng.random() < self.chance:
             fault = self._rng.choice(self._kinds)
             if self._may(fault, allowed):
                 return fault
         return None
 
-    def _aimed(self, cell: Cell) -> Fault | None:
-        aims = self._aims.get(cell)
-        if not aims:
-            return None
-        self._aims[cell] = [(number - 1, fault) for number, fault in aims if number > 1]
-        return next((fault for number, fault in aims if number == 1), None)
-
-    def _may(self, fault: Fault, allowed: Iterable[Fault]) -> bool:
+    def _may(self, fault: Fault, allowed: Collection[Fault]) -> bool:
         if fault not in allowed or not self._left[fault]:
             return False
         self._left[fault] -= 1

@@ -90,8 +90,10 @@ class Node:
 
     def pause(self) -> float:
         """Stop it for longer than its lease; return for how long."""
-        seconds = LEASE * (1.05 + 1.5 * self.server.rng.random())
+        seconds = LEASE * self.server.rng.uniform(*self.server.pause)
         self.disturb()
+        if self.server.drains:
+            self.drain()
         if not (self._stands_still or self.dead):
             self._stands_still = True
             for loop in self.loops:

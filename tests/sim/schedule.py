@@ -31,6 +31,7 @@ class Result:
     """What became of one schedule."""
 
     seed: int
+    aim: Any = None
     requests: int = 0
     calls: int = 0
     runs: int = 0
@@ -66,12 +67,13 @@ class World:
         SimTask._births = itertools.count()
         self.clockwork = Clockwork(self.rng)
         Now.seconds = lambda: self.clockwork.now
-        aims, self.scene = matrix.draw(self.rng)
-        plan = Plan(self.rng, aims, self.scene.before)
+        self.aim, aims, self.scene = matrix.draw(self.rng)
+        plan = Plan(self.rng, aims, self.scene.who)
         plan.over = quiet
         if quiet:
             plan.bells = 0.0
         self.server = Server(self.clockwork, self.rng, plan)
+        self.server.pause, self.server.drains = self.scene.pause, self.scene.drains
         self.nodes: list[Node] = []
         self.healed = False
         self.ending = False
@@ -185,7 +187,6 @@ class World:
             return
         if not self.ending:
             self.ending = True
-            self._heal()
             for node in self.nodes:
                 if node.kind == "worker" and not node.dead:
                     node.drain()
@@ -234,7 +235,7 @@ def run(seed: int, *, quiet: bool = False) -> Result:
         result.failure = str(error)
     finally:
         world.bury()
-    server = world.server
+    server, result.aim = world.server, world.aim
     result.requests, result.calls = server.requests, len(server.tables.rows)
     result.runs = sum(map(len, server.watch.ledger.runs.values()))
     result.seconds = world.clockwork.now

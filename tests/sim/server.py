@@ -84,6 +84,8 @@ class Server:
         self.watch = Watch(self.tables, clockwork, self.now)
         self.cells = Cells(self.tables, self.now)
         self.away_until = 0.0
+        self.pause = (1.05, 2.5)  # for how long a process stands still, in leases
+        self.drains = False  # whether one that stands still is asked to end meanwhile
         self.met: Counter[tuple[Cell, str]] = Counter()
         self.seen: Counter[Cell] = Counter()
         self.bells_met: Counter[tuple[str, str]] = Counter()
@@ -127,9 +129,9 @@ class Server:
             node.disturb()
             self._refuse(ask, "the store is away")
             return
-        ask.cells = self.cells.of(ask.verb, ask.args)
+        ask.cells = self.cells.of(ask.verb, ask.args, first=not node.sessions)
         self.seen.update(ask.cells)
-        fault = self.plan.draw(ask.cells, node.may_suffer()) if not node.dead else None
+        fault = self.plan.draw(ask.cells, node.may_suffer(), node.kind) if not node.dead else None
         if fault is None:
             self._answer(ask, self.carry_out(ask))
             return

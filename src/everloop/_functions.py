@@ -16,12 +16,12 @@ from typing_extensions import Unpack
 
 from everloop._call import Call
 from everloop._core.codec import Arguments, Payloads, Shape
-from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable
+from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable, StoreUnavailable
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
 from everloop._options import NOTHING, Options, Settings, read_options
 from everloop.engine.attempt import Attempt
-from everloop.engine.executor import Policy
+from everloop.engine.executor import Policy, RetryAfter
 from everloop.resources.injection import Scopes, injected
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: Seconds before a durable callback begins again that could not read what it is about.
+AWAY = 1.0
 
 _policy_json = msgspec.json.Encoder()
 _NO_POLICY = Policy()
@@ -180,13 +183,21 @@ class TaskFunction(Generic[P, R]):
         leased = attempt.leased
         args, kwargs = self.arguments.load(self.app.payloads.unwrap(leased.args))
         if leased.after is not None:
-            args = (*args, await self.app.finished_task(leased.after))
+            args = (*args, await self._finished(leased.after))
         if not self.injected:
             return self._store(await self._body(args, kwargs))
         async with Scopes.entered(self.injected, kwargs) as scopes:
             value = self._store(await self._body(args, {**kwargs, **scopes.values}))
             await self.app.settle_inside(attempt, scopes, value)
             return value
+
+    async def _finished(self, id_: str) -> Task[Any]:
+        """Return the task that a durable callback is about; where the store is away, try it again later."""
+        try:
+            return await self.app.finished_task(id_)
+        except StoreUnavailable as error:
+            # The body has not begun: it is no failure of the callback's.
+            raise RetryAfter(AWAY) from error
 
     def _store(self, value: R) -> bytes:
         try:

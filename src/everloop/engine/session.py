@@ -74,6 +74,7 @@ class Session:
         self.number = 0
         self.worker: Worker | None = None
         self.closing = False  # whoever waits now waits no longer, and the calls go on
+        self._left = False  # nothing is flushed any more: a session that is lost now needs no successor
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
         self.turns.expects = lambda: self.waiting
         self.turns.on_lost_answer = self._after_lost_answer
@@ -150,6 +151,8 @@ class Session:
             if self._loop_task.cancelled():
                 # `asyncio.run` cancels every task before it lets anybody clean up.
                 await self.turns.run()
+        await self.apart.close()  # what was cancelled before it was stored is asked to end only now
+        self._left = True
         for task in (self._recovery, self._asking):
             if task is not None and not task.done():
                 task.cancel()
@@ -192,7 +195,7 @@ class Session:
 
     def _was_reaped(self) -> None:
         """Others hold our leases now: give up what runs, open a new session, and wait anew."""
-        if self._recovery is None or self._recovery.done():
+        if not self._left and (self._recovery is None or self._recovery.done()):
             log.warning("everloop: this process was away for longer than its lease; opening a new session")
             self._recovery = asyncio.get_running_loop().create_task(self._recover(), name="everloop-recover")
 

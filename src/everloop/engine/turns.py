@@ -23,6 +23,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from everloop._core.calls import Event
 from everloop._core.codec import error_record
 from everloop._core.errors import ResultNotStorable, StoreUnavailable
@@ -261,8 +263,9 @@ class TurnLoop:
         batch = self._collect()
         request = self._request(batch)
         self._in_flight = True
+        session = self._session()
         try:
-            answer = await self._store.turn(self._session(), request)
+            answer = await self._store.turn(session, request)
         except asyncio.CancelledError:
             # The loop is ending: the turn may still be committed, its answer is lost.
             self._uncertain = True
@@ -273,7 +276,13 @@ class TurnLoop:
         except Exception as error:  # noqa: BLE001 - whatever one item did, this loop serves all others
             await self._halve(batch, error)
         else:
-            self._answered(batch, answer)
+            if session == self._session():
+                self._answered(batch, answer)
+            else:
+                # It went in the name of one that was reaped meanwhile: what that leased is others' now, and
+                # nobody tells it of any end.
+                self._answered(batch, msgspec.structs.replace(answer, leased=[]))
+                self.on_lost_answer()
         finally:
             self._in_flight = False
         self.turns += 1

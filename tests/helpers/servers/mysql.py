@@ -36,7 +36,12 @@ class MysqlServer(MariaServer):
     }
     # Its second protocol would listen on a port of its own, on every address. Without certificates it speaks no
     # TLS, as MariaDB does not: a proxy can look into what is said.
-    own_settings: ClassVar[dict[str, str | int]] = {"mysqlx": "OFF", "auto-generate-certs": "OFF"}
+    own_settings: ClassVar[dict[str, str | int]] = {
+        "mysqlx": "OFF",
+        "auto-generate-certs": "OFF",
+        # A package's default may name a folder that the programs alone do not bring.
+        "secure-file-priv": "NULL",
+    }
 
     def _find(self) -> binaries.Binaries:
         return binaries.mysql()

@@ -1,9 +1,9 @@
-"""Run the suites on the newest that there is: Debian sid with Python 3.14, PostgreSQL 18 and MySQL 9, in a folder.
+"""Run the suites on Python 3.14, PostgreSQL 18 and MySQL 9, in a folder with Debian sid.
 
-`matrix.py [SUITE ...]` as root on Linux. The folder (build/matrix, or $EVERLOOP_MATRIX) is filled once and used
-again; remove it to begin with newer packages. What it runs is a copy of the files that git knows or would add.
-All of it happens in namespaces of its own: when this program ends, however it does, every process in there and
-every mount end with it, and no mount is ever seen outside. Nothing is written beside the folder.
+`matrix.py [SUITE ...]` as root on Linux. The folder (build/matrix, or $EVERLOOP_MATRIX) is filled once and
+used again; remove it to begin with newer packages. What it runs is a copy of the files that git knows or
+would add. It runs in namespaces of its own: when this program ends, however it does, every process in there
+and every mount end with it, and no mount is ever seen outside. Nothing is written beside the folder.
 
 Its last line is the count of tests, alone on the line: `N passed, N failed, N skipped`.
 """
@@ -77,8 +77,9 @@ def see_that_it_can_run() -> None:
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         sys.exit(
-            "everloop: make test-matrix fills a folder with Debian sid and runs the tests in there, which takes "
-            f"Linux and root; this is {sys.platform}, as user {os.geteuid()}. Run: sudo make test-matrix"
+            "everloop: make test-matrix fills a folder with Debian sid and runs the tests in there, which "
+            f"takes Linux and root; this is {sys.platform}, as user {os.geteuid()}. "
+            "Run: sudo make test-matrix"
         )
     missing = sorted(name for name in PROGRAMS if shutil.which(name) is None)
     packages = sorted({PROGRAMS[name] for name in missing})
@@ -89,8 +90,8 @@ def see_that_it_can_run() -> None:
         missing = [name for name in missing if shutil.which(name) is None]
     if missing:
         sys.exit(
-            f"everloop: make test-matrix needs {', '.join(missing)}, found on PATH; install the packages "
-            f"{' '.join(packages)} (Debian, Ubuntu: sudo apt-get install {' '.join(packages)})"
+            f"everloop: make test-matrix needs {', '.join(missing)}, and found none of these on PATH; "
+            f"install them (Debian, Ubuntu: sudo apt-get install {' '.join(packages)})"
         )
 
 
@@ -209,11 +210,13 @@ class Sid:
             return
         print("everloop: installing the package and the tests for Python 3.14", flush=True)
         if CERTIFICATES.exists():
-            shutil.copy(CERTIFICATES, self.folder / TRUSTED[1:])
+            self._write(TRUSTED[1:], CERTIFICATES.read_text(encoding="utf-8"))
         pip = (f"{VENV}/bin/python", "-m", "pip", "install", "-qq")
         self._quietly("python3.14", "-m", "venv", "--clear", VENV)
         self._quietly(*pip, "pip>=25.1")
-        self._quietly(*pip, "--upgrade", "--editable", f"{PROJECT}[all]", "--group", f"{PROJECT}/pyproject.toml:test")
+        self._quietly(
+            *pip, "--upgrade", "--editable", f"{PROJECT}[all]", "--group", f"{PROJECT}/pyproject.toml:test"
+        )
         self._becomes("needs", digest)
 
     def run(self, *command: str) -> int:
@@ -229,7 +232,7 @@ class Sid:
     # ---------------------------------------------------------------------------- plumbing
 
     def _inside(self, command: Sequence[str]) -> list[str]:
-        place = f"cd {PROJECT} 2>/dev/null || cd /; exec \"$@\""
+        place = f'cd {PROJECT} 2>/dev/null || cd /; exec "$@"'
         return apart("sh", "-c", INSIDE, str(self.folder), "sh", "-c", place, "sh", *command)
 
     def _quietly(self, *command: str) -> None:

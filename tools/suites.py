@@ -132,7 +132,9 @@ def count(results: Path) -> Tally:
     for report in ET.parse(results).getroot().iter("testsuite"):  # noqa: S314 - our own file
         for name in totals:
             totals[name] += int(report.get(name, 0))
-        servers |= {noted.get("value", "") for noted in report.iterfind("properties/property[@name='server']")}
+        servers |= {
+            noted.get("value", "") for noted in report.iterfind("properties/property[@name='server']")
+        }
     failed = totals["failures"] + totals["errors"]
     return Tally(totals["tests"] - failed - totals["skipped"], failed, totals["skipped"], servers=servers)
 
@@ -161,7 +163,9 @@ def main(arguments: list[str]) -> int:
     for name in arguments:
         tally.add(run_alone(Suite(name, Path(sys.executable))))
     python = ".".join(map(str, sys.version_info[:3]))
-    print("\n".join(["", f"ran on Python {python}", *(f"ran on {server}" for server in sorted(tally.servers))]))
+    print(
+        "\n".join(["", f"ran on Python {python}", *(f"ran on {server}" for server in sorted(tally.servers))])
+    )
     print(tally.told())
     return 1 if tally.failed else 0
 

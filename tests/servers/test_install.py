@@ -145,7 +145,9 @@ def test_mysql_serves_where_there_is_no_mariadb(machine: Machine) -> None:
 def test_what_is_no_mysql_of_today_does_not_count(machine: Machine, says: str) -> None:
     machine.give("mysqld", f"echo '{says}'")
 
-    with pytest.raises(ServerMissing, match=r"MySQL 8.0.19 or newer is not installed: found no mysqld on PATH"):
+    with pytest.raises(
+        ServerMissing, match=r"MySQL 8.0.19 or newer is not installed: found no mysqld on PATH"
+    ):
         binaries.mysql()
     with pytest.raises(ServerMissing, match=MARIADB_IS_MISSING):
         binaries.mysql_family()

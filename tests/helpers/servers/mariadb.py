@@ -14,6 +14,7 @@ from tests.helpers.servers import binaries
 from tests.helpers.servers.place import Template, User
 from tests.helpers.servers.server import ADMIN, PASSWORD, Row, Server
 
+
 class MariaServer(Server):
     """A MariaDB server of its own, with utf8mb4.
 

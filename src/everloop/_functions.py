@@ -15,7 +15,7 @@ import msgspec
 from typing_extensions import Unpack
 
 from everloop._call import Call
-from everloop._core.codec import Arguments, Payloads, Shape
+from everloop._core.codec import Arguments, Payloads, Shape, parameters_of
 from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable, StoreUnavailable
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
@@ -281,7 +281,7 @@ def check_function(fn: object) -> None:
             f"{where} is a generator: a call has one result. Return a list, or submit a call per item"
         )
     outer = fn.__qualname__.rpartition(".")[0]
-    first = next(iter(inspect.signature(fn).parameters), "")
+    first = next((parameter.name for parameter in parameters_of(fn)), "")
     if first in ("self", "cls") or (outer and not outer.endswith("<locals>")):
         raise FunctionError(
             f"{where} is a method: a worker has no object to call it on. Move it to module level and pass "

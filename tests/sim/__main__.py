@@ -46,9 +46,12 @@ def main() -> int:
     with nodes.simulated(notices):
         schedule.run_many(range(given.seed, given.seed + given.count), each)
     cpu = time.process_time() - begin
-    print(f"{given.count} schedules, {cpu:.1f} s CPU, {given.count / cpu:.0f}/s; {dict(tot)}; failed {len(failed)}")
+    print(
+        f"{given.count} schedules, {cpu:.1f} s CPU, {given.count / cpu:.0f}/s; {dict(tot)}; failed {len(failed)}"
+    )
     for k, n in sorted(cells.items()):
-        if given.count > 1: print(n, k)
+        if given.count > 1:
+            print(n, k)
     print(met)
     print(some)
     print(set(notices))

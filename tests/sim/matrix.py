@@ -92,7 +92,9 @@ CELLS: dict[Cell, Scene] = {
     ("close session", "reaped"): Scene(
         ((("lease", "nothing ready"), Fault.PAUSE_AFTER),), workers=2, pause=_LONG, drains=True, who="worker"
     ),
-    ("expire", "late"): Scene(options=(("expires", 0.2), ("delay", 0.1)), kinds=("block", "gather"), workers=1),
+    ("expire", "late"): Scene(
+        options=(("expires", 0.2), ("delay", 0.1)), kinds=("block", "gather"), workers=1
+    ),
     ("get", "ended"): Scene(),
     ("get", "leased"): Scene(errand="cancel", kinds=("sleep",)),
     ("get", "nothing"): Scene(((("lease", "nothing ready"), Fault.LOST),)),
@@ -137,7 +139,11 @@ CELLS: dict[Cell, Scene] = {
     ("serving", "-"): Scene(kinds=("sleep", "tidy")),
     ("settle cancel", "cancel asked"): Scene(kinds=("cancel", "wait_for", "sleep")),
     ("settle cancel", "ended"): Scene(
-        ((("inbox", "cancels"), Fault.PAUSE_AFTER),), ("sleep", "tidy"), errand="cancel", workers=1, pause=_LONG
+        ((("inbox", "cancels"), Fault.PAUSE_AFTER),),
+        ("sleep", "tidy"),
+        errand="cancel",
+        workers=1,
+        pause=_LONG,
     ),
     ("settle fail", "cancel asked"): Scene(kinds=("sour",), errand="cancel"),
     ("settle fail", "ended"): _stale("fail", workers=2),
@@ -164,7 +170,9 @@ CELLS: dict[Cell, Scene] = {
     ("wait", "ready"): Scene(((("lease", "no room"), Fault.LOST),), ("gather",), workers=1),
     ("wait", "scheduled"): Scene(((("lease", "no room"), Fault.LOST),), ("await",), _LATER),
     ("wait", "unknown"): Scene(
-        ((("renew", "alive"), Fault.PAUSE_AFTER), (("turn", "reaped"), Fault.ERROR)), workers=2, who="client",
+        ((("renew", "alive"), Fault.PAUSE_AFTER), (("turn", "reaped"), Fault.ERROR)),
+        workers=2,
+        who="client",
         pause=_LONG,
     ),
 }

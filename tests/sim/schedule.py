@@ -121,6 +121,7 @@ class World:
     def _start_worker(self, name: str) -> None:
         if self.ending:
             return
+
         def crashed(_: Node) -> None:
             self._restart_worker(name)
             self.look_for_the_end()

@@ -202,7 +202,9 @@ class Server:
             ask.args = session, msgspec.structs.replace(turn, holding=(*turn.holding, *newer))
         there = self.tables.sessions.get(session)
         later_ends = [id_ for id_ in there.ended if id_ not in ends] if there else []
-        later_cancels = {id_: fence for id_, fence in there.cancels.items() if cancels.get(id_) != fence} if there else {}
+        later_cancels = (
+            {id_: fence for id_, fence in there.cancels.items() if cancels.get(id_) != fence} if there else {}
+        )
         if there is not None:
             for id_ in later_ends:
                 del there.ended[id_]
@@ -229,7 +231,9 @@ class Server:
             value = finish(getattr(self.memory, ask.verb)())
         else:
             verb = getattr(MemoryStore, ask.verb).__wrapped__
-            value = finish(verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args))
+            value = finish(
+                verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args)
+            )
         watch.after(ask.node, ask.verb, args, value)
         return value
 

@@ -75,7 +75,9 @@ def crash(row: Row, crash_limit: int, last_words: bytes | None = None) -> Move:
         text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
         move = stop(row, Event.FAIL, last_words or error_record(TaskCrashed, text))
     else:
-        move = Move(row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1, error=last_words)
+        move = Move(
+            row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1, error=last_words
+        )
     move.crashes = crashes
     return move
 

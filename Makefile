@@ -32,6 +32,11 @@ test: $(ENV)/.dev ## everything, on each Python that is installed
 		[ "$$version" = "$$own" ] || $(MAKE) --no-print-directory $(ENV)-$$version/.test || exit 1; done
 	@$(RUN)/python tools/check.py --all
 
+.PHONY: soak
+soak: $(ENV)/.dev ## what takes minutes, beside the tests; EVERLOOP_SOAK_S=600 for ten of them, each
+	@$(RUN)/python tools/servers.py
+	@$(RUN)/pytest tests/soak $(ARGS)
+
 .PHONY: bench
 bench: $(ENV)/.dev ## measure the speed, beside the machine's limits; ARGS="--check" compares the ratios
 	@$(RUN)/python -m bench $(ARGS)

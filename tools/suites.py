@@ -21,6 +21,8 @@ RESULTS = ROOT / "build" / "test-results"
 QUICK = ("typing", "docs", "unit")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: What takes minutes, and runs by `make soak` alone.
+SOAK = "soak"
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
 LIMIT_S = 900
 
@@ -58,7 +60,8 @@ class Suite:
 
 def names() -> list[str]:
     """Return the suites there are, the quick ones first."""
-    found = sorted({path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")})
+    there = {path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")}
+    found = sorted(there - {SOAK})
     return sorted(found, key=lambda name: QUICK.index(name) if name in QUICK else len(QUICK))
 
 

@@ -25,6 +25,8 @@ QUICK = ("typing", "docs", "unit")
 WAITING = ("parity", "tools", "web")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: What takes minutes, and runs by `make soak` alone.
+SOAK = "soak"
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
 LIMIT_S = 900
 #: The same where nobody waits for the end, and MySQL takes its time.
@@ -74,7 +76,8 @@ class Suite:
 
 def names() -> list[str]:
     """Return the suites there are, the quick ones first."""
-    found = sorted({path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")})
+    there = {path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")}
+    found = sorted(there - {SOAK})
     return sorted(found, key=lambda name: QUICK.index(name) if name in QUICK else len(QUICK))
 
 

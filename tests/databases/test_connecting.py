@@ -297,6 +297,22 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(tls_server: str,
     assert "certificate" in str(error)
 
 
+@pytest.mark.parametrize("driver", MYSQL_DRIVERS)
+async def test_a_certificate_that_nobody_has_to_know_encrypts_all_the_same(
+    tls_server: str, driver: str
+) -> None:
+    pool = opened(f"{tls_server.replace('mysql://', f'mysql+{driver}://')}?ssl_verify=false")
+    async with pool.db.connection() as conn:
+        assert (await conn.execute(text("show status like 'Ssl_cipher'"))).one()[1]
+    await pool.close()
+
+    bad = opened(f"{tls_server.replace('mysql://', f'mysql+{driver}://')}?ssl_verify=perhaps")
+    with pytest.raises(ConfigError, match="`ssl_verify` is true or false, not 'perhaps'"):
+        async with bad.db.connection() as conn:
+            await conn.execute(text("select 1"))
+    await bad.close()
+
+
 # -- what a connection is like ---------------------------------------------------------------------------
 
 

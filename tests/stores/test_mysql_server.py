@@ -212,12 +212,19 @@ async def test_tls_is_spoken_where_it_can_be(small: tuple[MariaServer, Path]) ->
     query = "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
     for parameters, encrypted in (
         ("", True),
-        ("?ssl=true", True),
+        ("?ssl_verify=false", True),
         (f"?ssl_ca={certificate}", True),
         ("?ssl=false", False),
     ):
         with closing(connect(address_of(url + parameters))) as connection:
             assert bool(connection.run(query, "looking")[0][0][1]) is encrypted
+    with pytest.raises(ConfigError) as caught:
+        await MysqlStore(f"{url}?ssl=true").open()
+    assert str(caught.value).endswith(
+        ". The server's certificate does not prove who it is: give the authority that has signed it, "
+        "ssl_ca=/path/ca.pem; ssl_check_hostname=false leaves its name out, and with ssl_verify=false the "
+        "connection is encrypted for whoever answers"
+    )
     stranger = certificate.with_name("stranger.pem")
     stranger.write_text("no certificate", encoding="utf-8")
     with pytest.raises(ConfigError, match="the files of TLS cannot be used"):

@@ -56,7 +56,7 @@ def test_a_suite_that_hangs_is_a_failure(project: Path, monkeypatch: pytest.Monk
 
 
 def test_a_folder_with_tests_is_a_suite_and_quick_ones_come_first(project: Path) -> None:
-    for name in ("stores", "parity", "unit"):
+    for name in ("stores", "parity", "soak", "unit"):  # what soaks runs by `make soak` alone
         (project / "tests" / name / "deep").mkdir(parents=True)
         (project / "tests" / name / "deep" / "test_x.py").touch()
     (project / "tests" / "support").mkdir()

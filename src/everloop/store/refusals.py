@@ -35,6 +35,7 @@ _POSTGRESQL = {
 }
 #: What Python's own errors mean.
 _CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (ssl.SSLCertVerificationError, "certificate"),
     (ssl.SSLError, "tls"),
     (socket.gaierror, "name"),
     (TimeoutError, "timeout"),
@@ -48,6 +49,7 @@ _WORDS = (
     ("rights", re.compile(r"permission denied for database")),
     ("full", re.compile(r"too many (?:clients|connections)|remaining connection slots")),
     ("starting", re.compile(r"the database system is (?:starting up|shutting down|in recovery mode)")),
+    ("certificate", re.compile(r"certificate verify failed|server certificate for .* does not match")),
     ("tls", re.compile(r"\b(?:ssl|tls)\b|certificate", re.IGNORECASE)),
     ("name", re.compile(r"resolve host|Name or service not known")),
     ("timeout", re.compile(r"timeout|timed out", re.IGNORECASE)),
@@ -80,8 +82,16 @@ _GRANT = {
     "NOT EXISTS {database} CHARACTER SET utf8mb4; GRANT ALL ON {database}.* TO '{user}'@'%'",
     "postgresql": "As an administrator: GRANT CONNECT ON DATABASE {database} TO {user}",
 }
+_PROVE = {
+    "mysql": "The server's certificate does not prove who it is: give the authority that has signed it, "
+    "ssl_ca=/path/ca.pem; ssl_check_hostname=false leaves its name out, and with ssl_verify=false the "
+    "connection is encrypted for whoever answers",
+    "postgresql": "The server's certificate does not prove who it is: give the authority that has signed it, "
+    "sslrootcert=/path/ca.pem; sslmode=verify-ca leaves its name out, and with sslmode=require the "
+    "connection is encrypted for whoever answers",
+}
 #: What does not pass by itself: something has to be set right first.
-_LASTING = ("database", "host", "login", "name", "option", "password", "rights", "tls")
+_LASTING = ("certificate", "database", "host", "login", "name", "option", "password", "rights", "tls")
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,12 @@ def refusal(door: Door, error: BaseException) -> Refusal:
     if door.password is not None and len(door.password) > 2:
         said = said.replace(door.password, "***")
     kind = next((kind for each in _causes(error) if (kind := _kind(each))), "")
-    advice = {"database": _CREATE[door.family], "rights": _GRANT[door.family], **_ADVICE}.get(kind, "")
+    advice = {
+        "certificate": _PROVE[door.family],
+        "database": _CREATE[door.family],
+        "rights": _GRANT[door.family],
+        **_ADVICE,
+    }.get(kind, "")
     if kind == "unreachable" and door.at.startswith("the socket"):
         advice = "Is the server running on this machine, and is its socket right? It is {place}"
     told = advice.format(

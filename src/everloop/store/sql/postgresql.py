@@ -25,6 +25,17 @@ _DONE = """
 INSERT INTO ever_meta (name, value) VALUES ('schema', %s), (%s, %s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
+#: Which of the tables this role may not use. (Other sequences are those of the tables themselves.)
+_CLOSED = """
+SELECT c.relname, pg_get_userbyid(c.relowner), n.nspname, current_user::text
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE pg_table_is_visible(c.oid) AND c.relname LIKE 'ever\\_%' AND (
+    c.relkind = 'r' AND NOT (
+        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+    OR c.relkind = 'S' AND c.relname = 'ever_seq' AND NOT has_sequence_privilege(c.oid, 'USAGE'))
+ORDER BY 1
+"""
 #: Ends our connections that wait for their client within a transaction.
 _END_OURS = """
 SELECT pid, pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
@@ -136,4 +147,14 @@ class PostgresStore(ServerStore[Connection]):
             # Not to_regclass: inside a transaction it may still answer what held when that began.
             if connection.execute(_FIND).fetchone() is None:
                 return 0
+            closed = connection.execute(_CLOSED).fetchall()
+        if closed:
+            _, owner, schema, role = closed[0]
+            raise ConfigError(
+                f"the role {role!r} may not use the tables of Everloop in {self._shown}, which belong to the "
+                f"role {owner!r} (rights are missing on {', '.join(name for name, *_ in closed)}). As "
+                f"{owner!r} or an administrator, in that database: "
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}; "
+                f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}"
+            )
         return self._read_meta(connection, "schema")

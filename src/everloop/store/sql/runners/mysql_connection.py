@@ -18,7 +18,7 @@ from pymysql.converters import conversions
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
 from everloop.store.refusals import refusal
 from everloop.store.sql.mysql_address import Address, unverified
-from everloop.store.sql.runners.server import CannotOpen, Collision, Lost
+from everloop.store.sql.runners.server import FULL_DISK, CannotOpen, Collision, Lost
 
 #: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
 _COLLISIONS = {
@@ -62,6 +62,8 @@ _PASSING = {
     1969,  # ER_STATEMENT_TIMEOUT (MariaDB)
     3024,  # ER_QUERY_TIMEOUT (MySQL)
 }
+#: Of these: the server has no space left.
+_FULL = (1021, 1114)
 _INTERRUPTED = 1317  # ER_QUERY_INTERRUPTED
 _UNENCRYPTED = 2026  # CR_SSL_CONNECTION_ERROR
 #: Seconds that the server may take for an answer. It waits for a lock 5 s at most.
@@ -279,7 +281,7 @@ def explain(error: pymysql.MySQLError, doing: str) -> StoreError:
         return Unencrypted(f"{_NO_TLS}. It said: {said}")
     for codes, kind, what in _KINDS:
         if code in codes:
-            return kind(f"{what} {told}")
+            return kind(f"{what} {told}{FULL_DISK if code in _FULL else ''}")
     return StoreError(f"MySQL failed {told}")
 
 

@@ -18,7 +18,7 @@ from psycopg.types.numeric import Int8
 from everloop._core.errors import StoreError, StoreUnavailable
 from everloop.store.sql.dialect import Template
 from everloop.store.sql.runners.postgresql_connection import Connection
-from everloop.store.sql.runners.server import Collision, Lost, ServerRunner
+from everloop.store.sql.runners.server import FULL_DISK, Collision, Lost, ServerRunner
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
@@ -188,7 +188,8 @@ def explain(error: psycopg.Error, doing: str) -> StoreError:
     if state.startswith(_ENDED):
         return Lost(f"PostgreSQL ended the connection ({doing}): {said} ({state})")
     if state.startswith(_PASSING):
-        return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state})")
+        full = FULL_DISK if state == "53100" else ""
+        return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state}){full}")
     return StoreError(f"PostgreSQL failed ({doing}): {said} ({state})")
 
 

@@ -35,6 +35,7 @@ class Attempt:
         "in_child",
         "leased",
         "message",
+        "on_beat",
         "on_progress",
         "progress",
         "settled_inside",
@@ -62,6 +63,7 @@ class Attempt:
         self._told = False
         self.began = False  # whether the body's task has taken its first step
         self.on_progress: Callable[[Progress], None] | None = None
+        self.on_beat: Callable[[], None] | None = None
         self.in_child = False  # it runs in a process that its worker has started
 
     @property
@@ -155,8 +157,14 @@ class Attempt:
         if self._waits is not None:
             self._waits.discard(task)
 
+    def beat(self) -> None:
+        """Note a sign of life."""
+        if self.on_beat is not None:
+            self.on_beat()
+
     def report(self, done: float, total: float | None, note: str) -> None:
         """Note progress; it is stored with the next turn."""
+        self.beat()
         self.progress = Progress(self.leased.id, self.leased.fence, done, total, note)
         if self.on_progress is not None:
             self.on_progress(self.progress)

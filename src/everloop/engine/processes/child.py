@@ -170,6 +170,9 @@ class Child:
         if isinstance(news, wire.Report):
             if self._attempt is not None:
                 self._attempt.report(news.done, news.total, news.note)
+        elif isinstance(news, wire.Beat):
+            if self._attempt is not None:
+                self._attempt.beat()
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(news)
 

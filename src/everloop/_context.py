@@ -58,7 +58,8 @@ class Current:
     def snooze(self, delay: Delay) -> NoReturn:
         """Put this call off: it ends here, and runs again from its beginning after `delay`.
 
-        It costs neither an attempt nor a crash; `total_timeout` goes on. The same as `raise RetryAfter(delay)`.
+        It costs neither an attempt nor a crash; `total_timeout` goes on. The same as `raise
+        RetryAfter(delay)`.
 
         Args:
             delay: Seconds, or a timedelta.

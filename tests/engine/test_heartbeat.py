@@ -87,7 +87,7 @@ async def test_a_call_can_ask_for_another_heartbeat_or_none(app: App) -> None:
             await nap()
         assert await nap().options(heartbeat=None) == "slept"
         assert await nap.options(heartbeat=5)() == "slept"
-    with pytest.raises(OptionError, match="`heartbeat` is 0 s; it may be 0.001 s"):
+    with pytest.raises(OptionError, match=r"`heartbeat` is 0 s; it may be 0\.001 s"):
         nap.options(heartbeat=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
@@ -172,3 +173,6 @@ class Attempt:
 
 #: The attempt in whose body this code runs.
 CURRENT: ContextVar[Attempt | None] = ContextVar("everloop_attempt", default=None)
+
+# A process that a body forks is not the attempt: its loop is the parent's.
+os.register_at_fork(after_in_child=lambda: CURRENT.set(None))

@@ -36,9 +36,8 @@ class Pulse:
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
         else:
-            self._attempt.stop(
-                "timeout", f"it has given no sign of life for {self._within:g} s (`heartbeat`)"
-            )
+            text = f"it has given no sign of life for {self._within:g} s (`heartbeat`)"
+            self._attempt.stop("timeout", text)
 
     def cancel(self) -> None:
         """Watch no more."""

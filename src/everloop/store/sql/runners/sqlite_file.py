@@ -8,6 +8,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from everloop._core import forks
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
@@ -181,13 +182,14 @@ class SqliteFile:
             return False
         descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if size >= RESTART_AT:
-                # Under constant writes a passive copy never reaches the end: hold the writers up, briefly.
-                connection.execute("PRAGMA busy_timeout = 1000")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                connection.execute("PRAGMA busy_timeout = 0")
+            with forks.closed_in_children(descriptor):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if size >= RESTART_AT:
+                    # Under constant writes a passive copy never reaches the end: hold the writers up.
+                    connection.execute("PRAGMA busy_timeout = 1000")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    connection.execute("PRAGMA busy_timeout = 0")
         except BlockingIOError:
             return False  # another process is at it
         finally:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from typing_extensions import Unpack
 
 from everloop._client import Client
+from everloop._core import forks
 from everloop._core.calls import Event
 from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
@@ -149,6 +150,13 @@ class App(Client):
             embed=embed and not here.IN_CHILD,
         )
         APPS.add(self)
+        forks.begin_anew(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: threads and processes are the parent's."""
+        forks.leave(dict(self._threads), dict(self._processes))
+        self._threads = WeakKeyDictionary()
+        self._processes = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<everloop.App {self.name} on {without_password(self._url or 'the default store')}>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine
@@ -12,8 +11,8 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from weakref import WeakSet
 
+from everloop._core import forks
 from everloop._core.errors import ClosedError, OptionError, UsageError
 
 if TYPE_CHECKING:
@@ -26,19 +25,21 @@ _Work = Callable[[], None]
 #: Seconds that a closing loop gets, which is longer than the app in it takes.
 CLOSE_WITHIN = 30.0
 
-_bridges: WeakSet[Bridge] = WeakSet()
-
 
 class Bridge:
     """Runs a loop in a thread from the first use on; a fork begins its own."""
 
     def __init__(self) -> None:
-        self._forget()
-        _bridges.add(self)
+        self._begin()
+        forks.begin_anew(self)
         atexit.register(self.close)
 
-    def _forget(self) -> None:
+    def after_fork(self) -> None:
         """Begin anew: the thread is another process's, and a lock may have been held when that forked."""
+        forks.leave(self._thread, self._loop, self._stop)
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,11 +162,3 @@ def _at_once(work: Coroutine[Any, Any, T]) -> T:
         "app.sync takes a synchronous connection, and this one waits for a loop: use `await app.submit(...)` "
         "there"
     )
-
-
-def _after_fork() -> None:
-    for bridge in list(_bridges):
-        bridge._forget()  # noqa: SLF001 - of our own class
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -40,6 +41,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PR_SET_PDEATHSIG: Final = 1
+#: Seconds within which one sign of life is enough.
+BEAT_EVERY: Final = 0.05
 
 
 class MainThread(Executor):
@@ -117,6 +120,7 @@ class ChildProcess:
         self._ended = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._attempt: Attempt | None = None
+        self._beat_at = -BEAT_EVERY
 
     def run(self) -> None:
         """Serve until the worker says that it is enough."""
@@ -162,6 +166,8 @@ class ChildProcess:
         attempt = self._attempt = Attempt(order.leased, _nothing, _nothing)
         attempt.in_child = True
         attempt.on_progress = lambda p: self._say(wire.Report(p.done, p.total, p.note))
+        attempt.on_beat = self._beat
+        self._beat()
         attempt.task = loop.create_task(self._run(order, attempt), name=order.home.fn, context=Context())
 
     def _stop_body(self, stop: wire.Stop) -> None:
@@ -169,6 +175,12 @@ class ChildProcess:
         if attempt is not None:
             attempt.stop(stop.reason, stop.message)
             self._bodies.interrupt()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beat_at > BEAT_EVERY:
+            self._beat_at = now
+            self._say(wire.Beat())
 
     def _say(self, news: wire.FromChild) -> None:
         with self._sending, contextlib.suppress(OSError):  # the worker is gone, and so is this, soon

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,13 @@ async def test_a_timeout_reaches_it_too(cpu: Cpu, log: Path) -> None:
         await cpu.wait_on_the_loop(str(log))
 
     assert [line for line in lines(log) if line.startswith("stops")] == ["stops timeout"] * 2
+
+
+async def test_signs_of_life_come_from_there(cpu: Cpu) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"no sign of life for 0\.5 s"):
+        await cpu.beat(5)
+    assert time.monotonic() - began > 5 * 0.15 + 0.5
 
 
 @pytest.mark.parametrize("how", ["stubborn", "deaf"])

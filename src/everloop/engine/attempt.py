@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
@@ -35,6 +36,7 @@ class Attempt:
         "in_child",
         "leased",
         "message",
+        "on_beat",
         "on_progress",
         "progress",
         "settled_inside",
@@ -62,6 +64,7 @@ class Attempt:
         self._told = False
         self.began = False  # whether the body's task has taken its first step
         self.on_progress: Callable[[Progress], None] | None = None
+        self.on_beat: Callable[[], None] | None = None
         self.in_child = False  # it runs in a process that its worker has started
 
     @property
@@ -155,8 +158,14 @@ class Attempt:
         if self._waits is not None:
             self._waits.discard(task)
 
+    def beat(self) -> None:
+        """Note a sign of life."""
+        if self.on_beat is not None:
+            self.on_beat()
+
     def report(self, done: float, total: float | None, note: str) -> None:
         """Note progress; it is stored with the next turn."""
+        self.beat()
         self.progress = Progress(self.leased.id, self.leased.fence, done, total, note)
         if self.on_progress is not None:
             self.on_progress(self.progress)
@@ -164,3 +173,6 @@ class Attempt:
 
 #: The attempt in whose body this code runs.
 CURRENT: ContextVar[Attempt | None] = ContextVar("everloop_attempt", default=None)
+
+# A process that a body forks is not the attempt: its loop is the parent's.
+os.register_at_fork(after_in_child=lambda: CURRENT.set(None))

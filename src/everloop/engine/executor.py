@@ -21,6 +21,7 @@ from everloop._core.records import Leased, Outcome
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.closing import loop_is_closing
 from everloop.engine.processes.ends import ProcessDied, RaisedElsewhere
+from everloop.engine.pulse import Pulse
 
 
 class RetryAfter(Exception):
@@ -79,6 +80,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     retry: RetryRule | None = None
     timeout: int | None = None
     total_timeout: int | None = None
+    heartbeat: int | None = None
 
     def over(self, base: Policy) -> Policy:
         """Return this policy, completed by `base`."""
@@ -86,6 +88,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
             self.retry if self.retry is not None else base.retry,
             self.timeout if self.timeout is not None else base.timeout,
             self.total_timeout if self.total_timeout is not None else base.total_timeout,
+            self.heartbeat if self.heartbeat is not None else base.heartbeat,
         )
 
 
@@ -150,10 +153,12 @@ async def _invoke(function: Runnable, attempt: Attempt) -> bytes:
     return await function.invoke(attempt)
 
 
-def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> list[asyncio.TimerHandle]:
-    """Arm the timeouts: of this attempt, and of the call as a whole."""
-    if not (policy.timeout or policy.total_timeout):
-        return []
+def _start_timers(
+    attempt: Attempt, policy: Policy, now: Callable[[], int]
+) -> Sequence[asyncio.TimerHandle | Pulse]:
+    """Arm the timeouts: of this attempt, of the call as a whole, and between two signs of life."""
+    if not (policy.timeout or policy.total_timeout or policy.heartbeat):
+        return ()
     limits: list[tuple[float, str]] = []
     if policy.timeout:
         limits.append((policy.timeout / 1e6, f"the attempt took longer than {policy.timeout / 1e6:g} s"))
@@ -164,7 +169,12 @@ def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> l
             attempt.stop("timeout", text)  # it is too late already: the body does not begin
         limits.append((left, text))
     loop = asyncio.get_running_loop()
-    return [loop.call_later(seconds, attempt.stop, "timeout", text) for seconds, text in limits]
+    timers: list[asyncio.TimerHandle | Pulse] = [
+        loop.call_later(seconds, attempt.stop, "timeout", text) for seconds, text in limits
+    ]
+    if policy.heartbeat:
+        timers.append(Pulse(attempt, policy.heartbeat / 1e6))
+    return timers
 
 
 def _after_error(

@@ -149,6 +149,15 @@ async def wait_on_the_loop(log: str) -> None:
         note(log, f"stops {everloop.current().stopping}")
 
 
+@app.task(run="process", heartbeat=0.5)
+def beat(times: int) -> str:
+    for _ in range(times):
+        time.sleep(0.15)
+        everloop.current().heartbeat()
+    time.sleep(600)
+    return "never"
+
+
 @app.task(run="process")
 def hold(gate: str) -> str:
     while not Path(gate).exists():

@@ -132,6 +132,7 @@ async def inside() -> None:
     assert_type(current.id, str)
     assert_type(current.attempt, int)
     current.progress(1, 2, "half")
+    current.heartbeat()
     if current.stopping == "shutdown":
         return
     async with app as client:

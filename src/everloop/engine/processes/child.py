@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Final
 
-from everloop._core import errors
+from everloop._core import errors, forks
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import RetryAfter
 from everloop.engine.processes import wire
@@ -43,6 +43,7 @@ class Child:
         self.gone = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
         self._ours, theirs = socket.socketpair()
+        forks.close_in_children(self._ours)  # its end says that the worker is gone
         program = _PROGRAM.format(path=setup.path, fd=theirs.fileno(), parent=os.getpid())
         try:
             # From the loop's own thread: the kernel kills the child when the *thread* that started it ends.
@@ -170,6 +171,9 @@ class Child:
         if isinstance(news, wire.Report):
             if self._attempt is not None:
                 self._attempt.report(news.done, news.total, news.note)
+        elif isinstance(news, wire.Beat):
+            if self._attempt is not None:
+                self._attempt.beat()
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(news)
 

@@ -73,6 +73,10 @@ class Report(msgspec.Struct, tag="report"):
     note: str
 
 
+class Beat(msgspec.Struct, tag="beat"):
+    """The body gives a sign of life."""
+
+
 class Value(msgspec.Struct, tag="value"):
     """The body returned; `settled` when its own transaction has committed the outcome."""
 
@@ -108,7 +112,7 @@ class Cancelled(msgspec.Struct, tag="cancelled"):
 
 ToChild = Setup | Run | Stop | End
 Answer = Value | Raised | Refused | PutOff | Cancelled
-FromChild = Report | Answer
+FromChild = Report | Beat | Answer
 
 _encoder = msgspec.msgpack.Encoder()
 read_order = msgspec.msgpack.Decoder(ToChild).decode

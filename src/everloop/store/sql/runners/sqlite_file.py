@@ -8,6 +8,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from everloop._core import forks
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
 from everloop.store.sql.dialect import GOES_ON, migrations, newer, oldest_of, split, under
 from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
@@ -188,14 +189,15 @@ class SqliteFile:
             return False
         descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if size >= RESTART_AT:
-                # Under constant writes a passive copy never reaches the end: hold the writers up, briefly.
-                connection.execute("PRAGMA busy_timeout = 1000")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                connection.execute("PRAGMA busy_timeout = 0")
-                self.lay_out(connection)
+            with forks.closed_in_children(descriptor):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if size >= RESTART_AT:
+                    # Under constant writes a passive copy never reaches the end: hold the writers up.
+                    connection.execute("PRAGMA busy_timeout = 1000")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    connection.execute("PRAGMA busy_timeout = 0")
+                    self.lay_out(connection)
         except BlockingIOError:
             return False  # another process is at it
         finally:

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from everloop._core.records import Leased, Parent, Progress
+
+if TYPE_CHECKING:
+    from everloop.engine.scribe import Page, Scribe
 
 #: Why a running attempt was asked to stop. "lost" is not shown to users: the lease went to another.
 Stopping = Literal["cancelled", "timeout", "shutdown", "lost"]
@@ -33,7 +36,9 @@ class Attempt:
         "leased",
         "message",
         "on_progress",
+        "page",
         "progress",
+        "scribe",
         "settled_inside",
         "stopping",
         "task",
@@ -55,6 +60,8 @@ class Attempt:
         self._resume = resume
         self._ordinals: dict[str, int] | None = None
         self.began = False  # whether the body's task has taken its first step
+        self.scribe: Scribe | None = None  # who writes down what it logs
+        self.page: Page | None = None  # and where, once it has logged something
         self.on_progress: Callable[[Progress], None] | None = None
 
     @property

@@ -44,11 +44,12 @@ if TYPE_CHECKING:
     from everloop._core.policy import Retry as Retry
     from everloop._functions import TaskFunction as TaskFunction
     from everloop._history import History as History
+    from everloop._history import LogLine as LogLine
+    from everloop._history import Progress as Progress
     from everloop._history import Run as Run
     from everloop._options import Options as Options
     from everloop._sync import Sync as Sync
     from everloop._sync import SyncTask as SyncTask
-    from everloop._task import Progress as Progress
     from everloop._task import Task as Task
     from everloop.engine.executor import RetryAfter as RetryAfter
     from everloop.resources.database import Database as Database
@@ -91,10 +92,10 @@ _HOMES = {
     ),
     "everloop._core.policy": ("Keep", "Key", "Retry"),
     "everloop._functions": ("TaskFunction",),
-    "everloop._history": ("History", "Run"),
+    "everloop._history": ("History", "LogLine", "Progress", "Run"),
     "everloop._options": ("Options",),
     "everloop._sync": ("Sync", "SyncTask"),
-    "everloop._task": ("Progress", "Task"),
+    "everloop._task": ("Task"),
     "everloop.engine.executor": ("RetryAfter",),
     "everloop.resources.database": ("Database",),
     "everloop.resources.injection": ("Use",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -26,7 +27,7 @@ from everloop._core.ids import new_id
 from everloop._core.names import class_name, module_name
 from everloop._core.policy import Delay, Keep, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
-from everloop._core.text import without_password
+from everloop._core.text import near_miss, without_password
 from everloop._functions import TaskFunction, check_function
 from everloop._notices import notice
 from everloop._options import Options, check_name, check_names, read_options
@@ -83,6 +84,8 @@ class App(Client):
         lease: Seconds after which the calls of a dead process are taken over.
         cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
         keep: How long finished calls are kept; its workers prune what is older. None keeps everything.
+        logs: The lowest level of what tasks log that is kept with their calls; their prints are kept with it.
+            None keeps neither.
         embed: Whether the first use without a worker may run one in this process.
         process_pool: How many `run="process"` bodies a worker runs at once; the number of cores by default.
 
@@ -117,6 +120,7 @@ class App(Client):
         lease: Delay = LEASE,
         cancel_wait: Delay | None = None,
         keep: Keep | None = _KEEP,
+        logs: str | int | None = "INFO",
         embed: bool = True,
         process_pool: int | None = None,
     ) -> None:
@@ -128,6 +132,7 @@ class App(Client):
             self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
         )
         self._keep = _check_keep(keep)
+        self._logs = _check_level(logs)
         self._url = check_url(store)
         self._functions = {}
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
@@ -385,7 +390,12 @@ class App(Client):
             return Session(self.open_store(), self.name, lease=self.lease, stall_limit=None)
         pruning = None if self._keep is None else self._keep.pruning(self.name, EVERY)
         return Session(
-            self.open_store(), self.name, lease=self.lease, processes=self._pool_size, pruning=pruning
+            self.open_store(),
+            self.name,
+            lease=self.lease,
+            processes=self._pool_size,
+            pruning=pruning,
+            logs=self._logs,
         )
 
     @property
@@ -456,6 +466,18 @@ def _check_keep(keep: object) -> Keep | None:
     if keep is None or isinstance(keep, Keep):
         return keep
     raise OptionError(f"`App(keep=)` is a `Keep` or None, not {keep!r:.100}; write keep=Keep(calls=86400)")
+
+
+def _check_level(level: object) -> int | None:
+    if level is None or (isinstance(level, int) and not isinstance(level, bool) and level >= 0):
+        return level
+    known = logging.getLevelNamesMapping()
+    if not isinstance(level, str) or level.upper() not in known:
+        near = near_miss(level.upper(), known) if isinstance(level, str) else ""
+        raise OptionError(
+            f"`App(logs=)` is a level of logging such as 'INFO', or None, not {level!r:.100}{near}"
+        )
+    return known[level.upper()]
 
 
 def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread", "process"]:

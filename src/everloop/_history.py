@@ -1,15 +1,36 @@
-"""The history of a call: how each of its runs ended."""
+"""What is told of a call: how far it is, how each of its runs ended, and what it has logged."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from everloop._core.clock import moment
 from everloop._core.errors import TaskNotFound
+from everloop._core.logs import LogChunk
 from everloop._core.runs import RunKind, RunRecord, left_out
 from everloop.store.protocol import Store
+
+
+class Progress:
+    """How far a running call said it is.
+
+    Attributes:
+        done: Units done.
+        total: Units in all, or None when that is not known.
+        note: A short text.
+    """
+
+    __module__ = "everloop"
+    __slots__ = ("done", "note", "total")
+
+    def __init__(self, done: float, total: float | None, note: str) -> None:
+        self.done, self.total, self.note = done, total, note
+
+    def __repr__(self) -> str:
+        return f"Progress({self.done:g}/{'?' if self.total is None else f'{self.total:g}'}, {self.note!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,27 @@ class History(list[Run]):
         self.left_out = left_out
 
 
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Something that a run of a call has logged or printed.
+
+    Attributes:
+        at: When, by the worker's clock.
+        attempt: In which attempt.
+        level: The level's name, or "print".
+        logger: The logger's name; of a print, nothing.
+        text: What it says.
+    """
+
+    __module__ = "everloop"
+
+    at: datetime
+    attempt: int
+    level: str
+    logger: str
+    text: str
+
+
 class Reader(Protocol):
     """What turns stored errors into exceptions: the app."""
 
@@ -81,3 +123,20 @@ async def read_history(store: Store, reader: Reader, id_: str, name: str) -> His
         )  # fmt: skip
 
     return History([run(record) for record in records], max(0, left_out(records, call.attempt, call.crashes)))
+
+
+async def read_logs(store: Store, id_: str) -> list[LogLine]:
+    """Read what the runs of the call with this id have logged."""
+    return [
+        LogLine(moment(record.at), chunk.attempt, record.level, record.logger, record.text)
+        async for chunk in chunks_of(store, id_)
+        for record in chunk.records
+    ]
+
+
+async def chunks_of(store: Store, id_: str, after: tuple[int, int] = (0, 0)) -> AsyncGenerator[LogChunk]:
+    """Give what the runs of a call have logged, page by page."""
+    while chunks := await store.logs(id_, after):
+        for chunk in chunks:
+            yield chunk
+        after = chunks[-1].fence, chunks[-1].n

@@ -21,7 +21,7 @@ from everloop._core.errors import (
     WouldDeadlock,
 )
 from everloop._core.records import Added, Ended, Snapshot
-from everloop._history import History, read_history
+from everloop._history import History, LogLine, Progress, read_history, read_logs
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.visits import VISIT
 
@@ -30,25 +30,6 @@ if TYPE_CHECKING:
     from everloop.store.transactions import UserTransaction
 
 R = TypeVar("R")
-
-
-class Progress:
-    """How far a running call said it is.
-
-    Attributes:
-        done: Units done.
-        total: Units in all, or None when that is not known.
-        note: A short text.
-    """
-
-    __module__ = "everloop"
-    __slots__ = ("done", "note", "total")
-
-    def __init__(self, done: float, total: float | None, note: str) -> None:
-        self.done, self.total, self.note = done, total, note
-
-    def __repr__(self) -> str:
-        return f"Progress({self.done:g}/{'?' if self.total is None else f'{self.total:g}'}, {self.note!r})"
 
 
 class Reader(Protocol):
@@ -216,6 +197,14 @@ class Task(asyncio.Future[R]):
         """
         await self.stored()
         return await read_history(self._session.store, self._reader, self.id, self._name)
+
+    async def logs(self) -> list[LogLine]:
+        """Read what the runs of this call have logged and printed, oldest first.
+
+        What was logged a moment ago may still be on its way to the store.
+        """
+        await self.stored()
+        return await read_logs(self._session.store, self.id)
 
     def show(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot says, also an end."""

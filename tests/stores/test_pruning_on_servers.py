@@ -76,7 +76,7 @@ async def test_a_call_that_goes_while_another_one_is_to_hang_on_it(url: str) -> 
     joining = call(1, tags=("t",))  # not plain: it is looked for
     session = await store.open_session(WORKER, 60_000_000)
     with pytest.raises(
-        StoreUnavailable, match="^a finished call was pruned while another one was to hang on"
+        StoreUnavailable, match=r"^a finished call was pruned while another one was to hang on"
     ):
         await store.add(session, [joining])
     assert await store.add(session, [call(2, after=call(1).id)]) == [Added(call(2).id, "refused", "after")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import sys
 import threading
@@ -122,11 +123,22 @@ def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by nam
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     shared_url(app)
+    _let_information_through()
     names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
     if names == []:
         raise click.UsageError("--queues names none; write --queues default,mail or leave it out")
     stopping = Stopping(grace)
     return run(_serve(app, concurrency, names, stopping, limits, health, supervised))
+
+
+def _let_information_through() -> None:
+    """Let bodies log at INFO, which is kept with their calls, where nobody has set up `logging`.
+
+    Without a handler, such records are shown nowhere.
+    """
+    root = logging.getLogger()
+    if not root.handlers and root.level == logging.WARNING:
+        root.setLevel(logging.INFO)
 
 
 async def _supervise(

@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from everloop._core.records import Leased, Parent, Progress
+
+if TYPE_CHECKING:
+    from everloop.engine.scribe import Page, Scribe
 
 #: Why a running attempt was asked to stop. "lost" is not shown to users: the lease went to another.
 Stopping = Literal["cancelled", "timeout", "shutdown", "lost"]
@@ -38,7 +41,9 @@ class Attempt:
         "message",
         "on_beat",
         "on_progress",
+        "page",
         "progress",
+        "scribe",
         "settled_inside",
         "stopping",
         "task",
@@ -63,6 +68,8 @@ class Attempt:
         self._waits: set[asyncio.Task[Any]] | None = None
         self._told = False
         self.began = False  # whether the body's task has taken its first step
+        self.scribe: Scribe | None = None  # who writes down what it logs
+        self.page: Page | None = None  # and where, once it has logged something
         self.on_progress: Callable[[Progress], None] | None = None
         self.on_beat: Callable[[], None] | None = None
         self.in_child = False  # it runs in a process that its worker has started

@@ -14,9 +14,11 @@ from weakref import ref
 from everloop._core.errors import StoreError
 from everloop._core.keeping import Pruning
 from everloop._core.records import Cancel, Ended, Lane, SessionInfo
+from everloop.engine import capture
 from everloop.engine.apart import Apart
 from everloop.engine.executor import Runnable
 from everloop.engine.keeper import STALL_LIMIT, Keeper
+from everloop.engine.scribe import Scribe
 from everloop.engine.services.pruner import Pruner
 from everloop.engine.turns import RETRY_TO, Sink, TurnLoop
 from everloop.engine.worker import Worker
@@ -57,6 +59,7 @@ class Session:
         stall_limit: Seconds for which its loop may be blocked, or None.
         processes: How many bodies its worker runs in processes of their own at once.
         pruning: What the worker prunes from time to time, if anything.
+        logs: The lowest level of what its bodies log that is kept; None keeps nothing of it.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Session:
         stall_limit: float | None = STALL_LIMIT,
         processes: int = 1,
         pruning: Pruning | None = None,
+        logs: int | None = None,
     ) -> None:
         self.store = store
         self.app = app
@@ -80,6 +84,8 @@ class Session:
         self.turns.on_lost_answer = self._after_lost_answer
         self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
         self._pruner = None if pruning is None else Pruner(store, pruning)
+        self._logs = logs
+        self._scribe: Scribe | None = None
         self._lease = lease
         self._stall_limit = stall_limit
         self._processes = processes
@@ -110,7 +116,10 @@ class Session:
     async def start_worker(self, functions: Mapping[Lane, Runnable], concurrency: int) -> Worker:
         """Serve these functions from this session, too."""
         if self.worker is None:
-            self.worker = Worker(self.turns, functions, concurrency, self.store.now, self._processes)
+            self._capture()
+            self.worker = Worker(
+                self.turns, functions, concurrency, self.store.now, self._processes, self._scribe
+            )
         else:
             self.worker.add_functions(functions)
         await self.store.serve(self.number, self._info())
@@ -138,6 +147,15 @@ class Session:
         await worker.drain(grace)
         self.turns.taker = None
         self.worker = None
+        if self._scribe is not None:
+            scribe, self._scribe = self._scribe, None
+            capture.end()
+            await scribe.close()
+
+    def _capture(self) -> None:
+        if self._logs is not None and self._scribe is None:
+            self._scribe = Scribe(self.store, self._logs)
+            capture.begin()
 
     async def close(self, grace: float = 0.0) -> None:
         """Drain, flush, and end the session; its leases are released and nothing is cancelled."""

@@ -14,6 +14,7 @@ from everloop._core.policy import SUSPECT
 from everloop._core.records import Cancel, Lane, Leased, Outcome, Progress
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable, execute
+from everloop.engine.scribe import Scribe
 from everloop.engine.slots import Slots
 from everloop.engine.turns import TurnLoop
 
@@ -29,6 +30,7 @@ class Worker:
         concurrency: How many bodies run at once; suspended ones do not count.
         now: The store's clock, for timeouts.
         processes: How many bodies run in processes of their own at once.
+        scribe: Writes down what the bodies log, if anybody does.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class Worker:
         concurrency: int,
         now: Callable[[], int],
         processes: int = 1,
+        scribe: Scribe | None = None,
     ) -> None:
         self._turns = turns
         self._serve(functions)
         self._now = now
+        self._scribe = scribe
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.slots = Slots(concurrency)
@@ -139,6 +143,7 @@ class Worker:
     def _start(self, leased: Leased) -> None:
         attempt = Attempt(leased, self._suspend, self._resume)
         attempt.on_progress = self._progress
+        attempt.scribe = self._scribe
         self._attempts[leased.id] = attempt
         if leased.crashes >= SUSPECT:
             self._suspects.add(attempt)
@@ -165,6 +170,8 @@ class Worker:
 
     def _free(self, attempt: Attempt) -> None:
         attempt.end()
+        if attempt.page is not None and self._scribe is not None:
+            self._scribe.ended(attempt)
         self.slots.end()
         self._suspects.discard(attempt)
         self._in_processes.discard(attempt)

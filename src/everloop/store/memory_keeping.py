@@ -7,6 +7,7 @@ from itertools import islice
 
 from everloop._core.calls import State
 from everloop._core.keeping import RECENT, Pruned, Pruning
+from everloop._core.logs import LogChunk
 from everloop._core.runs import RunKind, RunRecord, slot
 from everloop.store.memory_lock import Locking, atomic
 from everloop.store.memory_rows import Row, Tables
@@ -27,6 +28,19 @@ class Keeping(Locking):
         return [_by_fence(rows[id]) if id in rows else [] for id in ids]
 
     @atomic
+    async def log(self, chunks: Sequence[LogChunk]) -> None:
+        for chunk in chunks:
+            row = self._tables.rows.get(chunk.id)
+            if row is not None and chunk.records and chunk.fence <= row.fence:
+                row.logs.setdefault((chunk.fence, chunk.n), chunk)
+
+    @atomic
+    async def logs(self, id: str, after: tuple[int, int] = (0, 0), most: int = 1_000) -> list[LogChunk]:
+        row = self._tables.rows.get(id)
+        known = sorted(row.logs) if row is not None else []
+        return [row.logs[place] for place in known if place > after][:most] if row is not None else []
+
+    @atomic
     async def prune(self, request: Pruning) -> Pruned:
         tables, now = self._tables, self.now()
         if request.after is None:
@@ -36,6 +50,10 @@ class Keeping(Locking):
             request = request.behind(0, bound=_bound(tables, request))
         page = [row for row in tables.rows.values() if row.seq > (request.after or 0)][:PAGE]
         mine = [row for row in page if row.new.lane.app == request.app and row.ended is not None]
+        for row in page:
+            if request.logs is not None and row.new.lane.app == request.app:
+                before = now - request.logs
+                row.logs = {place: c for place, c in row.logs.items() if c.records[-1].at >= before}
         old = {row for row in mine if _is_surplus(request, row, now - (row.ended or now))}
         gone = _with_their_roots(tables, {row for row in old if not _is_held(tables, row)})
         for row in gone:

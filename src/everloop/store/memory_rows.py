@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from everloop._core.calls import State
+from everloop._core.logs import LogChunk
 from everloop._core.records import CallFilter, Ended, KeyRule, Lane, Leased, NewCall, SessionInfo, Snapshot
 from everloop._core.runs import RunRecord
 
@@ -41,6 +42,7 @@ class Row:
     orphan: bool = False  # its parent's row is gone
     before: tuple[int, int] = (0, 0)  # attempts and crashes when its lease began
     runs: dict[int | None, RunRecord] = field(default_factory=dict[int | None, RunRecord])  # by place
+    logs: dict[tuple[int, int], LogChunk] = field(default_factory=dict[tuple[int, int], LogChunk])
     waiters: set[int] = field(default_factory=set[int])  # Invariant: empty once the call is final
 
     @property

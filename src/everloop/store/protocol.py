@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from everloop._core.keeping import Pruned, Pruning
+from everloop._core.logs import LogChunk
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -185,6 +186,14 @@ class Store(Protocol):
         """
         ...
 
+    async def log(self, chunks: Sequence[LogChunk]) -> None:
+        """Store what runs have logged; of calls that are not there, nothing.
+
+        Not in order with anything else, and a machine that loses power may lose the last of it. Idempotent by
+        call, fence and number.
+        """
+        ...
+
     async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
         """Settle inside the transaction that the user's connection has open on this same database.
 
@@ -232,6 +241,10 @@ class Store(Protocol):
         Each lease ends once: its body ended, its worker died, or it was given back. All that were the outcome
         of their call are kept, of the others the first and the last ones (see `everloop._core.runs`).
         """
+        ...
+
+    async def logs(self, id: str, after: tuple[int, int] = (0, 0), most: int = 1_000) -> list[LogChunk]:
+        """Return what the runs of a call have logged, in order, behind `after` (fence, number)."""
         ...
 
     async def find(self, filter: CallFilter) -> list[Snapshot]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from datetime import datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 from everloop import App, Retry, current
 
 app = App("shop", lease=2)
+log = logging.getLogger("shop")
 
 
 @app.task
@@ -31,6 +33,13 @@ async def fail(text: str) -> None:
 @app.task(queue="mail")
 async def send(to: str, *, subject: str = "") -> str:
     return f"{subject} to {to}"
+
+
+@app.task
+async def tell(what: str) -> None:
+    print("printed", what)
+    log.info("informed of %s", what)
+    log.warning("warned\nof it")
 
 
 @app.task

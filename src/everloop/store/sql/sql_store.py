@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from everloop._core.clock import Clock
 from everloop._core.errors import StoreUnavailable, UsageError
 from everloop._core.keeping import Pruned, Pruning
+from everloop._core.logs import LogChunk
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -211,6 +212,11 @@ class SqlStore(ABC):
             return Pruned(next=page.next)
         return await self._write_apart(partial(keeping.drop, request=going_on, page=page))
 
+    async def log(self, chunks: Sequence[LogChunk]) -> None:
+        if chunks:
+            begin = partial(self._begin, partial(keeping.log, chunks=chunks), None)
+            await self._apart().run(begin, durable=False)
+
     # -- in a transaction of the user's -------------------------------------------------------------------
 
     async def settle_on(self, connection: AsyncConnection, outcome: Outcome) -> Callable[[], None] | None:
@@ -289,6 +295,9 @@ class SqlStore(ABC):
 
     async def runs(self, ids: Sequence[str]) -> list[list[RunRecord]]:
         return await self._read(lambda _: asking.runs(ids))
+
+    async def logs(self, id: str, after: tuple[int, int] = (0, 0), most: int = 1_000) -> list[LogChunk]:
+        return await self._read(lambda _: keeping.logs(id, after, most))
 
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         return await self._read(lambda _: asking.find(filter))

@@ -472,6 +472,24 @@ FROM (SELECT DISTINCT seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH
       ORDER BY seq LIMIT 18446744073709551615) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq LOCK IN SHARE MODE
 
+-- name: log_put
+-- rows: id, fence, n, attempt, at, lines
+INSERT INTO ever_logs (seq, fence, n, attempt, at, `lines`)
+SELECT c.seq, b.fence, b.n, b.attempt, b.at, b.`lines`
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+    id LONGTEXT PATH '$[0]', fence BIGINT PATH '$[1]', n BIGINT PATH '$[2]', attempt BIGINT PATH '$[3]',
+    at BIGINT PATH '$[4]', `lines` LONGTEXT PATH '$[5]')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id AND c.fence >= b.fence
+ORDER BY 1, 2, 3
+ON DUPLICATE KEY UPDATE n = ever_logs.n
+
+-- name: log_read -> fence, n, attempt, lines
+SELECT g.fence, g.n, g.attempt, g.`lines`
+FROM ever_calls AS c FORCE INDEX (ever_calls_id)
+STRAIGHT_JOIN ever_logs AS g FORCE INDEX (PRIMARY) ON g.seq = c.seq
+WHERE c.id = :id AND (g.fence > :fence OR (g.fence = :fence AND g.n > :n))
+ORDER BY g.fence, g.n LIMIT :most
+
 -- name: sweep_find -> began
 SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
 

@@ -392,6 +392,21 @@ ORDER BY session FOR UPDATE SKIP LOCKED
 SELECT seq FROM ever_calls WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
 ORDER BY seq FOR KEY SHARE
 
+-- name: log_put
+-- rows: id, fence, n, attempt, at, lines
+INSERT INTO ever_logs (seq, fence, n, attempt, at, lines)
+SELECT c.seq, (b.value->>1)::bigint, (b.value->>2)::bigint, (b.value->>3)::bigint, (b.value->>4)::bigint, b.value->>5
+FROM jsonb_array_elements(:rows::jsonb) AS b(value) JOIN ever_calls AS c ON c.id = b.value->>0
+WHERE c.fence >= (b.value->>1)::bigint
+ORDER BY 1, 2, 3
+ON CONFLICT DO NOTHING
+
+-- name: log_read -> fence, n, attempt, lines
+SELECT g.fence, g.n, g.attempt, g.lines
+FROM ever_calls AS c JOIN ever_logs AS g ON g.seq = c.seq
+WHERE c.id = :id AND (g.fence > :fence::bigint OR (g.fence = :fence::bigint AND g.n > :n::bigint))
+ORDER BY g.fence, g.n LIMIT :most::bigint
+
 -- name: sweep_find -> began
 SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
 

@@ -316,6 +316,19 @@ SELECT session FROM ever_sessions WHERE until <= :now OR session IN (SELECT valu
 -- finished calls that something is about to hang on
 SELECT seq FROM ever_calls WHERE seq IN (SELECT value FROM json_each(:seqs))
 
+-- name: log_put
+-- rows: id, fence, n, attempt, at, lines
+INSERT OR IGNORE INTO ever_logs (seq, fence, n, attempt, at, lines)
+SELECT c.seq, b.value->>1, b.value->>2, b.value->>3, b.value->>4, b.value->>5
+FROM json_each(:rows) AS b JOIN ever_calls AS c ON c.id = b.value->>0
+WHERE c.fence >= b.value->>1
+
+-- name: log_read -> fence, n, attempt, lines
+SELECT g.fence, g.n, g.attempt, g.lines
+FROM ever_calls AS c JOIN ever_logs AS g ON g.seq = c.seq
+WHERE c.id = :id AND (g.fence > :fence OR (g.fence = :fence AND g.n > :n))
+ORDER BY g.fence, g.n LIMIT :most
+
 -- name: sweep_find -> began
 SELECT began FROM ever_sweeps WHERE app = :app
 

@@ -6,13 +6,19 @@ beside the writers; only what is to go is then locked, looked at again, and dele
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from everloop._core.calls import State
 from everloop._core.keeping import RECENT, Pruned, Pruning
+from everloop._core.logs import LogChunk, LogRecord
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb
 
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[LogRecord, ...]).decode
 #: Calls that are looked at, and deleted, at a time.
 PAGE = 500
 #: Where the rows of a call stand; its keys are found by its payload, and the call itself goes last.
@@ -47,6 +53,23 @@ class Page(NamedTuple):
         return not (self.calls or self.results or self.logs)
 
 
+def log(scope: Scope, chunks: Sequence[LogChunk]) -> Verb[None]:  # noqa: ARG001 - as every verb
+    """Store what runs have logged."""
+    rows = [
+        [c.id, c.fence, c.n, c.attempt, c.records[-1].at, _encode(c.records).decode()]
+        for c in chunks
+        if c.records
+    ]
+    yield Statement("log_put", {"rows": rows})
+
+
+def logs(id_: str, after: tuple[int, int], most: int) -> Verb[list[LogChunk]]:
+    """Read what the runs of a call have logged."""
+    fence, n = after
+    rows = yield Statement("log_read", {"id": id_, "fence": fence, "n": n, "most": most})
+    return [LogChunk(id_, fence, n, attempt, _decode(lines)) for fence, n, attempt, lines in rows]
+
+
 def begin_sweep(scope: Scope, request: Pruning) -> Verb[bool]:
     """Note that a sweep begins; False when another one has begun a short while ago."""
     found = yield Statement("sweep_find", {"app": request.app})
@@ -75,14 +98,14 @@ def look(scope: Scope, request: Pruning) -> Verb[Page]:
     for seq, mine, state, created, ended, valued, logged in rows:
         if not mine:
             continue
+        if logged and request.logs is not None and now - created >= request.logs:
+            page.logs.append(seq)
         age = now - (ended or now)
         if ended is not None and _is_surplus(request, seq, State(state), age):
             page.calls.append(seq)
             continue
         if valued and request.results is not None and age >= request.results:
             page.results.append(seq)
-        if logged and request.logs is not None and now - created >= request.logs:
-            page.logs.append(seq)
     if len(rows) < PAGE:
         return page
     last, created = rows[-1][0], rows[-1][3]

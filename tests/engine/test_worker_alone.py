@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -122,3 +123,18 @@ async def test_what_arrives_while_it_drains_is_given_back_and_nothing_more_is_ta
     assert scene.turns.outcomes == [Outcome("late", 5, Event.RELEASE)]
     assert scene.work.attempts == []
     assert scene.worker.holding == ()
+
+
+async def test_nothing_is_kept_of_a_body_that_ended_before_its_timeout(scene: Scene) -> None:
+    scene.work.policy = Policy(timeout=3_600_000_000)
+    await scene.begin("limited")
+    task = scene.work.attempts.pop().task
+    assert task is not None
+    scene.work.gates["limited"].set()
+    await task
+    del task
+    await asyncio.sleep(0)
+
+    gc.collect()
+    kept = [each for each in gc.get_objects() if type(each) is Attempt and each.leased.id == "limited"]
+    assert kept == []

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pymysql
@@ -22,6 +23,7 @@ from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance import Fault
+from tests.helpers.impossible import IMPOSSIBLE
 from tests.helpers.servers.emptying import emptied
 from tests.machines.world import Place
 
@@ -43,6 +45,15 @@ class _Users:
         connection = self._connect()
         connection.cursor().execute("INSERT INTO orders (n) VALUES (1)")
         return connection
+
+    def impossible(self) -> dict[str, Any]:
+        with closing(self._connect()) as connection:  # type: ignore[type-var]  # every driver's can be closed
+            cursor = connection.cursor()
+            found: dict[str, Any] = {}
+            for what, query in IMPOSSIBLE.items():
+                cursor.execute(query)
+                found[what] = list(cursor.fetchall())
+            return {what: rows for what, rows in found.items() if rows}
 
     def rows(self) -> int:
         with closing(self._connect()) as connection:  # type: ignore[type-var]  # every driver's can be closed

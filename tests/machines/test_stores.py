@@ -22,6 +22,8 @@ STEPS = {"memory": 84_000, "sqlite": 13_000, "postgresql": 1_500, "mysql": 1_500
 #: Steps of one run of the machine, and runs between two looks at how many there were.
 LENGTH, RUNS = 50, 25
 
+#: Steps in which all of it is met.
+ENOUGH = 10_000
 #: A failing run is made smaller for up to five minutes; a soak takes its time.
 LIMIT_S = 36_000 if "EVERLOOP_MACHINE_STEPS" in os.environ else 600
 
@@ -34,6 +36,7 @@ WORTH_MEETING = {
     *("asked to cancel", "awaited call ended", "cancelled", "expired", "fell due", "given back", "progress"),
     *("a worker died", "a worker died with calls", "late outcomes", "restarted", "wanted", "worker died"),
 }
+WORTH_MEETING_OF_USERS = {"the user committed", "the user rolled back"}
 WORTH_MEETING_EVERYWHERE = {
     "turn failed",
     "turn happened unheard",
@@ -91,13 +94,15 @@ def note(store: str, number: int, steps: int, met: Counter[str]) -> None:
 @pytest.mark.timeout(LIMIT_S)
 def test_memory() -> None:
     with in_memory() as make:
-        assert drive(make, "memory", StoreMachine).keys() >= WORTH_MEETING
+        met = drive(make, "memory", StoreMachine)
+    assert share("memory") < ENOUGH or met.keys() >= WORTH_MEETING
 
 
 @pytest.mark.timeout(LIMIT_S)
 def test_sqlite() -> None:
     with in_files() as make:
-        assert drive(make, "sqlite").keys() >= {*WORTH_MEETING, "the user committed", "the user rolled back"}
+        met = drive(make, "sqlite")
+    assert share("sqlite") < ENOUGH or met.keys() >= {*WORTH_MEETING, *WORTH_MEETING_OF_USERS}
 
 
 @pytest.mark.server

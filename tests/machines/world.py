@@ -36,6 +36,10 @@ class Users(Protocol):
         """Count the rows that are committed."""
         ...
 
+    def impossible(self) -> dict[str, Any]:
+        """Return what the tables of the store hold and no store may hold."""
+        ...
+
 
 class Place:
     """Where a store is: makes an object for it, any number of times."""
@@ -286,6 +290,8 @@ class World:
         left = {id: call.state.value for id, call in both.calls.items() if not call.state.final}
         same(left, {}, "I20: calls that do not end although a worker takes them all")
         await both.find(CallFilter(limit=10_000))
+        if self.place.users is not None:
+            same(self.place.users.impossible(), {}, "what no store may hold")
         for life in both.oracle.lives.values():
             self.met.update(word for word, _, _ in life.facts)
         self.met += both.met

@@ -44,6 +44,7 @@ def only(file: str, *names: str) -> tuple[str, ...]:
 FAILURES = "tests/engine/test_store_failures.py"
 RETRIES = "tests/engine/test_retries.py"
 SLOTS = "tests/engine/test_slots.py"
+ALONE = "tests/engine/test_worker_alone.py"
 
 MUTANTS = (
     # -- fences and attempts --------------------------------------------------------------------------
@@ -158,7 +159,7 @@ MUTANTS = (
         f"{VERBS}/turning.py",
         "if look.expired or scope.returned:",
         "if look.expired:",
-        cases("leasing", "dying", "settling", "sessions"),
+        cases("leasing"),
     ),
     # -- leases and sessions --------------------------------------------------------------------------
     Mutant(
@@ -241,7 +242,7 @@ MUTANTS = (
         "src/everloop/_core/gate.py",
         "self._changed.notify_all()",
         "pass",
-        ("tests/unit/test_gate.py",),
+        only("tests/unit/test_gate.py", "test_a_thread_is_woken_by_whoever_leaves_before_it"),
     ),
     Mutant(
         "nobody is rung for calls that are ready",
@@ -284,21 +285,21 @@ MUTANTS = (
         f"{ENGINE}/executor.py",
         "for timer in timers:\n            timer.cancel()",
         "timers.clear()",
-        (RETRIES,),
+        only(ALONE, "test_nothing_is_kept_of_a_body_that_ended_before_its_timeout"),
     ),
     Mutant(
         "a suspect that has ended still counts",
         f"{ENGINE}/worker.py",
         "self._suspects.discard(attempt)",
         "pass",
-        ("tests/engine/test_suspects.py",),
+        only(ALONE, "test_one_suspect_runs_at_a_time_and_the_next_once_it_has_ended"),
     ),
     Mutant(
         "a body is stopped for a lease before its own",
         f"{ENGINE}/worker.py",
         "if attempt is not None and attempt.leased.fence == cancel.fence:",
         "if attempt is not None:",
-        ("tests/engine/test_stopping.py",),
+        only(ALONE, "test_a_cancellation_of_another_lease_stops_no_body"),
     ),
     Mutant(
         "a body with a pending child has its slot back",
@@ -312,6 +313,6 @@ MUTANTS = (
         f"{ENGINE}/worker.py",
         "return 0 if self._draining else self.slots.room",
         "return self.slots.room",
-        ("tests/engine/test_stopping.py",),
+        only(ALONE, "test_what_arrives_while_it_drains_is_given_back_and_nothing_more_is_taken"),
     ),
 )

@@ -15,31 +15,10 @@ from everloop.store.sql.store import SqliteStore
 from everloop.testing.conformance.at_once import WORKER
 from everloop.testing.conformance.requests import LANES
 from everloop.testing.conformance.scene import MINUTE, SECOND
+from tests.helpers.impossible import IMPOSSIBLE
 from tests.powerloss.disk import Files, Image
 from tests.powerloss.programs.writer import STORE, digest
 
-#: Questions that find what no store of Everloop may hold; each answers with what is wrong.
-IMPOSSIBLE = {
-    "an end without an outcome": """
-        SELECT c.id FROM ever_calls AS c LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
-        WHERE (c.state IN ('succeeded', 'failed', 'cancelled', 'expired')) != (o.seq IS NOT NULL)""",
-    "an outcome of nothing": "SELECT seq FROM ever_outcomes WHERE seq NOT IN (SELECT seq FROM ever_calls)",
-    "a call without its arguments": """
-        SELECT id FROM ever_calls WHERE seq NOT IN (SELECT seq FROM ever_payloads)""",
-    "a lease of nobody": """
-        SELECT id FROM ever_calls WHERE (state = 'leased') != (session IS NOT NULL)
-        OR session NOT IN (SELECT session FROM ever_sessions)""",
-    "a key of nothing": "SELECT seq FROM ever_keys WHERE seq NOT IN (SELECT seq FROM ever_calls)",
-    "an end to be told that is none": """
-        SELECT c.id FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq
-        WHERE i.kind = 'ended' AND c.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired')""",
-    "a wait for what has ended": """
-        SELECT c.id FROM ever_waits AS w JOIN ever_calls AS c ON c.seq = w.seq
-        WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')""",
-    "a child without its parent": """
-        SELECT id FROM ever_calls WHERE parent IS NOT NULL AND parent NOT IN (SELECT seq FROM ever_calls)""",
-    "more attempts than leases": "SELECT id FROM ever_calls WHERE attempt + crashes > fence",
-}
 NOTHING = digest([])
 
 

@@ -30,10 +30,11 @@ def open_session(scope: Scope, info: SessionInfo, lease: int) -> Verb[int]:
 
 
 def serve(scope: Scope, info: SessionInfo) -> Verb[None]:
-    """Replace what a session serves."""
-    # Asked for nothing but an answer before the commit: a connection that has died meanwhile is told from a
-    # commit whose outcome nobody knows.
-    yield Statement("session_find", {"session": scope.session})
+    """Replace what a session serves; of one that was reaped nothing is kept."""
+    # Asked also for an answer before the commit: a connection that has died meanwhile is told from a commit
+    # whose outcome nobody knows.
+    if not (yield Statement("session_find", {"session": scope.session})):
+        return
     yield Statement("session_kind", {"session": scope.session, "kind": info.kind})
     yield Statement("session_unserve", {"session": scope.session})
     yield from _serve_lanes(scope, info)

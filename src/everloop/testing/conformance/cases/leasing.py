@@ -203,6 +203,17 @@ async def a_scheduled_call_is_leased_when_due_and_not_before(scene: Scene) -> No
 
 
 @case
+async def what_expired_while_it_ran_is_not_leased_when_it_comes_back(scene: Scene) -> None:
+    session = await scene.session()
+    lease = await scene.start(session, "work", expires=SECOND)
+    scene.clock.advance(2)
+    back = [Outcome(lease.id, lease.fence, Event.RELEASE)]
+    answer = await scene.store.turn(session, Turn(outcomes=back, room=1, lanes=(lease.lane,)))
+    same((answer.settled, answer.leased), ([True], []))
+    same(await scene.state("work"), State.EXPIRED)
+
+
+@case
 async def a_turn_that_names_lanes_makes_due_calls_ready_even_without_room(scene: Scene) -> None:
     session = await scene.session()
     await scene.put("work", delay=SECOND)

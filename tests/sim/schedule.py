@@ -249,7 +249,7 @@ def run(seed: int, *, quiet: bool = False) -> Result:
     return result
 
 
-def run_many(seeds: Iterable[int]) -> Iterator[Result]:
+def run_many(seeds: Iterable[int], *, quiet: bool = False) -> Iterator[Result]:
     """Run schedules one after the other, without the collector's whims."""
     with simulated(), _quiet():
         gc.collect()
@@ -257,7 +257,7 @@ def run_many(seeds: Iterable[int]) -> Iterator[Result]:
         gc.disable()
         try:
             for number, seed in enumerate(seeds, 1):
-                yield run(seed)
+                yield run(seed, quiet=quiet)
                 if number % 25 == 0:
                     gc.collect()
         finally:

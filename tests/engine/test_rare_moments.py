@@ -11,6 +11,7 @@ from everloop import Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
 from everloop._core.records import Added, Cancelled, NewCall, Turn, TurnAnswer
+from everloop.engine import turns
 from everloop.engine.attempt import CURRENT
 from everloop.engine.session import Session
 from everloop.store.sql.store import SqliteStore
@@ -211,3 +212,46 @@ async def test_a_call_that_was_cancelled_before_it_was_stored_is_cancelled_thoug
 
     async with app:
         assert (await app.counts())["cancelled"] == 1
+
+
+async def test_an_end_is_told_that_went_with_an_answer_which_was_lost_and_committed_late(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "DOUBT", 0.05)
+    lost = asyncio.Event()
+    go_on = asyncio.Event()
+    go_on.set()
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            await go_on.wait()
+            answer = await super().turn(session, turn)
+            if not turn.adds and not lost.is_set():
+                lost.set()
+                raise StoreUnavailable("the answer got lost")
+            return answer
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+    other = SqliteStore(sqlite_path(sqlite))
+
+    @app.task
+    async def work() -> int:
+        return 7
+
+    async with app:
+        await other.open()
+        session = app._sessions.current().session
+        task = await app.submit(work())
+        session.turns.look()
+        await lost.wait()
+        await until(lambda: not session.turns._uncertain)
+        await session.apart._waits.idle()  # it has asked for the ends once, in vain
+        go_on.clear()
+        await other.cancel([task.id])
+        assert [end.id for end in (await other.turn(session.number, Turn())).ended] == [task.id]
+        go_on.set()
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await other.close()

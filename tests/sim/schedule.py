@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
+import logging
 import random
+import sys
+import warnings
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -18,7 +24,7 @@ from tests.sim.checks import judge
 from tests.sim.clients import Client
 from tests.sim.faults import Plan
 from tests.sim.loop import Circles, Clockwork, SimTask
-from tests.sim.nodes import Node, Now
+from tests.sim.nodes import Node, Now, simulated
 from tests.sim.server import Server
 from tests.sim.watch import Violated
 
@@ -47,7 +53,7 @@ class Result:
     def digest(self) -> str:
         """What happened, in short: the same seed has the same."""
         text = f"{self.requests} {self.calls} {self.runs} {self.seconds} {sorted(map(str, self.met.items()))}"
-        text += f"{sorted(self.sometimes.items())} {self.failure} {self.trace}"
+        text += f"{sorted(self.sometimes.items())} {sorted(self.seen.items())} {self.failure} {self.trace}"
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -130,9 +136,7 @@ class World:
         node.start(self._serve(node)).add_done_callback(lambda task: self._worker_ended(name, task))
 
     async def _serve(self, node: Node) -> None:
-        from asyncio import Event
-
-        node.stopping = Event()
+        node.stopping = asyncio.Event()
         async with app.worker(concurrency=self.concurrency, grace=self.grace):
             await node.stopping.wait()
 
@@ -246,16 +250,33 @@ def run(seed: int, *, quiet: bool = False) -> Result:
     return result
 
 
-def run_many(seeds: Any, each: Any) -> None:
+def run_many(seeds: Iterable[int], *, quiet: bool = False) -> Iterator[Result]:
     """Run schedules one after the other, without the collector's whims."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    with simulated(), _quiet():
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            for number, seed in enumerate(seeds, 1):
+                yield run(seed, quiet=quiet)
+                if number % 25 == 0:
+                    gc.collect()
+        finally:
+            gc.enable()
+            gc.unfreeze()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Say nothing of what processes log, nor of what the killed ones leave behind."""
+    hook, level = sys.unraisablehook, logging.root.manager.disable
+    sys.unraisablehook = lambda _: None
+    logging.disable(logging.CRITICAL)
     try:
-        for number, seed in enumerate(seeds):
-            each(run(seed))
-            if number % 25 == 24:
-                gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        gc.enable()
-        gc.unfreeze()
+        gc.collect()
+        logging.disable(level)
+        sys.unraisablehook = hook

@@ -137,6 +137,7 @@ class Server:
             return
         for cell in ask.cells:
             self.met[cell, fault] += 1
+        self.watch.sometimes[fault] += 1
         self.watch.note(f"{fault}: {node.name} {ask.verb} {ask.cells}")
         self._suffer(ask, fault)
 

@@ -129,7 +129,7 @@ class TurnLoop:
         self._closing = False
         self._closing_at = 0.0
         self._uncertain = False
-        self._doubting_until = -math.inf
+        self._doubting_until = math.inf  # infinite while there is no doubt
         self._next_due: int | None = None
         self._pause = 0.0
         self._away_since = 0.0
@@ -298,7 +298,10 @@ class TurnLoop:
             self._held += held
             asyncio.get_running_loop().call_later(HELD, self._again)
         self._distribute(batch, answer)
-        if lost:
+        if lost or self._doubting_until < asyncio.get_running_loop().time():
+            if not lost:
+                # What was committed late may have ended calls, and told it in the answer that was lost.
+                self._doubting_until = math.inf
             self.on_lost_answer()
 
     def _again(self) -> None:
@@ -345,7 +348,7 @@ class TurnLoop:
         holding = None
         if self._uncertain:
             self._doubting_until = asyncio.get_running_loop().time() + DOUBT
-        if self._uncertain or asyncio.get_running_loop().time() < self._doubting_until:
+        if self._uncertain or self._doubting_until < math.inf:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
             waiting = [item.id for item in [*self._items, *self._held] if isinstance(item, Outcome)]
             holding = (*(taker.holding if taker else ()), *waiting)

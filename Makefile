@@ -36,11 +36,6 @@ test: $(ENV)/.dev ## everything, on each Python that is installed
 test-matrix: $(ENV)/.runtime ## as root: on Python 3.14, PostgreSQL 18 and MySQL 9, in a folder with Debian sid
 	@$(RUN)/python tools/matrix.py $(ARGS)
 
-.PHONY: soak
-soak: $(ENV)/.dev ## what takes minutes, beside the tests; EVERLOOP_SOAK_S=600 for ten of them, each
-	@$(RUN)/python tools/servers.py
-	@$(RUN)/pytest tests/soak $(ARGS)
-
 .PHONY: bench
 bench: $(ENV)/.dev ## measure the speed, beside the machine's limits; ARGS="--check" compares the ratios
 	@$(RUN)/python -m bench $(ARGS)

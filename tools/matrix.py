@@ -44,9 +44,10 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 #: Within the folder.
 PROJECT, VENV, TRUSTED = "/everloop", "/venv", "/etc/everloop-certificates.crt"
-#: Mounts what the programs in there need. `exit` keeps this shell as the first process, which reaps orphans.
+#: Mounts what the programs in there need; the folder itself, too, or it is on no file system that they see.
+#: `exit` keeps this shell as the first process, which reaps orphans.
 INSIDE = """
-mount -t proc proc "$0/proc" && mount -t tmpfs tmpfs "$0/dev/shm" || exit 125
+mount --bind "$0" "$0" && mount -t proc proc "$0/proc" && mount -t tmpfs tmpfs "$0/dev/shm" || exit 125
 chroot "$0" "$@"
 exit $?
 """

@@ -29,8 +29,8 @@ EVERYWHERE = ("unit", "stores", "engine", "parity")
 SOAK = "soak"
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
 LIMIT_S = 900
-#: The same where nobody waits for the end, and MySQL takes its time.
-PATIENT_S = 3600
+#: The same, and a test's own limit, where nobody waits for the end.
+PATIENT_S, PATIENT_TEST_S = 3600, 300
 
 
 @dataclass
@@ -65,8 +65,8 @@ class Suite:
     python: Path
     #: Whether what needs a database server runs, too.
     servers: bool = True
-    #: Seconds that it may take, if these are not as many as usual.
-    limit: float | None = None
+    #: Whether it may take longer than usual.
+    patient: bool = False
 
     @property
     def title(self) -> str:
@@ -106,7 +106,9 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
     if not suite.servers:
         command += ["-m", "not server"]
-    limit = suite.limit or LIMIT_S
+    if suite.patient:
+        command += [f"--timeout={PATIENT_TEST_S}"]
+    limit = PATIENT_S if suite.patient else LIMIT_S
     environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}
     try:
         done = subprocess.run(
@@ -172,7 +174,7 @@ def main(arguments: list[str]) -> int:
     RESULTS.mkdir(parents=True, exist_ok=True)
     tally = Tally()
     for name in arguments:
-        tally.add(run_alone(Suite(name, Path(sys.executable), limit=PATIENT_S)))
+        tally.add(run_alone(Suite(name, Path(sys.executable), patient=True)))
     python = ".".join(map(str, sys.version_info[:3]))
     print(
         "\n".join(["", f"ran on Python {python}", *(f"ran on {server}" for server in sorted(tally.servers))])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import sys
@@ -28,7 +27,7 @@ from everloop._core.names import class_name, module_name
 from everloop._core.policy import Delay, Keep, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
 from everloop._core.text import near_miss, without_password
-from everloop._functions import TaskFunction, check_function
+from everloop._functions import TaskFunction, check_function, place_of
 from everloop._notices import notice
 from everloop._options import Options, check_name, check_names, read_options
 from everloop._runner import run_main
@@ -215,7 +214,7 @@ class App(Client):
                 self,
                 fn,
                 name=check_name("name", name or fn.__name__),
-                run=_where(fn, run),
+                run=place_of(fn, run),
                 settings=read_options(cast("Options", options), f"@app.task on {fn.__name__}()"),
                 aliases=check_names("aliases", aliases),
                 raises=check_classes("raises", raises),
@@ -478,29 +477,6 @@ def _check_level(level: object) -> int | None:
             f"`App(logs=)` is a level of logging such as 'INFO', or None, not {level!r:.100}{near}"
         )
     return known[level.upper()]
-
-
-def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread", "process"]:
-    """Say where a function runs.
-
-    Raises:
-        OptionError: `run` is unknown, or does not fit the function.
-    """
-    is_async = inspect.iscoroutinefunction(fn)
-    if run is None:
-        return "loop" if is_async else "thread"
-    if run == "process":
-        return "process"
-    if run not in ("loop", "thread"):
-        raise OptionError(
-            f"`run` is 'loop' (for `async def`), 'thread' (for `def`) or 'process' (for either), not {run!r}"
-        )
-    if (run == "loop") != is_async:
-        raise OptionError(
-            f"run={run!r} does not fit {fn.__name__}(): an `async def` runs on the loop, a `def` in a "
-            "thread, and either in a process of its own with run='process'"
-        )
-    return "loop" if run == "loop" else "thread"
 
 
 def _redefined(old: TaskFunction[..., Any], new: TaskFunction[..., Any]) -> bool:

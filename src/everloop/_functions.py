@@ -288,3 +288,26 @@ def check_function(fn: object) -> None:
             "what it "
             "needs as arguments"
         )
+
+
+def place_of(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread", "process"]:
+    """Say where a function runs.
+
+    Raises:
+        OptionError: `run` is unknown, or does not fit the function.
+    """
+    is_async = inspect.iscoroutinefunction(fn)
+    if run is None:
+        return "loop" if is_async else "thread"
+    if run == "process":
+        return "process"
+    if run not in ("loop", "thread"):
+        raise OptionError(
+            f"`run` is 'loop' (for `async def`), 'thread' (for `def`) or 'process' (for either), not {run!r}"
+        )
+    if (run == "loop") != is_async:
+        raise OptionError(
+            f"run={run!r} does not fit {fn.__name__}(): an `async def` runs on the loop, a `def` in a "
+            "thread, and either in a process of its own with run='process'"
+        )
+    return "loop" if run == "loop" else "thread"

@@ -61,7 +61,8 @@ def test_refused(shop: Shop) -> None:
         ): "the app 'shop' has no task function 'ad'; did you mean 'add'?",
         (
             "zzz",
-        ): "the app 'shop' has no task function 'zzz'; it has add, fail, grow, hold, later, send, sit, tell, who",
+        ): "the app 'shop' has no task function 'zzz'; it has add, fail, grow, hold, later, send, sit, "
+        "tell, who",
         (
             "add",
             "[]",

@@ -73,7 +73,9 @@ def missing(words: list[str]) -> str | None:
         case ["everloop", *rest]:
             return missing_option(group, rest)
         case ["make", *rest]:
-            targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+            targets = re.findall(
+                r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+            )
             return next((word for word in rest if "=" not in word and word not in targets), None)
         case ["pip" | "uv", *rest]:
             asked = re.findall(r"everloop\[([\w,]+)\]", " ".join(rest))

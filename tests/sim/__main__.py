@@ -38,7 +38,9 @@ def main() -> int:
     wanted = matrix.WANTED if found.schedules >= 20_000 else 0
     complaints = list(found.complaints(wanted))
     seconds = time.monotonic() - begun
-    print(f"{found.schedules} schedules in {seconds:.0f} s, {len(found.failures)} failed; {dict(found.totals)}")
+    print(
+        f"{found.schedules} schedules in {seconds:.0f} s, {len(found.failures)} failed; {dict(found.totals)}"
+    )
     print("\n".join(complaints))
     if given.soak:
         keep(given.seed, seconds, found)

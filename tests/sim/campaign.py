@@ -128,7 +128,9 @@ class Campaign:
             "failures": [{"seed": seed, "failure": failure} for seed, failure in self.failures],
             "sometimes": {each: self.sometimes[each] for each in SOMETIMES},
             "cells": {
-                " · ".join(cell): {str(fault): self.met[cell, fault] for fault in Fault if self.met[cell, fault]}
+                " · ".join(cell): {
+                    str(fault): self.met[cell, fault] for fault in Fault if self.met[cell, fault]
+                }
                 for cell in sorted(matrix.CELLS)
             },
         }

@@ -16,7 +16,13 @@ from typing_extensions import Unpack
 
 from everloop._call import Call
 from everloop._core.codec import Arguments, Payloads, Shape, parameters_of
-from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable, StoreUnavailable
+from everloop._core.errors import (
+    FunctionError,
+    NotStorable,
+    OptionError,
+    ResultNotStorable,
+    StoreUnavailable,
+)
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
 from everloop._options import NOTHING, Options, Settings, read_options

@@ -20,7 +20,8 @@ from everloop.engine.attempt import CURRENT, Attempt
 if TYPE_CHECKING:
     from everloop._call import Call
     from everloop._functions import TaskFunction
-    from everloop._task import Progress, Task
+    from everloop._history import Progress
+    from everloop._task import Task
     from everloop.store.protocol import SyncConnection, UserConnection
 
 R = TypeVar("R")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol
 from weakref import WeakSet
 
@@ -49,7 +49,7 @@ def close_in_children(socket: Detachable) -> None:
 
 
 @contextlib.contextmanager
-def closed_in_children(descriptor: int) -> Iterator[None]:
+def closed_in_children(descriptor: int) -> Generator[None]:
     """Let no child that is forked in this block hold this descriptor open: it may be locked."""
     _descriptors.add(descriptor)
     try:

@@ -57,9 +57,9 @@ class MariaServer(Server):
 
     def _template(self) -> Template:
         name = f"{self.kind}-{'.'.join(map(str, self.version))}"
-        return Template(name, self._fill(), self.user, {})
+        return Template(name, self._init(), self.user, {})
 
-    def _fill(self) -> tuple[str, ...]:
+    def _init(self) -> tuple[str, ...]:
         """Return the command that fills a data folder."""
         return (
             str(self.binaries.init),

@@ -45,7 +45,7 @@ class MysqlServer(MariaServer):
     def _find(self) -> binaries.Binaries:
         return binaries.mysql()
 
-    def _fill(self) -> tuple[str, ...]:
+    def _init(self) -> tuple[str, ...]:
         return (
             str(self.binaries.init),
             "--no-defaults",

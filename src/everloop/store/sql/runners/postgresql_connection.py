@@ -154,7 +154,8 @@ def _opened(parts: dict[str, Any], shown: str) -> Connection:
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" not in str(error):
             raise
-        connection = Connection.connect(**given | {"options": None})
+        given["options"] = None
+        connection = Connection.connect(**given)
     try:
         _look(connection, shown, own)
     except BaseException:

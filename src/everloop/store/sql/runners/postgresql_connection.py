@@ -154,7 +154,7 @@ def _opened(parts: dict[str, Any], shown: str) -> Connection:
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" not in str(error):
             raise
-        del given["options"]
+        given["options"] = None
         connection = Connection.connect(**given)
     try:
         _look(connection, shown, own)

@@ -10,9 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Generator
+from typing import Any, Protocol
 from weakref import WeakSet
+
+
+class RLock(Protocol):
+    """A lock that its thread may take again."""
+
+    def acquire(self) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *exc: Any) -> None: ...
 
 
 class Forked(Protocol):
@@ -49,13 +58,19 @@ def close_in_children(socket: Detachable) -> None:
 
 
 @contextlib.contextmanager
-def closed_in_children(descriptor: int) -> Iterator[None]:
+def closed_in_children(descriptor: int) -> Generator[None]:
     """Let no child that is forked in this block hold this descriptor open: it may be locked."""
     _descriptors.add(descriptor)
     try:
         yield
     finally:
         _descriptors.discard(descriptor)
+
+
+def waiting_for(lock: RLock) -> RLock:
+    """Let a fork wait until nobody holds this lock, which is for good: the child lacks the thread that does."""
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
 
 
 def _after_fork() -> None:

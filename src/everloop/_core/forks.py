@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakSet
 
 
@@ -20,8 +20,6 @@ class RLock(Protocol):
 
     def acquire(self) -> bool: ...
     def release(self) -> None: ...
-    def __enter__(self) -> bool: ...
-    def __exit__(self, *exc: Any) -> None: ...
 
 
 class Forked(Protocol):
@@ -35,6 +33,8 @@ class Detachable(Protocol):
 
     def detach(self) -> int: ...
 
+
+L = TypeVar("L", bound=RLock)
 
 _forked: WeakSet[Forked] = WeakSet()
 _sockets: WeakSet[Detachable] = WeakSet()
@@ -67,8 +67,8 @@ def closed_in_children(descriptor: int) -> Generator[None]:
         _descriptors.discard(descriptor)
 
 
-def waiting_for(lock: RLock) -> RLock:
-    """Let a fork wait until nobody holds this lock, which is for good: the child lacks the thread that does."""
+def waiting_for(lock: L) -> L:
+    """Let a fork wait until nobody holds this lock: the child would lack the thread that gives it back."""
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
 

@@ -11,8 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
-from typing import Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakSet
+
+
+class RLock(Protocol):
+    """A lock that its thread may take again."""
+
+    def acquire(self) -> bool: ...
+    def release(self) -> None: ...
 
 
 class Forked(Protocol):
@@ -26,6 +33,8 @@ class Detachable(Protocol):
 
     def detach(self) -> int: ...
 
+
+L = TypeVar("L", bound=RLock)
 
 _forked: WeakSet[Forked] = WeakSet()
 _sockets: WeakSet[Detachable] = WeakSet()
@@ -56,6 +65,12 @@ def closed_in_children(descriptor: int) -> Generator[None]:
         yield
     finally:
         _descriptors.discard(descriptor)
+
+
+def waiting_for(lock: L) -> L:
+    """Let a fork wait until nobody holds this lock: the child would lack the thread that gives it back."""
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
 
 
 def _after_fork() -> None:

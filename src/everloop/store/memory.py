@@ -12,12 +12,12 @@ The answer then does not depend on the order in which a request lists them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from threading import RLock
 
 import msgspec
 
+from everloop._core import forks
 from everloop._core.calls import Event, State, step
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.codec import error_record
@@ -56,10 +56,7 @@ End = tuple[Row, int]
 
 _SYSTEM = SystemClock()
 _named: dict[str, tuple[Tables, Bells]] = {}
-_lock = RLock()  # one for all: several stores may share their tables by name
-
-# A fork waits until nobody holds it: a child would have to wait for a thread that it does not have.
-os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+_lock = forks.waiting_for(RLock())  # one for all: several stores may share their tables by name
 
 
 class MemoryStore(Keeping, NoTransactions):

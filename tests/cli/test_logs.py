@@ -39,6 +39,13 @@ def test_a_call_without_logs_and_one_that_is_not_there(shop: Shop) -> None:
         2,
         {
             ("logs", "shop:app", id_, id_): "give one id, not 2: everloop logs [APP] ID",
-            ("logs", "shop:app", id_, "-f", "-o", "json"): "-o json prints one value, and --follow has no end",
+            (
+                "logs",
+                "shop:app",
+                id_,
+                "-f",
+                "-o",
+                "json",
+            ): "-o json prints one value, and --follow has no end",
         },
     )

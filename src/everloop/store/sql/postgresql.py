@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from psycopg.conninfo import conninfo_to_dict
 
+from everloop._core.clock import SystemClock
 from everloop._core.errors import ConfigError, UsageError
+from everloop._core.looks import Setting, Vitals
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.runners.hand import Hand, execute
 from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
@@ -22,6 +24,17 @@ _NAME = "INSERT INTO ever_meta VALUES ('identity', %s)"
 _DONE = """
 INSERT INTO ever_meta VALUES ('schema', %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
+_SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(oid)), 0), current_setting('server_version')
+FROM pg_catalog.pg_class
+WHERE relname LIKE 'ever\\_%' AND relkind = 'r' AND pg_table_is_visible(oid)
+"""
+_LOSS = "a crash of the server loses calls that were acknowledged"
+_SETTINGS = (
+    ("fsync", "on", "a power cut destroys the database"),
+    ("full_page_writes", "on", "a power cut destroys the database"),
+    ("synchronous_commit", "on", _LOSS),
+)
 #: Guards the migrations: the number is ours alone, by chance.
 _LOCK = 7_170_411_203_398_861
 
@@ -76,6 +89,23 @@ class PostgresStore(ServerStore[Connection]):
             if found == 0:
                 connection.execute(_NAME, (secrets.randbits(62),))
             connection.execute(_DONE, (migrations("postgresql")[-1][0],))
+
+    def _vitals(self, connection: Connection) -> Vitals:
+        with explained("looking at the server"):
+            found = connection.execute(_SIZE).fetchone()
+            size, version = found or (0, "")
+            names = tuple(name for name, *_ in _SETTINGS)
+            rows = connection.execute(
+                "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s)", (list(names),)
+            ).fetchall()
+        values: dict[str, str] = dict(rows)
+        ahead = self._ask_time(connection) - SystemClock().now()
+        return Vitals(
+            f"PostgreSQL {version}",
+            int(size),
+            ahead,
+            tuple(Setting(name, values.get(name, ""), wanted, risk) for name, wanted, risk in _SETTINGS),
+        )
 
     def _forbidden(self, error: BaseException | None) -> bool:
         return getattr(error, "sqlstate", None) == "42501"

@@ -60,6 +60,11 @@ class Client:
     _interrupt_cancels: bool
     _keep: Keep | None
 
+    @property
+    def keeps(self) -> str | None:
+        """The rule by which finished calls are pruned, in words; None when none are."""
+        return None if self._keep is None else self._keep.told
+
     # -- scheduling -----------------------------------------------------------------------------------------
 
     def begin(self, call: Call[R], *, owned: bool = True) -> Task[R]:
@@ -364,7 +369,7 @@ class Client:
 
     def missing(self, id_: object) -> TaskNotFound:
         """Return the error for an id that no call has."""
-        return not_found(id_, None if self._keep is None else self._keep.told)
+        return not_found(id_, self.keeps)
 
     # -- many -----------------------------------------------------------------------------------------------
 

@@ -101,9 +101,9 @@ class _Printer:
             if self._output == "table":
                 print(_line(record), flush=True)
             elif self._output == "jsonl":
-                print(dumps(_json(chunk, record)), flush=True)
+                print(dumps(record_as_json(chunk, record)), flush=True)
             else:
-                self._told.append(_json(chunk, record))
+                self._told.append(record_as_json(chunk, record))
 
     def end(self) -> None:
         if self._output == "json":
@@ -120,7 +120,8 @@ def _line(record: LogRecord) -> str:
     return f"{paint(str(iso(record.at)), 'dim')} {level} {name}{text}"
 
 
-def _json(chunk: LogChunk, record: LogRecord) -> dict[str, Any]:
+def record_as_json(chunk: LogChunk, record: LogRecord) -> dict[str, Any]:
+    """Return one record as JSON tells it."""
     return {
         "at": iso(record.at),
         "attempt": chunk.attempt,

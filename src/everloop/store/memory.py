@@ -95,7 +95,7 @@ class MemoryStore(Keeping, NoTransactions):
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         tables = self._tables
         tables.last_session += 1
-        tables.sessions[tables.last_session] = Session(info, self.now() + lease)
+        tables.sessions[tables.last_session] = Session(info, self.now() + lease, self.now())
         return tables.last_session
 
     @atomic

@@ -8,6 +8,8 @@ from itertools import islice
 from everloop._core.calls import State
 from everloop._core.keeping import RECENT, Pruned, Pruning
 from everloop._core.logs import LogChunk
+from everloop._core.looks import Backlog, SessionLook
+from everloop._core.records import Lane
 from everloop._core.runs import RunKind, RunRecord, slot
 from everloop.store.memory_lock import Locking, atomic
 from everloop.store.memory_rows import Row, Tables
@@ -67,6 +69,30 @@ class Keeping(Locking):
             row.value = None
         more = request.behind(page[-1].seq) if len(page) == PAGE else None
         return Pruned(len(gone), len(worn), more)
+
+    @atomic
+    async def backlog(self, app: str | None = None) -> list[Backlog]:
+        waiting: dict[Lane, list[int]] = {}
+        for row in self._tables.live.values():
+            if row.state is State.READY and app in (None, row.new.lane.app):
+                waiting.setdefault(row.new.lane, []).append(row.due)
+        return [Backlog(lane, len(due), min(due)) for lane, due in sorted(waiting.items())]
+
+    @atomic
+    async def sessions(self, app: str | None = None) -> list[SessionLook]:
+        tables = self._tables
+        return [
+            SessionLook(
+                number, there.info.app, there.info.kind, there.info.host, there.info.pid,
+                there.opened, there.until, len(tables.held(number)),
+            )
+            for number, there in tables.sessions.items()
+            if app in (None, there.info.app)
+        ]  # fmt: skip
+
+    @atomic
+    async def swept(self, app: str) -> int | None:
+        return self._tables.sweeps.get(app)
 
     def _note_run(self, row: Row, now: int, error: bytes | None, outcome: State | None = None) -> None:
         """Note that the lease of `row` ends, whose counts are those after it; `outcome`: by its body."""

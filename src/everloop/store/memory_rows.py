@@ -149,6 +149,7 @@ class Session:
 
     info: SessionInfo
     until: int
+    opened: int
     ended: dict[str, None] = field(default_factory=dict[str, None])
     cancels: dict[str, int] = field(default_factory=dict[str, int])
 

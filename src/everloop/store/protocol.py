@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
+from everloop._core.looks import Backlog, SessionLook
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -257,6 +258,18 @@ class Store(Protocol):
 
     async def serving(self, app: str) -> list[tuple[str, str]]:
         """Return the (queue, function) pairs that a living worker session of `app` serves."""
+        ...
+
+    async def backlog(self, app: str | None = None) -> list[Backlog]:
+        """Count the calls that are ready, lane by lane; lanes without any are left out."""
+        ...
+
+    async def sessions(self, app: str | None = None) -> list[SessionLook]:
+        """Return the sessions that are open, or over and not reaped yet, oldest first."""
+        ...
+
+    async def swept(self, app: str) -> int | None:
+        """Return the instant at which the last sweep of an app's calls began."""
         ...
 
     # -- hints --------------------------------------------------------------------------------------

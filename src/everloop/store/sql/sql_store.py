@@ -14,6 +14,7 @@ from everloop._core.clock import Clock
 from everloop._core.errors import StoreUnavailable, UsageError
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
+from everloop._core.looks import Backlog, SessionLook, Vitals
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -307,6 +308,19 @@ class SqlStore(ABC):
 
     async def serving(self, app: str) -> list[tuple[str, str]]:
         return await self._read(partial(asking.serving, app=app))
+
+    async def backlog(self, app: str | None = None) -> list[Backlog]:
+        return await self._read(lambda _: asking.backlog(app))
+
+    async def sessions(self, app: str | None = None) -> list[SessionLook]:
+        return await self._read(lambda _: asking.sessions(app))
+
+    async def swept(self, app: str) -> int | None:
+        return await self._read(lambda _: asking.swept(app))
+
+    @abstractmethod
+    async def vitals(self) -> Vitals:
+        """Return what the database tells of itself."""
 
     # -- transactions ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from everloop._core import forks
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
+from everloop._core.looks import Setting, Vitals
 from everloop.store.sql.dialect import GOES_ON, migrations, newer, oldest_of, split, under
 from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
 
@@ -177,6 +178,21 @@ class SqliteFile:
     def _meta(connection: sqlite3.Connection, name: str) -> int:
         row = connection.execute("SELECT value FROM ever_meta WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
+
+    def vitals(self, connection: sqlite3.Connection) -> Vitals:
+        """Return what the file tells of itself."""
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        (level,) = connection.execute("PRAGMA synchronous").fetchone()
+        files = [self.path, self.path.with_name(self.path.name + "-wal")]
+        return Vitals(
+            f"SQLite {sqlite3.sqlite_version}",
+            sum(file.stat().st_size for file in files if file.exists()),
+            0,
+            (
+                Setting("journal_mode", str(mode), "wal", "readers and writers wait for each other"),
+                Setting("synchronous", str(level), "2", "a power cut loses calls that were acknowledged"),
+            ),
+        )
 
     def checkpoint(self, connection: sqlite3.Connection) -> bool:
         """Copy the write-ahead log back when it has grown; one process at a time does.

@@ -458,3 +458,18 @@ GROUP BY c.state
 SELECT DISTINCT l.queue, l.fn
 FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
 WHERE s.kind = 'worker' AND s.until > :now AND l.app = :app
+
+-- name: read_backlog -> app, queue, fn, ready, oldest
+SELECT l.app, l.queue, l.fn, count(*) AS ready, min(c.due) AS oldest
+FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE c.state = 'ready' AND (:app IS NULL OR l.app = :app)
+GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
+
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+FROM ever_sessions AS s WHERE :app IS NULL OR s.app = :app
+ORDER BY s.session
+
+-- name: read_sweep -> began
+SELECT began FROM ever_sweeps WHERE app = :app

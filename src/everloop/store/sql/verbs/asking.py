@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from everloop._core.calls import State
+from everloop._core.looks import Backlog, SessionLook
 from everloop._core.records import CallFilter, Cancelled, Lane, Snapshot
 from everloop._core.runs import RunRecord
 from everloop.store.sql.verbs.adding import hold
@@ -91,6 +92,24 @@ def serving(scope: Scope, app: str) -> Verb[list[tuple[str, str]]]:
     """Read what the living workers of an app serve."""
     rows = yield Statement("read_serving", {"app": app, "now": scope.now})
     return [(queue, fn) for queue, fn in rows]
+
+
+def backlog(app: str | None) -> Verb[list[Backlog]]:
+    """Read how many calls of each lane are ready."""
+    rows = yield Statement("read_backlog", {"app": app})
+    return [Backlog(Lane(*lane), ready, oldest) for *lane, ready, oldest in rows]
+
+
+def sessions(app: str | None) -> Verb[list[SessionLook]]:
+    """Read which sessions there are."""
+    rows = yield Statement("read_sessions", {"app": app})
+    return [SessionLook(*row) for row in rows]
+
+
+def swept(app: str) -> Verb[int | None]:
+    """Read when the last sweep of an app began."""
+    rows = yield Statement("read_sweep", {"app": app})
+    return rows[0][0] if rows else None
 
 
 def _snapshot(row: list[Any]) -> Snapshot:

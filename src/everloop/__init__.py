@@ -95,7 +95,7 @@ _HOMES = {
     "everloop._history": ("History", "LogLine", "Progress", "Run"),
     "everloop._options": ("Options",),
     "everloop._sync": ("Sync", "SyncTask"),
-    "everloop._task": ("Task"),
+    "everloop._task": ("Task",),
     "everloop.engine.executor": ("RetryAfter",),
     "everloop.resources.database": ("Database",),
     "everloop.resources.injection": ("Use",),

@@ -115,11 +115,8 @@ async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:
                 await asyncio.sleep(0.1)
             finally:
                 await asyncio.sleep(arguments[0])
-        case "sour":
-            try:
-                await asyncio.sleep(max(0.2, arguments[0]))
-            except asyncio.CancelledError:
-                raise Broken("instead of a cancellation") from None
+        case "sour" | "stubborn" | "later":
+            await _resist(kind, arguments[0], attempt)
         case "fail":
             if attempt.leased.attempt < arguments[0]:
                 raise Broken(f"at attempt {attempt.leased.attempt}")
@@ -131,6 +128,19 @@ async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:
             everloop.current().progress(1, 2, "half")
         case _:
             await _with_children(kind, arguments, node)
+
+
+async def _resist(kind: str, seconds: float, attempt: Attempt) -> None:
+    """Make something else of a cancellation."""
+    try:
+        await asyncio.sleep(max(0.2, seconds))
+    except asyncio.CancelledError:
+        if kind == "sour":
+            raise Broken("instead of a cancellation") from None
+        if kind == "later" and attempt.stopping == "cancelled":
+            raise everloop.RetryAfter(0.1) from None
+        if kind == "later":
+            raise
 
 
 async def _with_children(kind: str, arguments: list[Any], node: Node) -> None:

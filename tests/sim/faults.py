@@ -40,7 +40,15 @@ class Bell(StrEnum):
 
 #: After these the process that asks goes on as if nothing were.
 SOFT = (Fault.ERROR, Fault.LOST, Fault.LATE, Fault.DELAY)
-HARD = tuple(fault for fault in Fault if fault not in SOFT)
+#: After these it does not; what differs only in its moment counts as one.
+HARD = (
+    (Fault.CRASH_BEFORE, Fault.CRASH_AFTER),
+    (Fault.PAUSE_BEFORE, Fault.PAUSE_AFTER),
+    (Fault.OUTAGE,),
+    (Fault.DRAIN,),
+)
+#: The columns of the matrix.
+KINDS: tuple[tuple[Fault, ...], ...] = (*((fault,) for fault in SOFT), *HARD)
 
 #: How often each may happen by chance in one schedule: each must leave time for the rest.
 MOST = {

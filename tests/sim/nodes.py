@@ -49,6 +49,7 @@ class Node:
         self.corpses: list[asyncio.Task[Any]] = []
         self._on_crash = on_crash
         self._stands_still = False
+        self.busy_until = -1e9  # after it stood still, it has a while to do what it missed
         self.loop = self.new_loop("main")
 
     def new_loop(self, name: str) -> SimLoop:
@@ -96,6 +97,7 @@ class Node:
             self.drain()
         if not (self._stands_still or self.dead):
             self._stands_still = True
+            self.busy_until = self.server.clockwork.now + seconds + 1.0
             for loop in self.loops:
                 loop.stop_stepping()
             self.server.clockwork.after(seconds, self._continue)
@@ -104,6 +106,7 @@ class Node:
     def _continue(self) -> None:
         self.disturb()
         self._stands_still = False
+        self.server.clockwork.after(1.001, self.server.watch.on_quiet)
         for loop in self.loops:
             loop.go_on()
 

@@ -6,6 +6,7 @@ call is `[name, operations, options]`; an operation is a list of its kind and it
 
 from __future__ import annotations
 
+import copy
 from random import Random
 from typing import Any
 
@@ -18,7 +19,8 @@ OK, FAILS = "succeeded", "failed"
 
 _OPERATIONS = (
     "await", "await", "gather", "gather", "group", "wait_for", "cancel", "shield", "submit", "start",
-    "sleep", "fail", "snooze", "block", "progress", "tidy", "sour", "as_completed",
+    "sleep", "fail", "snooze", "block", "progress", "tidy", "sour", "stubborn", "later",
+    "as_completed",
 )  # fmt: skip
 #: Operations that leave it open what becomes of the calls in them.
 _OPEN = ("wait_for", "cancel", "group", "shield")
@@ -40,12 +42,17 @@ class Gardener:
         self._left = most
         self._scene = scene
         self._special = rng.choice((0.05, 0.3, 0.6))
-        self._trouble = 0.7 if "fail" in scene.kinds else rng.choice((0.0, 0.3, 0.7))
+        self._trouble = rng.choice((0.0, 0.3, 0.7))
         self._kinds = rng.sample(_OPERATIONS, rng.randint(5, len(_OPERATIONS)))
 
     def tree(self, name: str) -> Plan:
         """Return the plan of a root."""
         plan = self._plan(name, self._rng.choice((0, 1, 1, 2, 3)))
+        plan[2].update(self._scene.options)
+        if self._scene.script and name.endswith("r0"):
+            plan[1] = named([copy.deepcopy(operation) for operation in self._scene.script], name)
+            for option in _UNSURE:  # it is to do what it says
+                plan[2].pop(option, None)
         if self._scene.key:
             plan[2]["key"] = ["k", self._scene.key]
             plan[2]["among"] = self._rng.choice(("live", "live", "done"))
@@ -63,13 +70,11 @@ class Gardener:
     def _operation(self, name: str, number: int, depth: int) -> list[Any]:
         rng = self._rng
         kind = rng.choice(self._kinds)
-        if self._scene.kinds and rng.random() < 0.7:
-            kind = rng.choice(self._scene.kinds)
         leaf = depth == 0 or self._left <= 0
         if leaf and kind in ("await", "gather", *_OPEN, "submit", "start", "as_completed"):
             kind = "sleep"
         match kind:
-            case "sleep" | "block" | "tidy" | "sour":
+            case "sleep" | "block" | "tidy" | "sour" | "stubborn" | "later":
                 return [kind, self._seconds(kind)]
             case "fail":
                 return [kind, rng.choice((1, 1, 2, 9))] if rng.random() < self._trouble else ["sleep", 0.0]
@@ -107,9 +112,6 @@ class Gardener:
         ):
             if rng.random() < self._special * (0.6 if name in ("retries", "on_done") else 0.15):
                 options[name] = rng.choice(values)
-        for name, value in self._scene.options:
-            if rng.random() < 0.7:
-                options[name] = value
         return options
 
 
@@ -164,6 +166,14 @@ def foresee(plan: Plan, said: dict[str, str | None]) -> str | None:
     return end
 
 
+def named(operations: list[Any], name: str) -> list[Any]:
+    """Give the children in these operations names of their own."""
+    for number, child in enumerate(children(["", operations, {}])):
+        child[0] = f"{name}.{number}s"
+        named(child[1], child[0])
+    return operations
+
+
 def children(plan: Plan) -> list[Plan]:
     """Return the plans in the operations of a plan."""
     found: list[Plan] = []
@@ -192,8 +202,9 @@ def cast_doubt(plan: Plan, said: dict[str, str | None]) -> None:
 def errand(rng: Random, plan: Plan, scene: Scene) -> list[Any]:
     """Return what a client does with a tree: how, when, and whether it changes its mind."""
     how = rng.choice(("submit", "submit", "await", "create", "many", "wait_for"))
-    if scene.errand and rng.random() < 0.8:
+    if scene.errand and rng.random() < 0.9:
         how = "submit"
     cancels = rng.random() < (0.8 if scene.errand.startswith("cancel") else 0.2)
     after = rng.choice((0.5, 2.0) if scene.errand == "cancel late" else (0.0, 0.01, 0.1, 0.5, 2.0))
-    return [how, rng.choice((0.0, 0.0, 0.3, 1.0)), plan, after if cancels else None]
+    at = rng.choice((0.0, 0.5, 1.0) if scene.errand == "submit later" else (0.0, 0.0, 0.3, 1.0))
+    return [how, at, plan, after if cancels else None]

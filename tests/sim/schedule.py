@@ -79,6 +79,7 @@ class World:
         if quiet:
             plan.bells = 0.0
         self.server = Server(self.clockwork, self.rng, plan)
+        self.server.aimed = self.aim[0]
         self.server.pause, self.server.drains = self.scene.pause, self.scene.drains
         self.nodes: list[Node] = []
         self.healed = False
@@ -94,7 +95,7 @@ class World:
         self.clients: list[Client] = []
         for number in range(rng.choice((1, 1, 1, 2))):
             errands = []
-            for root in range(2 if scene.key else rng.choice((1, 1, 2, 3))):
+            for root in range(2 if scene.key or scene.errand == "submit later" else rng.choice((1, 1, 2, 3))):
                 plan = gardener.tree(f"c{number}.r{root}")
                 errand = programs.errand(rng, plan, scene)
                 programs.foresee(plan, self.foreseen)
@@ -188,7 +189,8 @@ class World:
         """Begin the end when every client has what it wanted and no call is live."""
         if not all(client.done for client in self.clients) or self.server.tables.live:
             return
-        if self.server.under_way:
+        now = self.clockwork.now
+        if self.server.under_way or any(node.busy_until > now and not node.dead for node in self.nodes):
             return
         if not self.ending:
             self.ending = True

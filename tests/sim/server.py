@@ -84,6 +84,7 @@ class Server:
         self.watch = Watch(self.tables, clockwork, self.now)
         self.cells = Cells(self.tables, self.now)
         self.away_until = 0.0
+        self.aimed = ""  # a verb that always travels
         self.pause = (1.05, 2.5)  # for how long a process stands still, in leases
         self.drains = False  # whether one that stands still is asked to end meanwhile
         self.met: Counter[tuple[Cell, str]] = Counter()
@@ -109,9 +110,9 @@ class Server:
         now = self.now()
         return any(there.until <= now for there in self.tables.sessions.values())
 
-    def spares(self) -> bool:
+    def spares(self, verb: str) -> bool:
         """Whether upkeep is answered without travelling: mostly, unless the store is away."""
-        return self.clockwork.now >= self.away_until and self.rng.random() < 0.85
+        return verb != self.aimed and self.clockwork.now >= self.away_until and self.rng.random() < 0.85
 
     def _answer(self, ask: Ask, value: Any, after: float = 0.0) -> None:
         if not after and self.rng.random() < 0.5:
@@ -267,7 +268,7 @@ class SimStore(NoTransactions):
         return ask.answer
 
     async def open(self) -> None:
-        if self._opened and self._spared():
+        if self._opened and self._spared("open"):
             return
         await self._ask("open")
         self._opened = True
@@ -276,12 +277,12 @@ class SimStore(NoTransactions):
         """Do nothing: closing asks nobody."""
 
     async def tend(self) -> None:
-        if not self._spared():
+        if not self._spared("tend"):
             await self._ask("tend")
 
-    def _spared(self) -> bool:
+    def _spared(self, verb: str) -> bool:
         """Whether a request is not worth the way: the keeper asks for much that has nothing to do."""
-        return self._server.spares()
+        return self._server.spares(verb)
 
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         number: int = await self._ask("open_session", info, lease)
@@ -299,7 +300,7 @@ class SimStore(NoTransactions):
         await self._ask("close_session", session)
 
     async def reap(self, *, overdue: bool = True) -> int:
-        if not self._server.has_dead and self._spared():
+        if not self._server.has_dead and self._spared("reap"):
             return 0
         count: int = await self._ask("reap", overdue)
         return count

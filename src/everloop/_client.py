@@ -32,7 +32,7 @@ from everloop._options import Options, read_options
 from everloop._sessions import OpenSession, Sessions
 from everloop._submitting import submit_in, submit_many_in
 from everloop._task import Task
-from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.attempt import CURRENT
 from everloop.engine.closing import loop_is_closing, visitor_has_left
 from everloop.engine.session import Session
 from everloop.resources.held import held
@@ -67,8 +67,13 @@ class Client:
 
     # -- scheduling -----------------------------------------------------------------------------------------
 
-    def begin(self, call: Call[R], *, owned: bool = True) -> Task[R]:
+    def begin(self, call: Call[R], *, owned: bool = True, entry: OpenSession | None = None) -> Task[R]:
         """Hand a call to the next group commit and return its task: what `await call` does first.
+
+        Args:
+            call: The call.
+            owned: Whether cancelling whoever awaits the task cancels the call.
+            entry: The running loop's session, for whoever has just asked for it.
 
         Raises:
             AlreadyAwaited: It was scheduled before.
@@ -76,10 +81,8 @@ class Client:
             WouldDeadlock: This code holds a connection that the call may need.
             UsageError: This is the body of a task in a process of its own.
         """
-        return self._begin(self._sessions.current(), CURRENT.get(), call, owned=owned)
-
-    def _begin(self, entry: OpenSession, attempt: Attempt | None, call: Call[R], *, owned: bool) -> Task[R]:
         function = call.function
+        attempt = CURRENT.get()
         if owned and attempt is not None and attempt.in_child:
             raise UsageError(
                 f"{function.name}() was awaited in the body of {attempt.leased.lane.fn}(), which runs in a "
@@ -87,6 +90,8 @@ class Client:
                 "function with run='loop' that awaits both; or `await app.submit(...)` it, which does not "
                 "wait for its end"
             )
+        if entry is None:
+            entry = self._sessions.current()
         call.take()
         new = function.new_call(call, attempt, owned=owned)
         state = State.SCHEDULED if new.due or new.delay else State.READY
@@ -212,10 +217,10 @@ class Client:
         """
         if connection is not None:
             return await submit_many_in(self, (self._with(call, options) for call in calls), connection)
-        entry, attempt = self._sessions.current(), CURRENT.get()
+        entry = self._sessions.current()
         tasks: list[Task[R]] = []
         for n, call in enumerate(calls, 1):
-            tasks.append(self._begin(entry, attempt, self._with(call, options), owned=False))
+            tasks.append(self.begin(self._with(call, options), owned=False, entry=entry))
             if n % CHUNK == 0:
                 await entry.session.turns.room()
                 await asyncio.sleep(0)

@@ -30,12 +30,15 @@ from typing import Any, Final, ParamSpec, TypeVar
 from everloop import _app
 from everloop._core.codec import dump_error
 from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable
+from everloop._core.logs import LogRecord
 from everloop._core.names import class_name
 from everloop._functions import TaskFunction
 from everloop._runner import IMPORTING
+from everloop.engine import capture
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.executor import RetryAfter, own_frames
 from everloop.engine.processes import here, wire
+from everloop.engine.scribe import read_record
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,6 +111,24 @@ class MainThread(Executor):
         self._work.put(None)
 
 
+class Relay:
+    """Hands what a body logs to its worker, whose scribe writes it down."""
+
+    def __init__(self, say: Callable[[wire.FromChild], None], level: int) -> None:
+        self._say = say
+        self.level = level
+
+    def logged(self, _attempt: Attempt, record: logging.LogRecord) -> None:
+        if record.levelno >= self.level:
+            self._say(wire.Logged(read_record(record)))
+
+    def printed(self, _attempt: Attempt, text: str) -> None:
+        self._say(wire.Printed(text.encode("utf-8", "backslashreplace").decode()))
+
+    def told(self, _attempt: Attempt, record: LogRecord) -> None:
+        self._say(wire.Logged(record))
+
+
 class ChildProcess:
     """This process."""
 
@@ -124,6 +145,7 @@ class ChildProcess:
 
     def run(self) -> None:
         """Serve until the worker says that it is enough."""
+        capture.begin()
         loop = threading.Thread(target=self._main, name="everloop-loop", daemon=True)
         loop.start()
         self._ready.wait()
@@ -165,6 +187,8 @@ class ChildProcess:
         loop = asyncio.get_running_loop()
         attempt = self._attempt = Attempt(order.leased, _nothing, _nothing)
         attempt.in_child = True
+        if order.logs is not None:
+            attempt.scribe = Relay(self._say, order.logs)
         attempt.on_progress = lambda p: self._say(wire.Report(p.done, p.total, p.note))
         attempt.on_beat = self._beat
         self._beat()

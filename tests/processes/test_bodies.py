@@ -56,6 +56,19 @@ async def test_a_body_knows_its_call(cpu: Cpu) -> None:
     assert repr(measured.progress) == "Progress(1/2, 'half')"
 
 
+async def test_what_bodies_log_is_kept_with_their_calls(cpu: Cpu) -> None:
+    tasks = [await cpu.app.submit(cpu.tell(n)) for n in range(6)]
+    for n, task in enumerate(tasks):
+        await task
+        async with asyncio.timeout(20):
+            while len(found := await task.logs()) < 2:
+                await asyncio.sleep(0.01)
+        assert sorted((line.level, line.logger, line.text) for line in found) == [
+            ("WARNING", "cpu", f"warned of {n}"),
+            ("print", "", f"printed {n}"),
+        ]
+
+
 async def test_exceptions_cross_by_class_and_are_tried_again_by_it(cpu: Cpu, log: Path) -> None:
     with pytest.raises(cpu.Late, match="too late") as caught:
         await cpu.late(str(log))

@@ -7,15 +7,28 @@ import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from everloop._core.logs import LogRecord
 from everloop._core.records import Leased, Parent, Progress
 
 if TYPE_CHECKING:
-    from everloop.engine.scribe import Page, Scribe
+    import logging
+
+    from everloop.engine.scribe import Page
 
 #: Why a running attempt was asked to stop. "lost" is not shown to users: the lease went to another.
 Stopping = Literal["cancelled", "timeout", "shutdown", "lost"]
+
+
+class Scribing(Protocol):
+    """Who writes down what a body logs, from this level on; from any thread."""
+
+    level: int
+
+    def logged(self, attempt: Attempt, record: logging.LogRecord) -> None: ...
+    def printed(self, attempt: Attempt, text: str) -> None: ...
+    def told(self, attempt: Attempt, record: LogRecord) -> None: ...
 
 
 class Attempt:
@@ -68,7 +81,7 @@ class Attempt:
         self._waits: set[asyncio.Task[Any]] | None = None
         self._told = False
         self.began = False  # whether the body's task has taken its first step
-        self.scribe: Scribe | None = None  # who writes down what it logs
+        self.scribe: Scribing | None = None  # who writes down what it logs
         self.page: Page | None = None  # and where, once it has logged something
         self.on_progress: Callable[[Progress], None] | None = None
         self.on_beat: Callable[[], None] | None = None

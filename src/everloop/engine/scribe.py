@@ -93,8 +93,11 @@ class Scribe:
     def logged(self, attempt: Attempt, record: logging.LogRecord) -> None:
         """Take a record of `logging`; never raises."""
         if record.levelno >= self.level:
-            at = round(record.created * 1_000_000)
-            self._take(attempt, [LogRecord(at, record.levelname, record.name, _text_of(record))])
+            self._take(attempt, [read_record(record)])
+
+    def told(self, attempt: Attempt, record: LogRecord) -> None:
+        """Take a record that was made in a process of the worker's."""
+        self._take(attempt, [record])
 
     def printed(self, attempt: Attempt, text: str) -> None:
         """Take what was printed; a line is kept once it is ended."""
@@ -105,7 +108,7 @@ class Scribe:
             lines, page.part = [*lines, page.part], ""
         if lines:
             at = time.time_ns() // 1_000
-            self._take(attempt, [LogRecord(at, "print", "", line) for line in lines])
+            self._take(attempt, [bounded(LogRecord(at, "print", "", line)) for line in lines])
 
     def ended(self, attempt: Attempt) -> None:
         """Note that the body is over: what is left of its page can be written."""
@@ -114,7 +117,7 @@ class Scribe:
             return
         if page.part:
             part, page.part = page.part, ""
-            self._take(attempt, [LogRecord(time.time_ns() // 1_000, "print", "", part)])
+            self._take(attempt, [bounded(LogRecord(time.time_ns() // 1_000, "print", "", part))])
         with self._lock:
             page.ended = True
             self._close_page(page)
@@ -131,7 +134,7 @@ class Scribe:
         with self._lock:
             page = self._page(attempt)
             for record in records:
-                self._keep(page, _bounded(record))
+                self._keep(page, record)
             first = not self._pages and bool(page.pending)
             if page.pending:
                 self._pages[page] = None
@@ -249,6 +252,12 @@ def _size(record: LogRecord) -> int:
     return len(record.text) + OVERHEAD
 
 
+def read_record(record: logging.LogRecord) -> LogRecord:
+    """Return what is kept of a record of `logging`; never raises."""
+    at = round(record.created * 1_000_000)
+    return bounded(LogRecord(at, record.levelname, record.name, _text_of(record)))
+
+
 def _text_of(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
@@ -262,7 +271,7 @@ def _text_of(record: logging.LogRecord) -> str:
     return text
 
 
-def _bounded(record: LogRecord) -> LogRecord:
+def bounded(record: LogRecord) -> LogRecord:
     """Return a record whose text every store takes."""
     text = record.text
     if not text.isascii():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -33,6 +34,13 @@ class VeryLate(Late):
 @dataclass
 class Square:
     side: int
+
+
+@app.task(run="process")
+def tell(n: int) -> None:
+    print("printed", n, end="")
+    logging.getLogger("cpu").warning("warned of %d", n)
+    logging.getLogger("cpu").debug("not worth keeping")
 
 
 @app.task(run="process")

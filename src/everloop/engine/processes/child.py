@@ -174,8 +174,19 @@ class Child:
         elif isinstance(news, wire.Beat):
             if self._attempt is not None:
                 self._attempt.beat()
+        elif isinstance(news, wire.Logged | wire.Printed):
+            self._write_down(news)
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(news)
+
+    def _write_down(self, news: wire.Logged | wire.Printed) -> None:
+        attempt = self._attempt
+        if attempt is None or attempt.scribe is None:
+            return
+        if isinstance(news, wire.Logged):
+            attempt.scribe.told(attempt, news.record)
+        else:
+            attempt.scribe.printed(attempt, news.text)
 
     # -- the end ------------------------------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ class ProcessPool:
         """Run one call in a process; see `Child.run` for what is raised."""
         child = self._take()
         try:
-            value = await child.run(wire.Run(home, attempt.leased), attempt)
+            logs = None if attempt.scribe is None else attempt.scribe.level
+            value = await child.run(wire.Run(home, attempt.leased, logs), attempt)
         finally:
             if child.usable:
                 self._idle.append(child)

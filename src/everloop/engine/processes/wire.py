@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from everloop._core.logs import LogRecord
 from everloop._core.records import Leased
 
 _LENGTH: Final = struct.Struct("!I")
@@ -52,6 +53,7 @@ class Run(msgspec.Struct, tag="run"):
 
     home: Home
     leased: Leased
+    logs: int | None = None  # the lowest level that is kept of what the body logs, if any is
 
 
 class Stop(msgspec.Struct, tag="stop"):
@@ -75,6 +77,18 @@ class Report(msgspec.Struct, tag="report"):
 
 class Beat(msgspec.Struct, tag="beat"):
     """The body gives a sign of life."""
+
+
+class Logged(msgspec.Struct, tag="logged"):
+    """The body has logged something."""
+
+    record: LogRecord
+
+
+class Printed(msgspec.Struct, tag="printed"):
+    """The body has printed something."""
+
+    text: str
 
 
 class Value(msgspec.Struct, tag="value"):
@@ -112,7 +126,7 @@ class Cancelled(msgspec.Struct, tag="cancelled"):
 
 ToChild = Setup | Run | Stop | End
 Answer = Value | Raised | Refused | PutOff | Cancelled
-FromChild = Report | Beat | Answer
+FromChild = Report | Beat | Logged | Printed | Answer
 
 _encoder = msgspec.msgpack.Encoder()
 read_order = msgspec.msgpack.Decoder(ToChild).decode

@@ -153,7 +153,7 @@ def runs(birth: NewCall, facts: Iterable[Fact]) -> list[Run]:
         error = detail.error if word == "settled" else None
         run = Run(before.fence, before.attempt + 1, "released", before.session, before.started, at, error)
         if now.crashes > before.crashes:
-            counted.append(run._replace(how="crashed", error=error or now.error))
+            counted.append(run._replace(how="crashed", error=error if now.live else now.error))
         elif now.attempt == before.attempt:
             given_back.append(run)
         elif now.live:

@@ -169,6 +169,7 @@ class SideBySide:
         ids = list(gone)
         same(await self.store.get(ids), [None] * len(ids), f"what is left of {ids}")
         self.log.forget(gone)
+        self._wanted.clear()  # who has lost its parent looks different, and nothing has happened to it
         self.calls = {
             id: msgspec.structs.replace(call, parent=None) if call.parent in gone else call
             for id, call in self.calls.items()

@@ -97,6 +97,11 @@ class Keeper:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """End the thread; waits for the verb in flight, but not for a server that says nothing."""
         self._stop.set()

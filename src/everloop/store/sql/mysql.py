@@ -7,8 +7,9 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 
-from everloop._core.clock import Clock
+from everloop._core.clock import Clock, SystemClock
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop._core.looks import Setting, Vitals
 from everloop.store.sql.blocked import SILENT_S
 from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.mysql_address import address_of
@@ -39,6 +40,16 @@ JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id
 WHERE p.db = DATABASE() AND t.trx_started < NOW() - INTERVAL {:g} SECOND AND t.trx_rows_locked > 0
 AND EXISTS (SELECT 1 FROM ever_sessions WHERE until <= {:d})
 """
+_SIZE = """SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED) FROM information_schema.tables
+WHERE table_schema = DATABASE() AND table_name LIKE 'ever\\_%'"""
+_LOSS = "a crash of the server loses calls that were acknowledged"
+_SETTINGS = (
+    ("innodb_flush_log_at_trx_commit", "1", _LOSS),
+    ("sync_binlog", "1", "after a power cut a replica may lack what the server has, or have more"),
+    ("innodb_doublewrite", "ON", "a power cut destroys the database"),
+)
+_VARIABLES = """SHOW VARIABLES WHERE variable_name IN
+('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')"""
 _FIND = """
 SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
 """
@@ -135,6 +146,18 @@ class MysqlStore(ServerStore[MysqlConnection]):
                 raise
             found = ()
         self._blocked.tell({number: f"user {user}" for number, user in found}, "may hold", "KILL {}")
+
+    def _vitals(self, connection: MysqlConnection) -> Vitals:
+        sizes, variables = connection.run(f"{_SIZE};\n{_VARIABLES}", "looking at the server")
+        values = {str(name): str(value) for name, value in variables}
+        names = [each for each in _SETTINGS if each[0] != "sync_binlog" or values.get("log_bin") == "ON"]
+        kind = "MariaDB" if "mariadb" in connection.version.lower() else "MySQL"
+        return Vitals(
+            f"{kind} {connection.version}",
+            int(sizes[0][0]),
+            self._ask_time(connection) - SystemClock().now(),
+            tuple(Setting(name, values.get(name, ""), wanted, risk) for name, wanted, risk in names),
+        )
 
     def _forbidden(self, error: BaseException | None) -> bool:
         return bool(error and error.args and error.args[0] in _FORBIDDEN)

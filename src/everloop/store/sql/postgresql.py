@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from psycopg.conninfo import conninfo_to_dict
 
+from everloop._core.clock import SystemClock
 from everloop._core.errors import ConfigError, UsageError
+from everloop._core.looks import Setting, Vitals
 from everloop.store.sql import blocked
 from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.runners.hand import Hand, execute
@@ -55,6 +57,17 @@ JOIN pg_catalog.pg_locks AS l ON l.locktype = 'transactionid' AND l.transactioni
 JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
 WHERE NOT starts_with(a.application_name, %s)
 """
+_SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(oid)), 0), current_setting('server_version')
+FROM pg_catalog.pg_class
+WHERE relname LIKE 'ever\\_%' AND relkind = 'r' AND pg_table_is_visible(oid)
+"""
+_LOSS = "a crash of the server loses calls that were acknowledged"
+_SETTINGS = (
+    ("fsync", "on", "a power cut destroys the database"),
+    ("full_page_writes", "on", "a power cut destroys the database"),
+    ("synchronous_commit", "on", _LOSS),
+)
 #: Guards the migrations: the number is ours alone, by chance.
 _LOCK = 7_170_411_203_398_861
 
@@ -127,6 +140,23 @@ class PostgresStore(ServerStore[Connection]):
             {pid: f"{name or 'no application_name'}, role {role}" for pid, role, name in others},
             "holds",
             "SELECT pg_terminate_backend({})",
+        )
+
+    def _vitals(self, connection: Connection) -> Vitals:
+        with explained("looking at the server"):
+            found = connection.execute(_SIZE).fetchone()
+            size, version = found or (0, "")
+            names = tuple(name for name, *_ in _SETTINGS)
+            rows = connection.execute(
+                "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s)", (list(names),)
+            ).fetchall()
+        values: dict[str, str] = dict(rows)
+        ahead = self._ask_time(connection) - SystemClock().now()
+        return Vitals(
+            f"PostgreSQL {version}",
+            int(size),
+            ahead,
+            tuple(Setting(name, values.get(name, ""), wanted, risk) for name, wanted, risk in _SETTINGS),
         )
 
     def _forbidden(self, error: BaseException | None) -> bool:

@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar
 
 from everloop._core.clock import Clock
 from everloop._core.errors import ConfigError, SchemaError, StoreError, StoreUnavailable, UsageError
+from everloop._core.looks import Vitals
 from everloop._core.records import Lane
 from everloop._core.text import without_password
 from everloop.store.sql.blocked import LATE, Blocked
@@ -188,6 +189,9 @@ class ServerStore(SqlStore, Generic[C]):
         if isinstance(self._clock, ServerClock):
             self._clock.set(lambda: self._ask_time(connection))
 
+    async def vitals(self) -> Vitals:
+        return await self._reader().call_anew(self._vitals)
+
     # -- the dialect's own ----------------------------------------------------------------------------------
 
     @abstractmethod
@@ -238,6 +242,10 @@ class ServerStore(SqlStore, Generic[C]):
     @abstractmethod
     def _migrate(self, connection: C) -> None:
         """Apply the migrations that are missing, one process at a time; a database's first also names it."""
+
+    @abstractmethod
+    def _vitals(self, connection: C) -> Vitals:
+        """Return what the server tells of itself; in the thread."""
 
     @abstractmethod
     def _forbidden(self, error: BaseException | None) -> bool:

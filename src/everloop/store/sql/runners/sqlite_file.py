@@ -8,7 +8,9 @@ import os
 import sqlite3
 from pathlib import Path
 
+from everloop._core import forks
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
+from everloop._core.looks import Setting, Vitals
 from everloop.store.sql.dialect import GOES_ON, migrations, newer, oldest_of, split, under
 from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
 
@@ -177,6 +179,21 @@ class SqliteFile:
         row = connection.execute("SELECT value FROM ever_meta WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
 
+    def vitals(self, connection: sqlite3.Connection) -> Vitals:
+        """Return what the file tells of itself."""
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        (level,) = connection.execute("PRAGMA synchronous").fetchone()
+        files = [self.path, self.path.with_name(self.path.name + "-wal")]
+        return Vitals(
+            f"SQLite {sqlite3.sqlite_version}",
+            sum(file.stat().st_size for file in files if file.exists()),
+            0,
+            (
+                Setting("journal_mode", str(mode), "wal", "readers and writers wait for each other"),
+                Setting("synchronous", str(level), "2", "a power cut loses calls that were acknowledged"),
+            ),
+        )
+
     def checkpoint(self, connection: sqlite3.Connection) -> bool:
         """Copy the write-ahead log back when it has grown; one process at a time does.
 
@@ -188,14 +205,15 @@ class SqliteFile:
             return False
         descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if size >= RESTART_AT:
-                # Under constant writes a passive copy never reaches the end: hold the writers up, briefly.
-                connection.execute("PRAGMA busy_timeout = 1000")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                connection.execute("PRAGMA busy_timeout = 0")
-                self.lay_out(connection)
+            with forks.closed_in_children(descriptor):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if size >= RESTART_AT:
+                    # Under constant writes a passive copy never reaches the end: hold the writers up.
+                    connection.execute("PRAGMA busy_timeout = 1000")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    connection.execute("PRAGMA busy_timeout = 0")
+                    self.lay_out(connection)
         except BlockingIOError:
             return False  # another process is at it
         finally:

@@ -20,7 +20,7 @@ class Scope:
         names: The same the other way round.
         rung: Sessions whose inbox has grown.
         ready: Whether calls became ready, so that workers should look.
-        scheduled: Whether calls became scheduled, so that the next due time may be another.
+        scheduled: Whether calls became scheduled, or ended while they were: the next due time may be another.
         started: What this turn leases without looking for it, as the picking statements would give it.
         returned: Whether calls that may have expired came back to the queue.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no

@@ -41,6 +41,7 @@ class ConnectionThread(ABC, Generic[C]):
         self._connection: C | None = None
         self._closed = False
         self._connecting = False
+        self._left = False  # whoever closed this does not wait any more
         self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
         self._thread.start()
 
@@ -82,6 +83,7 @@ class ConnectionThread(ABC, Generic[C]):
             self._thread.join(CONNECTING_S)
             while self._thread.is_alive() and not self._connecting:
                 self._thread.join(CONNECTING_S)
+            self._left = True
 
     # -- in the thread --------------------------------------------------------------------------------
 
@@ -105,13 +107,20 @@ class ConnectionThread(ABC, Generic[C]):
             self._disconnect(self._connection)
 
     def _open(self) -> C:
-        if self._connection is None:
-            self._connecting = True
-            try:
-                self._connection = self._connect()
-            finally:
-                self._connecting = False
-        return self._connection
+        if self._connection is not None:
+            return self._connection
+        self._connecting = True
+        try:
+            connection = None if self._left else self._connect()
+        finally:
+            self._connecting = False
+        if connection is not None and self._left:
+            self._disconnect(connection)
+            connection = None
+        if connection is None:
+            raise ClosedError("the store was closed before there was a connection")
+        self._connection = connection
+        return connection
 
     def _meet_fault(self, name: str, done: int) -> None:
         if self._fault is not None:

@@ -1,0 +1,32 @@
+"""A transaction that stands still is ended by the server: by MariaDB at once, by MySQL with what is idle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from everloop.store.sql.runners.mysql_connection import MysqlConnection, Rows
+
+
+class Told(MysqlConnection):
+    """A connection that notes what it is told."""
+
+    def __init__(self, version: str) -> None:
+        self.told: list[str] = []
+        self._says = version
+
+    def run(self, sql: str, doing: str | Sequence[str]) -> list[Rows]:
+        self.told.append(sql)
+        return [((self._says, 7, 1_000),), (("Ssl_cipher", ""),)]
+
+
+@pytest.mark.parametrize(
+    ("version", "idle"), [("8.0.36", ["SET wait_timeout = 30"]), ("10.11.6-MariaDB-0+deb12u1", [])]
+)
+def test_only_mysql_is_told_to_end_what_says_nothing(version: str, idle: list[str]) -> None:
+    connection = Told(version)
+    connection.prepare(encrypted=False)
+    assert connection.told[1:] == idle
+    # To MySQL this is a comment.
+    assert "/*M!, idle_transaction_timeout = 5 */" in connection.told[0]

@@ -67,6 +67,7 @@ def test_several_answer_as_one(shop: Shop) -> None:
         os.kill(first, signal.SIGKILL)
         assert ask(running, "/readyz") == GREEN
         assert ask(running, "/healthz") == ALIVE
+        running.until("another is started")
 
 
 def test_an_address_that_is_taken(shop: Shop) -> None:

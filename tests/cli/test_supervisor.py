@@ -137,7 +137,9 @@ def test_what_no_worker_can_begin_with_ends_them_all(shop: Shop) -> None:
             ran = running.ended(30)
         assert ran.code == code
         assert said in ran.err
-        assert "Traceback" not in ran.err and "another is started" not in ran.err
+        assert "Traceback" not in ran.err
+        # One of them may have found the store busy only: it is the last one that says that none can begin.
+        assert ran.err.count("another is started") <= (code == 4)
 
 
 def test_a_worker_is_replaced_after_so_many_calls(shop: Shop) -> None:

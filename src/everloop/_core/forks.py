@@ -22,6 +22,13 @@ class RLock(Protocol):
     def release(self) -> None: ...
 
 
+class Waited(Protocol):
+    """A lock that is waited for only so long."""
+
+    def acquire(self, *, timeout: float) -> bool: ...
+    def release(self) -> None: ...
+
+
 class Forked(Protocol):
     """Something that begins anew in a forked child."""
 
@@ -36,10 +43,15 @@ class Detachable(Protocol):
 
 L = TypeVar("L", bound=RLock)
 
+#: Seconds for which a fork waits for each thread that is at work: it may be waiting for the one that forks.
+PATIENCE = 0.5
+
 _forked: WeakSet[Forked] = WeakSet()
 _sockets: WeakSet[Detachable] = WeakSet()
 _descriptors: set[int] = set()
 _left: list[object] = []
+_busy: WeakSet[Waited] = WeakSet()
+_held: list[Waited] = []
 
 
 def begin_anew(thing: Forked) -> None:
@@ -73,15 +85,35 @@ def waiting_for(lock: L) -> L:
     return lock
 
 
+def busy_with(lock: Waited) -> None:
+    """Let a fork wait for who holds this lock, for a bounded time.
+
+    A library of C has locks of its own, which a child finds held for ever where a thread of the parent held
+    them.
+    """
+    _busy.add(lock)
+
+
+def _before_fork() -> None:
+    _held.extend(lock for lock in list(_busy) if lock.acquire(timeout=PATIENCE))
+
+
+def _after_in_parent() -> None:
+    while _held:
+        _held.pop().release()
+
+
 def _after_fork() -> None:
+    _held.clear()  # whose they were does not exist here
     descriptors = [socket.detach() for socket in list(_sockets)]
     for descriptor in [*descriptors, *_descriptors]:
         with contextlib.suppress(OSError):  # closed already, as -1 says for one
             os.close(descriptor)
     _sockets.clear()
     _descriptors.clear()
+    _busy.clear()
     for thing in list(_forked):
         thing.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_fork)

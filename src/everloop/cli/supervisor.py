@@ -30,6 +30,7 @@ class Member:
         self.number = number
         self.process: asyncio.subprocess.Process | None = None
         self.was_ready = False
+        self.cannot_begin = False  # it has ended because of the app or the store, before it was ever ready
         self.writer: asyncio.StreamWriter | None = None
         self.starts()
 
@@ -120,6 +121,13 @@ class Supervisor:
         which = ("", " again", " for the third time")[min(level, 3) - 1]
         say(f"everloop: {number.name}{which}: the workers are {'told to stop' if level < 3 else 'killed'}")
 
+    def _is_hopeless(self, member: Member, code: int) -> bool:
+        """Whether none can begin: not with this app, or none of them with this store, which may be busy."""
+        member.cannot_begin = not member.was_ready
+        if any(each.was_ready for each in self.members):
+            return False
+        return code == exits.USAGE or all(each.cannot_begin for each in self.members)
+
     def _give_up(self, code: int) -> None:
         """A worker cannot begin as things are: the others cannot either."""
         if not self._is_stopping():
@@ -138,7 +146,7 @@ class Supervisor:
                     say(f"everloop: worker {member.number}: {last_words(code)}")
                     self._failure = self._failure or exits.FAILED
                 return
-            if code in (exits.USAGE, exits.STORE) and not any(m.was_ready for m in self.members):
+            if code in (exits.USAGE, exits.STORE) and self._is_hopeless(member, code):
                 self._give_up(code)  # it has said why
                 return
             if code in (exits.OK, exits.RECYCLED):

@@ -77,6 +77,8 @@ class Worker:
         if not apart:
             return room, self.lanes
         free = min(room, self._process_room - len(self._in_processes))
+        if not self._other_lanes:
+            return max(0, free), apart
         if free > 0 and not self._asked_for_processes:
             self._asked_for_processes = True
             self._turns.look()  # the others' turn is the next one

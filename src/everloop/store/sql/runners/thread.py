@@ -14,6 +14,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from everloop._core import forks
 from everloop._core.errors import ClosedError
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Verb
@@ -42,6 +43,8 @@ class ConnectionThread(ABC, Generic[C]):
         self._closed = False
         self._connecting = False
         self._left = False  # whoever closed this does not wait any more
+        self._busy = threading.Lock()  # held while it is at work: a fork waits for that
+        forks.busy_with(self._busy)
         self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
         self._thread.start()
 
@@ -99,7 +102,10 @@ class ConnectionThread(ABC, Generic[C]):
         while (sent := self._work.get()) is not None:
             work, future = sent
             try:
-                _deliver(future, work(self._open()), None)
+                with self._busy:
+                    answer = work(self._open())
+                _deliver(future, answer, None)
+                del answer
             except BaseException as error:  # noqa: BLE001 - delivered to the caller
                 _deliver(future, None, error)
             del sent, work, future  # a thread that waits keeps nothing of its callers alive

@@ -226,7 +226,7 @@ MUTANTS = (
     Mutant(
         "what failed half-way is not rolled back",
         "src/everloop/store/sql/runners/sqlite.py",
-        "_roll_back(connection)\n                raise",
+        "_roll_back(connection)\n            raise",
         "raise",
         only("tests/stores/test_interleavings.py", "test_nothing_of_a_failed_verb_remains[sqlite]"),
     ),

@@ -71,7 +71,9 @@ async def test_payloads_come_back_byte_for_byte(mysql_store: MysqlStore) -> None
 
 
 @pytest.mark.parametrize("size", [1, 400])
-async def test_a_turn_takes_three_round_trips_whatever_its_size(mysql_store: MysqlStore, size: int) -> None:
+async def test_a_turn_takes_three_round_trips_at_most_whatever_its_size(
+    mysql_store: MysqlStore, size: int
+) -> None:
     worker = await mysql_store.open_session(WORKER, MINUTE)
     await mysql_store.turn(worker, Turn(lanes=(LANE,)))  # numbers the lane
     runner = mysql_store._runner()
@@ -80,7 +82,7 @@ async def test_a_turn_takes_three_round_trips_whatever_its_size(mysql_store: Mys
     added = await mysql_store.turn(
         worker, Turn(adds=[call(n) for n in range(size)], lanes=(LANE,), room=size)
     )
-    assert runner.trips - before == 3
+    assert runner.trips - before == 2  # nothing stood before them: they were added as leased
     assert len(added.leased) == size
 
     outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in added.leased]

@@ -14,7 +14,7 @@ endef
 
 .PHONY: help
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 .PHONY: demo
 demo: $(ENV)/.runtime ## fetch pages at once as durable tasks; ARGS="--kill" kills the worker half-way
@@ -31,6 +31,10 @@ test: $(ENV)/.dev ## everything, on each Python that is installed
 	for version in $$(tools/pythons | sed 's/ .*//'); do \
 		[ "$$version" = "$$own" ] || $(MAKE) --no-print-directory $(ENV)-$$version/.test || exit 1; done
 	@$(RUN)/python tools/check.py --all
+
+.PHONY: test-matrix
+test-matrix: $(ENV)/.runtime ## as root: on Python 3.14, PostgreSQL 18 and MySQL 9, in a folder with Debian sid
+	@$(RUN)/python tools/matrix.py $(ARGS)
 
 .PHONY: bench
 bench: $(ENV)/.dev ## measure the speed, beside the machine's limits; ARGS="--check" compares the ratios

@@ -39,9 +39,7 @@ def main(arguments: list[str]) -> int:
     print(f"\n{time.monotonic() - started:.0f} s")
     if broken:
         print(f"failed checks: {', '.join(broken)}")
-    if tally.complaints:
-        print("\n".join(tally.complaints))
-    print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
+    print(tally.told())
     return 1 if broken or tally.failed else 0
 
 

@@ -101,10 +101,15 @@ class Apart:
     # -- flushes; they never raise --------------------------------------------------------------------------
 
     async def _add(self, items: Sequence[_Keyed]) -> list[Again | None]:
+        session = 0
+
+        def add() -> Awaitable[list[Added]]:
+            nonlocal session
+            session = self._session()
+            return self._store.add(session, [item.call for item in items])
+
         try:
-            answers = await self._answer(
-                lambda: self._store.add(self._session(), [item.call for item in items])
-            )
+            answers = await self._answer(add)
         except Exception as error:  # noqa: BLE001 - it belongs to who asked
             if len(items) == 1 or isinstance(error, StoreUnavailable) or self._failure is not None:
                 for item in items:
@@ -117,8 +122,19 @@ class Apart:
             # that was joined.
             again = [self._tell(item, answer) for item, answer in zip(items, answers, strict=True)]
             self._look()
+            self._ask_for_ends(items, answers, lost=session != self._session())
             return again
         return [None] * len(items)
+
+    def _ask_for_ends(self, items: Sequence[_Keyed], answers: Sequence[Added], *, lost: bool) -> None:
+        """Ask for ends that may have been told to nobody.
+
+        A session that was reaped meanwhile is told of none. That of a call which was joined may have come
+        with a turn before this answer: until then nobody here knew that somebody waits for it.
+        """
+        for item, answer in zip(items, answers, strict=True):
+            if lost or (answer.status == "exists" and answer.id != item.call.id):
+                self.wait(answer.id)
 
     def _tell(self, item: _Keyed, answer: Added) -> Again | None:
         """Tell what became of a call; ask again for one whose key is judged by an open transaction."""

@@ -23,6 +23,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from everloop._core.calls import Event
 from everloop._core.codec import error_record
 from everloop._core.errors import ResultNotStorable, StoreUnavailable
@@ -69,14 +71,11 @@ class Sink(Protocol):
 class Taker(Protocol):
     """Who takes leases: a worker, as the turn loop sees it."""
 
-    @property
-    def room(self) -> int: ...
+    def wants(self) -> tuple[int, tuple[Lane, ...]]: ...
     @property
     def takes_roots(self) -> bool: ...
     @property
     def takes_suspects(self) -> bool: ...
-    @property
-    def lanes(self) -> tuple[Lane, ...]: ...
     @property
     def holding(self) -> tuple[str, ...]: ...
     def begin(self, leased: list[Leased]) -> None: ...
@@ -130,10 +129,11 @@ class TurnLoop:
         self._closing = False
         self._closing_at = 0.0
         self._uncertain = False
-        self._doubting_until = -math.inf
+        self._doubting_until = math.inf  # infinite while there is no doubt
         self._next_due: int | None = None
         self._pause = 0.0
         self._away_since = 0.0
+        self._answered_at = asyncio.get_running_loop().time()
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -162,6 +162,16 @@ class TurnLoop:
     def look(self) -> None:
         """Make a turn soon: something may have come."""
         self._wake.set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the store did not answer the last time."""
+        return bool(self._pause)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the store answered a turn."""
+        return asyncio.get_running_loop().time() - self._answered_at
 
     @property
     def unflushed(self) -> int:
@@ -253,8 +263,9 @@ class TurnLoop:
         batch = self._collect()
         request = self._request(batch)
         self._in_flight = True
+        session = self._session()
         try:
-            answer = await self._store.turn(self._session(), request)
+            answer = await self._store.turn(session, request)
         except asyncio.CancelledError:
             # The loop is ending: the turn may still be committed, its answer is lost.
             self._uncertain = True
@@ -265,7 +276,13 @@ class TurnLoop:
         except Exception as error:  # noqa: BLE001 - whatever one item did, this loop serves all others
             await self._halve(batch, error)
         else:
-            self._answered(batch, answer)
+            if session == self._session():
+                self._answered(batch, answer)
+            else:
+                # It went in the name of one that was reaped meanwhile: what that leased is others' now, and
+                # nobody tells it of any end.
+                self._answered(batch, msgspec.structs.replace(answer, leased=[]))
+                self.on_lost_answer()
         finally:
             self._in_flight = False
         self.turns += 1
@@ -273,6 +290,7 @@ class TurnLoop:
     def _answered(self, batch: _Batch, answer: TurnAnswer) -> None:
         lost, self._uncertain = self._uncertain, False
         self._pause = 0.0
+        self._answered_at = asyncio.get_running_loop().time()
         self._most = min(BATCH, 2 * self._most)
         held = [o for o, settled in zip(batch.outcomes, answer.settled, strict=True) if settled is None]
         self._unsettled -= len(batch.outcomes) - len(held)
@@ -280,7 +298,10 @@ class TurnLoop:
             self._held += held
             asyncio.get_running_loop().call_later(HELD, self._again)
         self._distribute(batch, answer)
-        if lost:
+        if lost or self._doubting_until < asyncio.get_running_loop().time():
+            if not lost:
+                # What was committed late may have ended calls, and told it in the answer that was lost.
+                self._doubting_until = math.inf
             self.on_lost_answer()
 
     def _again(self) -> None:
@@ -327,16 +348,17 @@ class TurnLoop:
         holding = None
         if self._uncertain:
             self._doubting_until = asyncio.get_running_loop().time() + DOUBT
-        if self._uncertain or asyncio.get_running_loop().time() < self._doubting_until:
+        if self._uncertain or self._doubting_until < math.inf:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
             waiting = [item.id for item in [*self._items, *self._held] if isinstance(item, Outcome)]
             holding = (*(taker.holding if taker else ()), *waiting)
+        room, lanes = taker.wants() if taker is not None else (0, ())
         return Turn(
             outcomes=batch.outcomes,
             adds=[call for call, _ in batch.adds],
             progress=batch.progress,
-            room=taker.room if taker and self._most == BATCH else 0,
-            lanes=taker.lanes if taker else (),
+            room=room if self._most == BATCH else 0,
+            lanes=lanes,
             roots=taker.takes_roots if taker else True,
             suspects=taker.takes_suspects if taker else False,
             holding=holding,

@@ -9,6 +9,7 @@ from sqlite3 import Connection
 
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.gate import write_gate
+from everloop._core.looks import Vitals
 from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.runners.doorbell import Doorbell
 from everloop.store.sql.runners.hand import Hand
@@ -89,6 +90,9 @@ class SqliteStore(SqlStore):
         for bell in gone.values():
             bell.unlink(missing_ok=True)
         return reaped
+
+    async def vitals(self) -> Vitals:
+        return await self._reader().call(self._file.vitals)
 
     # -- hints and upkeep -----------------------------------------------------------------------------------
 

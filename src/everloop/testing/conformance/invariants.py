@@ -65,6 +65,15 @@ class Log:
         for lease in leased:
             self.note_lease(session, *lease)
 
+    def forget(self, ids: set[str]) -> None:
+        """Note that these calls were pruned: their ids are free again, and so are their fences."""
+        self.acknowledged -= ids
+        self.leases = {lease: session for lease, session in self.leases.items() if lease[0] not in ids}
+        self.asked = {pair: fence for pair, fence in self.asked.items() if not ids.intersection(pair)}
+        for id in ids:
+            self.crash_limits.pop(id, None)
+            self.settled.pop(id, None)
+
     def note_lease(self, session: int, id: str, fence: int) -> None:
         """Note a lease, which must be greater than every earlier one of the call."""
         earlier = self.given.setdefault(id, [])
@@ -114,7 +123,7 @@ def ends_are_final(before: Calls, after: Calls, _log: Log) -> None:
 def attempts(_before: Calls, after: Calls, log: Log) -> None:
     """I6: attempts are the accepted ends of runs; crashes are counted apart, up to the limit."""
     for id, call in after.items():
-        ran = [o for o in log.settled.get(id, ()) if o.event is not Event.RELEASE]
+        ran = [o for o in log.settled.get(id, ()) if o.event not in (Event.RELEASE, Event.REAP)]
         same(call.attempt, len(ran), f"I6: the attempts of {id}")
         leases = len(log.given.get(id, ()))
         holds(call.attempt + call.crashes <= leases, f"I6: {id} had a lease for each attempt and crash")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from everloop._core.calls import State
 from everloop._core.clock import ManualClock
+from everloop._core.keeping import Pruning
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -151,6 +154,31 @@ class SideBySide:
             same(cancel.message, self.oracle.lives[cancel.id].now.asked, "the message of a cancellation")
         self.oracle.handed_out(session, {*ended}, {*cancels})
 
+    # -- keeping ----------------------------------------------------------------------------------
+
+    async def prune(self, request: Pruning) -> set[str]:
+        """Let a whole sweep go by; return the ids that are free again."""
+        self.doing = f"prune({request})"
+        gone, worn = self.oracle.prune(request, self.clock.now())
+        calls = results = 0
+        going_on: Pruning | None = request
+        while going_on is not None:
+            done = await self.store.prune(going_on)
+            calls, results, going_on = calls + done.calls, results + done.results, done.next
+        same((calls, results), (len(gone), len(worn)), f"what is pruned: {gone}, and the values of {worn}")
+        ids = list(gone)
+        same(await self.store.get(ids), [None] * len(ids), f"what is left of {ids}")
+        self.log.forget(gone)
+        self.calls = {
+            id: msgspec.structs.replace(call, parent=None) if call.parent in gone else call
+            for id, call in self.calls.items()
+            if id not in gone
+        }
+        for id in worn:
+            self.calls[id] = msgspec.structs.replace(self.calls[id], value=None)
+        self.met.update({"pruned": calls, "value pruned": results})
+        return gone
+
     # -- reads ------------------------------------------------------------------------------------
 
     async def find(self, filter: CallFilter) -> None:
@@ -162,6 +190,14 @@ class SideBySide:
             shown = shown[ids.index(filter.before) + 1 :] if filter.before in ids else []
         wanted = [call for call in shown if _fits(call, filter)][: filter.limit]
         same(await self.store.find(filter), wanted, "the answer to find")
+
+    async def runs(self, ids: Sequence[str]) -> None:
+        """Compare how leases ended."""
+        self.doing = f"runs({ids})"
+        for id, seen in zip(ids, await self.store.runs(ids), strict=True):
+            wanted = self.oracle.runs(id)
+            same([tuple(run) for run in seen], wanted, f"the runs of {id}")
+            self.met.update(f"a run {run.kind}" for run in seen)
 
     async def counts(self, app: str | None) -> None:
         """Compare the numbers of calls with what was last looked at."""

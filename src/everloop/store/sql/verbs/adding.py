@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from everloop._core.calls import State
+from everloop._core.errors import StoreUnavailable
 from everloop._core.policy import CRASHES
 from everloop._core.records import Added, KeyRule, Lane, NewCall
 from everloop.store.sql.verbs.ending import CALLBACKS, WAITS, Row, cancel_rows
@@ -129,6 +130,7 @@ class _Plan:
     waits: list[int] = field(default_factory=list[int])
     ended: list[int] = field(default_factory=list[int])
     reattach: list[list[int]] = field(default_factory=list[list[int]])
+    following: list[int] = field(default_factory=list[int])  # finished calls that new ones come after
     replace: list[str] = field(default_factory=list[str])
 
     def look(self) -> Verb[None]:
@@ -232,6 +234,8 @@ class _Plan:
         if after is not None and not after.state.final:
             state = State.WAITING
             self.watch.append([after.seq, CALLBACKS])
+        elif after is not None:
+            self.following.append(after.seq)
         self.scope.ready = self.scope.ready or state is State.READY
         self.scope.scheduled = self.scope.scheduled or state is State.SCHEDULED
         self.scope.returned = self.scope.returned or call.expires is not None
@@ -267,6 +271,8 @@ class _Plan:
 
     def write(self) -> Verb[None]:
         """Write what was decided."""
+        if self.ended or self.following:
+            yield from hold([*self.ended, *self.following])
         if self.rows:
             yield Statement("add_calls", {"rows": self.rows})
             yield Statement("add_payloads", {"rows": self.payloads, "now": self.scope.now})
@@ -302,6 +308,17 @@ class _Plan:
         elif late:
             self.ended += late
             self.waits = [seq for seq in self.waits if seq not in late]
+
+
+def hold(seqs: Sequence[int]) -> Verb[None]:
+    """Keep finished calls from being pruned before the commit.
+
+    Raises:
+        StoreUnavailable: One has just been: what was decided does not hold any more.
+    """
+    found = yield Statement("keep_hold", {"seqs": list(seqs)})
+    if len(found) < len(set(seqs)):
+        raise StoreUnavailable("a finished call was pruned while another one was to hang on it: ask again")
 
 
 def _key_of(call: NewCall) -> tuple[str, str, str]:

@@ -130,9 +130,10 @@ def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
     """
     if look.expired or scope.returned:
         yield from expire_calls(scope)
+        scope.scheduled = True  # one of them may have been the next that was due
     if look.due is not None and look.due <= scope.now:
         yield Statement("due_ready", {"now": scope.now})
-        scope.ready = scope.scheduled = True
+        scope.ready = scope.scheduled = scope.returned = True  # one of them may be a suspect
     return look.due
 
 

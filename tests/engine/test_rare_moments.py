@@ -1,0 +1,257 @@
+"""What the simulation has found (`tests/sim`), each in a test of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from everloop import Key, StoreUnavailable, Task
+from everloop import _functions as functions
+from everloop._core.clock import ManualClock, SystemClock
+from everloop._core.records import Added, Cancelled, NewCall, Turn, TurnAnswer
+from everloop.engine import turns
+from everloop.engine.attempt import CURRENT
+from everloop.engine.session import Session
+from everloop.store.sql.store import SqliteStore
+from everloop.store.url import sqlite_path
+from tests.engine.conftest import make, until
+from tests.engine.faults import Faults
+
+
+async def test_a_callback_waits_for_a_store_that_cannot_say_what_it_is_about(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functions, "AWAY", 0.01)
+    app = make(sqlite)
+    faults = Faults(app)
+    refused = 0
+    told: list[tuple[str, int]] = []
+
+    def plan(name: str, before: list[str]) -> None:
+        nonlocal refused
+        if name == "read_calls" and refused < 2:
+            refused += 1
+            raise StoreUnavailable("not now")
+
+    @app.task
+    async def work() -> int:
+        return 7
+
+    @app.task
+    async def tell(task: Task[int]) -> None:
+        told.append((task.state, task.result()))
+
+    async with app.worker():
+        faults.plan = plan
+        await app.submit(work(), on_done=tell)
+        await until(lambda: bool(told))
+        assert (told, refused) == ([("succeeded", 7)], 2)
+        while (await app.counts())["succeeded"] != 2:
+            await asyncio.sleep(0)
+        assert [task.attempts for task in await app.tasks(name="tell")] == [1]
+
+
+async def test_a_session_that_is_lost_while_it_is_closed_gets_no_successor(sqlite: str) -> None:
+    sessions: list[Session] = []
+
+    class LostInTheEnd(SqliteStore):
+        async def close_session(self, session: int) -> None:
+            sessions[0]._was_reaped()  # as its keeper says that has just been told
+            await super().close_session(session)
+
+    app = make(sqlite)
+    app.open_store = lambda: LostInTheEnd(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+    async with app:
+        sessions.append(app._sessions.current().session)
+
+    assert sessions[0]._recovery is None
+    assert sessions[0]._keeper is None
+
+
+@pytest.mark.parametrize("key", [None, "one of them"])
+async def test_the_end_is_told_of_a_call_that_was_added_in_the_name_of_a_session_that_was_reaped(
+    sqlite: str, key: str | None
+) -> None:
+    held = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def hold(calls: Sequence[NewCall]) -> None:
+        if calls:
+            held.set()
+            await go_on.wait()
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            await hold(turn.adds)
+            return await super().turn(session, turn)
+
+        async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+            await hold(calls)
+            return await super().add(session, calls)
+
+    app, client = make(sqlite), make(sqlite)
+
+    @app.task(name="work")
+    async def serve() -> int:
+        return 7
+
+    @client.task
+    async def work() -> int:
+        return 0
+
+    other = SqliteStore(sqlite_path(sqlite), clock=ManualClock(SystemClock().now() + 3_600_000_000))
+    async with app.worker():
+        await other.open()
+        client.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+        async with client:
+            session = client._sessions.current().session
+            first = session.number
+            task = client.create_task(work().options(key=key) if key else work())
+            await held.wait()
+            await other.close_session(first)  # as a reaper does
+            session._was_reaped()
+            await until(lambda: session.number != first)
+            await session.apart._waits.idle()  # it has asked for the ends, in vain
+            go_on.set()
+            async with asyncio.timeout(5):
+                assert await task == 7
+        await other.close()
+
+
+async def test_what_a_session_leased_that_was_reaped_before_it_was_told_does_not_run(sqlite: str) -> None:
+    held = asyncio.Event()
+    go_on = asyncio.Event()
+    ran: list[int] = []
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            answer = await super().turn(session, turn)
+            if answer.leased and not held.is_set():
+                held.set()
+                await go_on.wait()
+            return answer
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+    other = SqliteStore(sqlite_path(sqlite), clock=ManualClock(SystemClock().now() + 3_600_000_000))
+
+    @app.task
+    async def work() -> None:
+        attempt = CURRENT.get()
+        assert attempt is not None
+        ran.append(attempt.leased.fence)
+
+    async with app.worker():
+        await other.open()
+        session = app._sessions.current().session
+        first = session.number
+        task = app.create_task(work())
+        await held.wait()
+        await other.close_session(first)  # as a reaper does
+        session._was_reaped()
+        await until(lambda: session.number != first)
+        go_on.set()
+        async with asyncio.timeout(5):
+            await task
+        await other.close()
+
+    assert ran == [3]  # released at 2
+
+
+async def test_the_end_of_a_call_that_was_joined_may_come_before_the_answer_that_says_so(sqlite: str) -> None:
+    told: list[str] = []
+    go_on = asyncio.Event()
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            answer = await super().turn(session, turn)
+            told.extend(end.id for end in answer.ended)
+            return answer
+
+        async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+            answers = await super().add(session, calls)
+            if answers[0].status == "exists":
+                await go_on.wait()
+            return answers
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+
+    @app.task(key=Key("one", among="done"))
+    async def work() -> int:
+        return 7
+
+    async with app.worker():
+        assert await work() == 7
+        joining = app.create_task(work())
+        await until(lambda: len(told) == 2)
+        go_on.set()
+        async with asyncio.timeout(5):
+            assert await joining == 7
+
+
+async def test_a_call_that_was_cancelled_before_it_was_stored_is_cancelled_though_the_app_closes(
+    sqlite: str,
+) -> None:
+    class Slow(SqliteStore):
+        async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+            await asyncio.sleep(0.05)
+            return await super().cancel(ids, message)
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+
+    @app.task
+    async def work() -> int:
+        return 7
+
+    async with app:
+        app.create_task(work()).cancel()
+
+    async with app:
+        assert (await app.counts())["cancelled"] == 1
+
+
+async def test_an_end_is_told_that_went_with_an_answer_which_was_lost_and_committed_late(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "DOUBT", 0.05)
+    lost = asyncio.Event()
+    go_on = asyncio.Event()
+    go_on.set()
+
+    class Slow(SqliteStore):
+        async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            await go_on.wait()
+            answer = await super().turn(session, turn)
+            if not turn.adds and not lost.is_set():
+                lost.set()
+                raise StoreUnavailable("the answer got lost")
+            return answer
+
+    app = make(sqlite)
+    app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+    other = SqliteStore(sqlite_path(sqlite))
+
+    @app.task
+    async def work() -> int:
+        return 7
+
+    async with app:
+        await other.open()
+        session = app._sessions.current().session
+        task = await app.submit(work())
+        session.turns.look()
+        await lost.wait()
+        await until(lambda: not session.turns._uncertain)
+        await session.apart._waits.idle()  # it has asked for the ends once, in vain
+        go_on.clear()
+        await other.cancel([task.id])
+        assert [end.id for end in (await other.turn(session.number, Turn())).ended] == [task.id]
+        go_on.set()
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await other.close()

@@ -1,0 +1,352 @@
+"""The simulated store: the memory store behind a network that loses requests, answers and wake-ups.
+
+A request travels, arrives, is carried out, and its answer travels back. What was sent is not taken back by
+a cancellation or by the death of who sent it, as with a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from everloop._core.clock import SECOND
+from everloop._core.errors import StoreUnavailable
+from everloop._core.records import (
+    Added,
+    CallFilter,
+    Cancelled,
+    NewCall,
+    SessionInfo,
+    Snapshot,
+    Turn,
+    TurnAnswer,
+)
+from everloop.store.memory import MemoryStore
+from everloop.store.no_transactions import NoTransactions
+from tests.sim.cells import Cells
+from tests.sim.faults import Bell, Cell, Fault, Plan
+from tests.sim.loop import Clockwork, SimLoop, finish
+from tests.sim.watch import Watch
+
+if TYPE_CHECKING:
+    from tests.sim.nodes import Node
+
+#: The store's instant at the beginning.
+START = 1_700_000_000 * SECOND
+#: Verbs of the memory store that wait for nothing by themselves.
+_PLAIN = ("open", "close", "tend")
+#: What a turn can read of its session: its leases, the ends and the cancellations in its inbox.
+Read = tuple[frozenset[tuple[str, int]], frozenset[str], dict[str, int]]
+
+
+class Ask:
+    """A request under way."""
+
+    __slots__ = ("answer", "args", "cells", "loop", "node", "verb")
+
+    def __init__(self, node: Node, loop: SimLoop, verb: str, args: tuple[Any, ...]) -> None:
+        self.node = node
+        self.loop = loop
+        self.verb = verb
+        self.args = args
+        self.cells: list[Cell] = []
+        self.answer: asyncio.Future[Any] = loop.create_future()
+
+    def tell(self, value: Any) -> None:
+        """Let the answer arrive, if somebody is there to hear it."""
+        self.loop.call_soon(_set, self.answer, value)
+
+
+def _set(answer: asyncio.Future[Any], value: Any) -> None:
+    if answer.done():
+        return
+    if isinstance(value, Exception):
+        answer.set_exception(value)
+    else:
+        answer.set_result(value)
+
+
+class Server:
+    """Carries requests out, or not."""
+
+    def __init__(self, clockwork: Clockwork, rng: Random, plan: Plan) -> None:
+        self.clockwork = clockwork
+        self.rng = rng
+        self.plan = plan
+        self.memory = MemoryStore(self)
+        self.tables = self.memory._tables
+        self.watch = Watch(self.tables, clockwork, self.now)
+        self.cells = Cells(self.tables, self.now)
+        self.away_until = 0.0
+        self.aimed = ""  # a verb that always travels
+        self.pause = (1.05, 2.5)  # for how long a process stands still, in leases
+        self.drains = False  # whether one that stands still is asked to end meanwhile
+        self.met: Counter[tuple[Cell, str]] = Counter()
+        self.seen: Counter[Cell] = Counter()
+        self.bells_met: Counter[tuple[str, str]] = Counter()
+        self.requests = 0
+        self.under_way = 0  # requests that are carried out later than they arrived
+        self.pace = rng.choice((0.001, 0.005, 0.02))
+
+    def now(self) -> int:
+        """Return the store's instant."""
+        return START + round(self.clockwork.now * SECOND)
+
+    # -- on the way -------------------------------------------------------------------------------------------
+
+    def send(self, ask: Ask) -> None:
+        """Let a request travel."""
+        self.clockwork.after(self.rng.random() * self.pace, partial(self._arrive, ask))
+
+    @property
+    def has_dead(self) -> bool:
+        """Whether a session's time is over."""
+        now = self.now()
+        return any(there.until <= now for there in self.tables.sessions.values())
+
+    def spares(self, verb: str) -> bool:
+        """Whether upkeep is answered without travelling: mostly, unless the store is away."""
+        return verb != self.aimed and self.clockwork.now >= self.away_until and self.rng.random() < 0.85
+
+    def _answer(self, ask: Ask, value: Any, after: float = 0.0) -> None:
+        if not after and self.rng.random() < 0.5:
+            ask.tell(value)
+        else:
+            self.clockwork.after(after + self.rng.random() * self.pace, partial(ask.tell, value))
+
+    def _refuse(self, ask: Ask, why: str) -> None:
+        self._answer(ask, StoreUnavailable(f"simulated: {why}"))
+
+    def _arrive(self, ask: Ask) -> None:
+        self.requests += 1
+        node = ask.node
+        if self.clockwork.now < self.away_until:
+            node.disturb()
+            self._refuse(ask, "the store is away")
+            return
+        ask.cells = self.cells.of(ask.verb, ask.args, first=not node.sessions)
+        self.seen.update(ask.cells)
+        fault = self.plan.draw(ask.cells, node.may_suffer(), node.kind) if not node.dead else None
+        if fault is None:
+            self._answer(ask, self.carry_out(ask))
+            return
+        for cell in ask.cells:
+            self.met[cell, fault] += 1
+        self.watch.sometimes[fault] += 1
+        self.watch.note(f"{fault}: {node.name} {ask.verb} {ask.cells}")
+        self._suffer(ask, fault)
+
+    def _suffer(self, ask: Ask, fault: Fault) -> None:
+        node, rng = ask.node, self.rng
+        node.disturb()
+        match fault:
+            case Fault.ERROR:
+                self._refuse(ask, "not carried out")
+            case Fault.LOST:
+                self.carry_out(ask)
+                self._refuse(ask, "carried out, and the answer is lost")
+            case Fault.LATE:
+                self._refuse(ask, "carried out later")
+                known = self._read(ask)
+                self.under_way += 1
+                self.clockwork.after(
+                    rng.choice((0.01, 0.3, 3.0)) * rng.random(), lambda: self._carry_out_late(ask, known)
+                )
+            case Fault.DELAY:
+                seconds = rng.choice((0.3, 1.0, 4.0)) * rng.random()
+                if rng.random() < 0.5:
+                    self._answer(ask, self.carry_out(ask), seconds)
+                else:
+                    self.under_way += 1
+                    self.clockwork.after(seconds, lambda: self._answer(ask, self._carry_out_after_all(ask)))
+            case Fault.CRASH_BEFORE:
+                node.crash()
+            case Fault.CRASH_AFTER:
+                self.carry_out(ask)
+                node.crash()
+            case Fault.PAUSE_BEFORE:
+                seconds = node.pause() * rng.random()
+                self.under_way += 1
+                self.clockwork.after(seconds, lambda: self._answer(ask, self._carry_out_after_all(ask)))
+            case Fault.PAUSE_AFTER:
+                self._answer(ask, self.carry_out(ask))
+                node.pause()
+            case Fault.OUTAGE:
+                self.away_until = self.clockwork.now + rng.choice((0.3, 2.0, 5.0)) * (0.5 + rng.random())
+                self.watch.outage(self.away_until)
+                self._refuse(ask, "the store goes away")
+            case Fault.DRAIN:
+                node.drain()
+                self._answer(ask, self.carry_out(ask))
+
+    def _read(self, ask: Ask) -> Read:
+        """Return what a turn that arrives now can read of its session."""
+        session = ask.args[0] if ask.verb == "turn" else -1
+        there = self.tables.sessions.get(session)
+        leases = frozenset((row.id, row.fence) for row in self.tables.held(session))
+        return leases, frozenset(there.ended) if there else frozenset(), dict(there.cancels) if there else {}
+
+    def _carry_out_late(self, ask: Ask, known: Read) -> None:
+        """Do what a transaction does that is committed late: what it takes away it has read in time."""
+        if ask.verb != "turn":
+            self._carry_out_after_all(ask)
+            return
+        session, turn = ask.args
+        leases, ends, cancels = known
+        if turn.holding is not None:
+            newer = [id_ for id_, _ in self._read(ask)[0] - leases]
+            ask.args = session, msgspec.structs.replace(turn, holding=(*turn.holding, *newer))
+        there = self.tables.sessions.get(session)
+        later_ends = [id_ for id_ in there.ended if id_ not in ends] if there else []
+        later_cancels = (
+            {id_: fence for id_, fence in there.cancels.items() if cancels.get(id_) != fence} if there else {}
+        )
+        if there is not None:
+            for id_ in later_ends:
+                del there.ended[id_]
+            for id_ in later_cancels:
+                del there.cancels[id_]
+        self._carry_out_after_all(ask)
+        if there is not None:
+            there.ended.update(dict.fromkeys(later_ends))
+            there.cancels.update(later_cancels)
+
+    def _carry_out_after_all(self, ask: Ask) -> Any:
+        self.under_way -= 1
+        value = self.carry_out(ask)
+        self.watch.on_quiet()
+        return value
+
+    # -- at the store -----------------------------------------------------------------------------------------
+
+    def carry_out(self, ask: Ask) -> Any:
+        """Do what is asked, and look at what has become of everything."""
+        watch, args = self.watch, ask.args
+        watch.before(ask.node, ask.verb, args)
+        if ask.verb in _PLAIN:
+            value = finish(getattr(self.memory, ask.verb)())
+        else:
+            verb = getattr(MemoryStore, ask.verb).__wrapped__
+            value = finish(
+                verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args)
+            )
+        watch.after(ask.node, ask.verb, args, value)
+        return value
+
+
+class SimStore(NoTransactions):
+    """The store as one process has it.
+
+    Args:
+        server: What carries out requests.
+        node: The process.
+    """
+
+    def __init__(self, server: Server, node: Node) -> None:
+        self.url = "sim://"
+        self._server = server
+        self._node = node
+        self._opened = False
+
+    def twin(self) -> SimStore:
+        return SimStore(self._server, self._node)
+
+    def now(self) -> int:
+        return self._server.now() + self._node.skew
+
+    def _ask(self, verb: str, *args: Any) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        ask = Ask(self._node, loop, verb, args)
+        loop.once_it_steps(partial(self._server.send, ask))
+        return ask.answer
+
+    async def open(self) -> None:
+        if self._opened and self._spared("open"):
+            return
+        await self._ask("open")
+        self._opened = True
+
+    async def close(self) -> None:
+        """Do nothing: closing asks nobody."""
+
+    async def tend(self) -> None:
+        if not self._spared("tend"):
+            await self._ask("tend")
+
+    def _spared(self, verb: str) -> bool:
+        """Whether a request is not worth the way: the keeper asks for much that has nothing to do."""
+        return self._server.spares(verb)
+
+    async def open_session(self, info: SessionInfo, lease: int) -> int:
+        number: int = await self._ask("open_session", info, lease)
+        self._node.sessions.append(number)
+        return number
+
+    async def renew(self, session: int, lease: int) -> bool:
+        alive: bool = await self._ask("renew", session, lease)
+        return alive
+
+    async def serve(self, session: int, info: SessionInfo) -> None:
+        await self._ask("serve", session, info)
+
+    async def close_session(self, session: int) -> None:
+        await self._ask("close_session", session)
+
+    async def reap(self, *, overdue: bool = True) -> int:
+        if not self._server.has_dead and self._spared("reap"):
+            return 0
+        count: int = await self._ask("reap", overdue)
+        return count
+
+    async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+        answer: TurnAnswer = await self._ask("turn", session, turn)
+        return answer
+
+    async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+        added: list[Added] = await self._ask("add", session, calls)
+        return added
+
+    async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
+        unknown: list[str] = await self._ask("wait", session, list(ids))
+        return unknown
+
+    async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+        cancelled: list[Cancelled] = await self._ask("cancel", list(ids), message)
+        return cancelled
+
+    async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
+        found: list[Snapshot | None] = await self._ask("get", list(ids))
+        return found
+
+    async def find(self, filter: CallFilter) -> list[Snapshot]:
+        return finish(MemoryStore.find.__wrapped__(self._server.memory, filter))  # type: ignore[attr-defined,no-any-return]  # set by `wraps`
+
+    async def counts(self, app: str | None = None, queue: str | None = None) -> dict[str, int]:
+        return finish(MemoryStore.counts.__wrapped__(self._server.memory, app, queue))  # type: ignore[attr-defined,no-any-return]  # (the same)
+
+    async def serving(self, app: str) -> list[tuple[str, str]]:
+        served: list[tuple[str, str]] = await self._ask("serving", app)
+        return served
+
+    def listen(self, session: int, wake: Callable[[], None]) -> Callable[[], None]:
+        """Register a bell that may be lost, late, or heard twice."""
+        server, node = self._server, self._node
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:
+            bell = server.plan.bell()
+            if bell is not None:
+                server.bells_met[node.kind, bell] += 1
+            if bell is not Bell.LOST and bell is not Bell.LATE:
+                wake()
+            if bell is Bell.TWICE or bell is Bell.LATE:
+                loop.call_later(server.rng.random(), wake)
+
+        return server.memory.listen(session, ring)

@@ -1,0 +1,161 @@
+"""Seeded schedules of the real client, worker, turn loop and keeper on virtual time, over a store that fails.
+
+`EVERLOOP_SIM_SCHEDULES` says how many (20,000 are what the matrix is made for).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from random import Random
+
+import pytest
+
+from everloop.engine.keeper import Witness
+from everloop.engine.session import Session
+from everloop.engine.worker import Worker
+from everloop.store.memory_rows import Row
+from tests.sim import campaign, matrix, schedule
+from tests.sim.campaign import Campaign
+from tests.sim.faults import Fault
+from tests.sim.loop import Clockwork, SimLoop
+from tests.sim.schedule import Result
+
+SCHEDULES = int(os.environ.get("EVERLOOP_SIM_SCHEDULES", "20000"))
+#: Fewer do not meet every cell of the matrix often enough.
+WHOLE = 20_000
+
+
+def test_seeds_that_have_found_something_find_nothing() -> None:
+    found = campaign.collect(schedule.run_many(campaign.kept_seeds()))
+
+    assert found.schedules == len(campaign.kept_seeds())
+    assert not list(found.complaints(0)), "\n".join(found.complaints(0))
+
+
+@pytest.mark.timeout(1_800)
+def test_nothing_is_lost_undone_or_stuck_whatever_fails() -> None:
+    found = campaign.collect(schedule.run_many(range(SCHEDULES)))
+
+    print("\n".join(found.table()))
+    print(f"{found.schedules} schedules: {dict(found.totals)}")
+    complaints = list(found.complaints(matrix.WANTED if found.schedules >= WHOLE else 0))
+    assert not complaints, "\n".join(complaints)
+
+
+def test_a_schedule_without_faults_meets_none() -> None:
+    results = list(schedule.run_many(range(50), quiet=True))
+
+    assert not any(result.failure or result.met or result.bells for result in results)
+    assert sum(result.runs for result in results) > 50
+
+
+def test_a_seed_is_the_same_schedule_in_every_process() -> None:
+    program = (
+        "from tests.sim import schedule\n"
+        "print([result.digest for result in schedule.run_many(range(300, 330))])\n"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=campaign.ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+
+    assert outputs[0].count("'") == 60
+    assert outputs[0] == outputs[1]
+    digests = [result.digest for result in schedule.run_many([299, *range(300, 330)])][1:]
+    assert outputs[0] == f"{digests}\n"  # whatever ran before
+
+
+def test_a_process_that_is_killed_runs_no_finally() -> None:
+    clockwork = Clockwork(Random(1))
+    loop = SimLoop(clockwork, None, "main")
+    steps: list[str] = []
+
+    async def body() -> None:
+        try:
+            steps.append("begins")
+            await asyncio.sleep(1)
+        finally:
+            steps.append("cleans up")
+
+    task = loop.create_task(body())
+    clockwork.run(until=0.5)
+    loop.kill()
+    clockwork.run(until=5.0)
+    assert steps == ["begins"]
+    assert not task.done()
+
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is pending, on purpose
+    task.get_coro().close()  # type: ignore[union-attr]  # it is ours
+    loop.bury()
+
+
+def test_a_complaint_says_how_to_repeat_its_schedule() -> None:
+    found = Campaign()
+    found.add(Result(123, failure="at 1.0000 s: something is wrong"))
+
+    assert list(found.complaints(0)) == [
+        "seed 123: at 1.0000 s: something is wrong\n    repeat it: python -m tests.sim --seed 123"
+    ]
+
+
+def test_a_campaign_that_met_too_little_complains() -> None:
+    complaints = list(Campaign().complaints(20))
+
+    assert "('renew', 'reaped') was met with lost 0 times; 20 are wanted" in complaints
+    assert "a bell of a client was late 0 times; 20 are wanted" in complaints
+    assert "it never happened that a call ran again" in complaints
+    found = Campaign()
+    found.seen["renew", "asleep"] += 1
+    assert list(found.complaints(0)) == [
+        "('renew', 'asleep') was met, and is not in the matrix (tests/sim/matrix.py)"
+    ]
+
+
+def test_what_cannot_be_met_is_not_wanted() -> None:
+    assert not matrix.reachable(("serve (end)", "alive"), Fault.DRAIN)
+    assert not set(matrix.CELLS) & set(matrix.LEFT_OUT)
+
+
+# -- that it finds something ------------------------------------------------------------------------------
+
+
+def _drop_the_fence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Row, "holds", lambda self, _: self.state == "leased")
+
+
+def _judge_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Witness, "may_judge", lambda *_: True)
+
+
+def _hold_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Worker, "holding", ())
+
+
+def _ask_for_no_ends(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Session, "_ask_for_ends", lambda _: None)
+
+
+def _keep_what_is_reaped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Session, "_was_reaped", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [_drop_the_fence, _hold_nothing, _ask_for_no_ends, _keep_what_is_reaped],
+    ids=lambda sabotage: sabotage.__name__.strip("_").replace("_", " "),
+)
+def test_a_sabotage_is_found_soon(sabotage: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert callable(sabotage)
+    sabotage(monkeypatch)
+
+    assert any(result.failure for result in schedule.run_many(range(600)))

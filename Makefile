@@ -46,6 +46,7 @@ coverage: $(ENV)/.dev ## which lines and branches the fast suites reach
 	@$(RUN)/coverage run -m pytest -q tests/unit tests/stores tests/engine
 	@$(RUN)/coverage combine --quiet
 	@$(RUN)/coverage report
+	@$(RUN)/coverage report --include='src/everloop/_core/*' --fail-under=100
 
 .PHONY: mutants
 mutants: $(ENV)/.dev ## sabotage the code in many small ways, and see that the tests notice; ARGS="words of its name"

@@ -12,7 +12,7 @@ IMPOSSIBLE = {
         SELECT id FROM ever_calls WHERE seq NOT IN (SELECT seq FROM ever_payloads)""",
     "a lease of nobody": """
         SELECT id FROM ever_calls WHERE (state = 'leased') != (session IS NOT NULL)
-        OR session NOT IN (SELECT session FROM ever_sessions)""",
+        OR (session IS NOT NULL AND session NOT IN (SELECT session FROM ever_sessions))""",
     "a key of nothing": "SELECT seq FROM ever_keys WHERE seq NOT IN (SELECT seq FROM ever_calls)",
     "an end to be told that is none": """
         SELECT c.id FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq

@@ -78,9 +78,9 @@ MUTANTS = (
     ),
     Mutant(
         "what a dead worker held keeps its fence",
-        f"{VERBS}/sessions.py",
-        "row.due, row.attempt, crashes, growth=1)",
-        "row.due, row.attempt, crashes, growth=0)",
+        f"{VERBS}/ending.py",
+        "crashes, growth=1, error=last_words",
+        "crashes, growth=0, error=last_words",
         cases("dying"),
     ),
     Mutant(
@@ -92,7 +92,7 @@ MUTANTS = (
     ),
     Mutant(
         "one crash less is allowed",
-        f"{VERBS}/sessions.py",
+        f"{VERBS}/ending.py",
         "elif crashes > crash_limit:",
         "elif crashes >= crash_limit:",
         cases("dying"),
@@ -226,7 +226,7 @@ MUTANTS = (
     Mutant(
         "what failed half-way is not rolled back",
         "src/everloop/store/sql/runners/sqlite.py",
-        "_roll_back(connection)\n                raise",
+        "_roll_back(connection)\n            raise",
         "raise",
         only("tests/stores/test_interleavings.py", "test_nothing_of_a_failed_verb_remains[sqlite]"),
     ),
@@ -269,8 +269,8 @@ MUTANTS = (
     Mutant(
         "ends in a lost answer are not asked for",
         f"{ENGINE}/turns.py",
-        "if lost:\n            self.on_lost_answer()",
-        "_ = lost",
+        "self._doubting_until = math.inf\n            self.on_lost_answer()",
+        "self._doubting_until = math.inf",
         only(FAILURES, "test_an_end_in_a_lost_answer_is_told_again"),
     ),
     Mutant(
@@ -311,7 +311,7 @@ MUTANTS = (
     Mutant(
         "a worker that drains goes on leasing",
         f"{ENGINE}/worker.py",
-        "return 0 if self._draining else self.slots.room",
+        "return 0 if self.draining else self.slots.room",
         "return self.slots.room",
         only(ALONE, "test_what_arrives_while_it_drains_is_given_back_and_nothing_more_is_taken"),
     ),

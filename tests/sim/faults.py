@@ -22,7 +22,9 @@ class Fault(StrEnum):
     DELAY = "delay"  # it, or its answer, takes long
     CRASH_BEFORE = "crash before"  # the process that asks is killed, and it is not carried out
     CRASH_AFTER = "crash after"  # it is carried out, and the process is killed before the answer
-    PAUSE_BEFORE = "pause before"  # the process stands still for longer than its lease, and it is carried out after
+    PAUSE_BEFORE = (
+        "pause before"  # the process stands still for longer than its lease, and it is carried out after
+    )
     PAUSE_AFTER = "pause after"  # it is carried out, and the process stands still before the answer
     OUTAGE = "outage"  # nothing is answered to anybody for a while, from this request on
     DRAIN = "drain"  # the process is asked to end (SIGTERM), and it is carried out

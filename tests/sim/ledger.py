@@ -39,7 +39,9 @@ class Ledger:
     runs: dict[str, list[Run]] = field(default_factory=dict)
     acknowledged: dict[str, str] = field(default_factory=dict)  # the id of a call, and its name
     seen: list[Seen] = field(default_factory=list)
-    callbacks: list[tuple[str, str, str]] = field(default_factory=list)  # word, id of the finished call, state
+    callbacks: list[tuple[str, str, str]] = field(
+        default_factory=list
+    )  # word, id of the finished call, state
     cancelled: set[str] = field(default_factory=set)  # ids that a user asked to cancel
     closed: bool = False  # what abandoned bodies do while they are swept up is of no interest
 

@@ -98,7 +98,7 @@ class Server:
         """Return the store's instant."""
         return START + round(self.clockwork.now * SECOND)
 
-    # -- on the way -------------------------------------------------------------------------------------------
+    # -- on the way ------------------------------------------------------------------------------------------
 
     def send(self, ask: Ask) -> None:
         """Let a request travel."""
@@ -142,7 +142,7 @@ class Server:
         self.watch.note(f"{fault}: {node.name} {ask.verb} {ask.cells}")
         self._suffer(ask, fault)
 
-    def _suffer(self, ask: Ask, fault: Fault) -> None:
+    def _suffer(self, ask: Ask, fault: Fault) -> None:  # noqa: C901 - a list, not a logic
         node, rng = ask.node, self.rng
         node.disturb()
         match fault:
@@ -204,7 +204,9 @@ class Server:
             ask.args = session, msgspec.structs.replace(turn, holding=(*turn.holding, *newer))
         there = self.tables.sessions.get(session)
         later_ends = [id_ for id_ in there.ended if id_ not in ends] if there else []
-        later_cancels = {id_: fence for id_, fence in there.cancels.items() if cancels.get(id_) != fence} if there else {}
+        later_cancels = (
+            {id_: fence for id_, fence in there.cancels.items() if cancels.get(id_) != fence} if there else {}
+        )
         if there is not None:
             for id_ in later_ends:
                 del there.ended[id_]
@@ -221,7 +223,7 @@ class Server:
         self.watch.on_quiet()
         return value
 
-    # -- at the store -----------------------------------------------------------------------------------------
+    # -- at the store ----------------------------------------------------------------------------------------
 
     def carry_out(self, ask: Ask) -> Any:
         """Do what is asked, and look at what has become of everything."""
@@ -231,7 +233,9 @@ class Server:
             value = finish(getattr(self.memory, ask.verb)())
         else:
             verb = getattr(MemoryStore, ask.verb).__wrapped__
-            value = finish(verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args))
+            value = finish(
+                verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args)
+            )
         watch.after(ask.node, ask.verb, args, value)
         return value
 

@@ -55,7 +55,7 @@ class Watch:
         self.note(f"VIOLATED: {what}")
         raise Violated(f"at {self._clockwork.now:.4f} s: {what}")
 
-    # -- around each request ----------------------------------------------------------------------------------
+    # -- around each request ---------------------------------------------------------------------------------
 
     def before(self, node: Node, verb: str, args: Sequence[Any]) -> None:
         """Look at what a request may take from others."""
@@ -129,7 +129,7 @@ class Watch:
             if leased.crashes >= SUSPECT:
                 self.sometimes["a suspect was leased"] += 1
 
-    # -- what is always true ----------------------------------------------------------------------------------
+    # -- what is always true ---------------------------------------------------------------------------------
 
     def _judge_rows(self) -> None:
         fences, live = self._fences, self._tables.live
@@ -160,7 +160,7 @@ class Watch:
             if row is None or _end(row) != end:
                 self.fail(f"the ended call {id_} has changed from {end} to {row and _end(row)}")
 
-    # -- bodies -----------------------------------------------------------------------------------------------
+    # -- bodies ----------------------------------------------------------------------------------------------
 
     def begins(self, node: Node, run: Run) -> None:
         """A body begins: nobody else may run it, or have run it to its end."""

@@ -99,7 +99,7 @@ async def note(word: str, task: Task[Any]) -> str:
 # -- operations ---------------------------------------------------------------------------------------------
 
 
-async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:
+async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:  # noqa: C901 - a list, not a logic
     kind, *arguments = operation
     sometimes = node.server.watch.sometimes
     match kind:
@@ -143,7 +143,7 @@ async def _resist(kind: str, seconds: float, attempt: Attempt) -> None:
             raise
 
 
-async def _with_children(kind: str, arguments: list[Any], node: Node) -> None:
+async def _with_children(kind: str, arguments: list[Any], node: Node) -> None:  # noqa: C901 - (the same)
     match kind:
         case "await":
             await call_of(arguments[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.sim import matrix
+from tests.sim import matrix, schedule
 from tests.sim.faults import KINDS, Bell, Cell, Fault
 from tests.sim.schedule import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = Path(__file__).with_name("seeds.txt")
+
+#: Schedules that are aimed at one cell, at most, when it was met too rarely.
+MORE = 500
 
 #: What a campaign must have seen; one that has not proves less than it says.
 SOMETIMES = (
@@ -55,7 +59,7 @@ class Campaign:
     seen: Counter[Cell] = field(default_factory=Counter)
     bells: Counter[tuple[str, Bell]] = field(default_factory=Counter)
     sometimes: Counter[str] = field(default_factory=Counter)
-    failures: list[tuple[int, str]] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, result: Result) -> None:
         """Count one schedule."""
@@ -72,7 +76,7 @@ class Campaign:
         self.bells.update(result.bells)
         self.sometimes.update(result.sometimes)
         if result.failure:
-            self.failures.append((result.seed, result.failure))
+            self.failures.append((command(result.seed, result.aim), result.failure))
 
     def join(self, other: Campaign) -> None:
         """Count what another process has run."""
@@ -81,27 +85,43 @@ class Campaign:
             getattr(self, name).update(getattr(other, name))
         self.failures += other.failures
 
-    # -- what is to be said -----------------------------------------------------------------------------------
-
     def complaints(self, wanted: int) -> Iterator[str]:
-        """Say what is not as it must be: failures, cells that were met too rarely, things that never happened."""
-        for seed, failure in self.failures:
-            yield f"seed {seed}: {failure}\n    repeat it: {command(seed)}"
+        """Say what is not as it must be: failures, and what was met too rarely or never happened."""
+        for repeat, failure in self.failures:
+            yield f"{failure}\n    repeat it: {repeat}"
         for cell in self.seen:
             if cell not in matrix.CELLS and cell not in matrix.LEFT_OUT:
                 yield f"{cell} was met, and is not in the matrix (tests/sim/matrix.py)"
         for cell in matrix.CELLS:
-            for kind in KINDS:
-                met = sum(self.met[cell, fault] for fault in kind)
-                if matrix.reachable(cell, kind[0]) and met < wanted:
-                    yield f"{cell} was met with {' or '.join(kind)} {met} times; {wanted} are wanted"
-        for who in ("worker", "client"):
-            for bell in Bell:
-                if self.bells[who, bell] < wanted:
-                    yield f"a bell of a {who} was {bell} {self.bells[who, bell]} times; {wanted} are wanted"
+            for kind, met in self.lacking(cell, wanted):
+                yield f"{cell} was met with {' or '.join(kind)} {met} times; {wanted} are wanted"
+        for who, bell in itertools.product(("worker", "client"), Bell):
+            if self.bells[who, bell] < wanted:
+                yield f"a bell of a {who} was {bell} {self.bells[who, bell]} times; {wanted} are wanted"
         for each in SOMETIMES:
             if wanted and not self.sometimes[each]:
                 yield f"it never happened that {each}"
+
+    def lacking(self, cell: Cell, wanted: int) -> list[tuple[tuple[Fault, ...], int]]:
+        """Return the kinds of faults with which a cell was met too rarely, and how often it was."""
+        counts = [
+            (kind, sum(self.met[cell, fault] for fault in kind))
+            for kind in KINDS
+            if matrix.reachable(cell, kind[0])
+        ]
+        return [(kind, met) for kind, met in counts if met < wanted]
+
+    def top_up(self, wanted: int) -> None:
+        """Aim at each cell that was met too rarely, until it was not; give up after a while."""
+        for number, cell in enumerate(matrix.CELLS):
+            seeds = range(MORE * (1_000 + number), MORE * (1_001 + number))
+            if self.lacking(cell, wanted):
+                for result in schedule.run_many(seeds, aim=cell):
+                    self.add(result)
+                    if not self.lacking(cell, wanted):
+                        break
+
+    # -- what is to be said ----------------------------------------------------------------------------------
 
     def table(self) -> Iterator[str]:
         """Return the matrix as lines: how often each cell was met with each fault."""
@@ -125,7 +145,7 @@ class Campaign:
             "schedules": self.schedules,
             **{name: self.totals[name] for name in ("requests", "calls", "runs", "faults")},
             "virtual_days": round(self.totals["virtual_milliseconds"] / 86_400_000, 2),
-            "failures": [{"seed": seed, "failure": failure} for seed, failure in self.failures],
+            "failures": [{"repeat": repeat, "failure": failure} for repeat, failure in self.failures],
             "sometimes": {each: self.sometimes[each] for each in SOMETIMES},
             "cells": {
                 " · ".join(cell): {
@@ -136,9 +156,9 @@ class Campaign:
         }
 
 
-def command(seed: int) -> str:
+def command(seed: int, aim: Cell | None = None) -> str:
     """Return what repeats the schedule of a seed."""
-    return f"python -m tests.sim --seed {seed}"
+    return f"python -m tests.sim --seed {seed}" + (f" --aim '{':'.join(aim)}'" if aim else "")
 
 
 def commit() -> str:

@@ -220,6 +220,13 @@ LEFT_OUT: dict[Cell, str] = {
 #: What cannot happen: a client is not asked to end in the simulation; its requests are its own.
 _CLIENTS = ("add", "add with callback", "add keyed (join)", "add keyed (raise)", "add keyed (replace)")
 
+_OF_CLIENTS = (
+    *(("get", state) for state in ("ready", "scheduled", "leased")),
+    *(("cancel", state) for state in ("ready", "scheduled")),
+    ("serving", "-"),
+    ("wait", "unknown"),
+)
+
 
 def reachable(cell: Cell, fault: Fault) -> bool:
     """Whether a cell can be met with a fault."""
@@ -227,7 +234,7 @@ def reachable(cell: Cell, fault: Fault) -> bool:
         return True
     # Who drains already is not asked to; a client has no worker to drain.
     ending = ("serve (end)", "close session")
-    return cell[0] not in (*_CLIENTS, *ending)
+    return cell[0] not in (*_CLIENTS, *ending) and cell not in _OF_CLIENTS
 
 
 #: How often each cell is aimed at: what is hard to come by, more often. Measured.
@@ -323,9 +330,9 @@ _CELLS = list(CELLS)
 _SHARES = [WEIGHTS[cell] for cell in _CELLS]
 
 
-def draw(rng: Random) -> tuple[Cell, list[tuple[Cell, list[Fault]]], Scene]:
-    """Return the cell that a schedule aims at, the faults there and on the way, and what helps to get there."""
-    cell = rng.choices(_CELLS, _SHARES)[0]
+def draw(rng: Random, aim: Cell | None) -> tuple[Cell, list[tuple[Cell, list[Fault]]], Scene]:
+    """Return the cell that a schedule aims at, the faults there and on the way, and what leads there."""
+    cell = aim or rng.choices(_CELLS, _SHARES)[0]
     scene = CELLS[cell]
     # What leads there comes first, also where it happens at the same cell.
     return cell, [*((other, [fault]) for other, fault in scene.before), (cell, _faults(rng, cell))], scene

@@ -68,7 +68,7 @@ class Node:
         self.main_task = self.loop.create_task(main, name=self.name)
         return self.main_task
 
-    # -- what may happen to it --------------------------------------------------------------------------------
+    # -- what may happen to it -------------------------------------------------------------------------------
 
     def may_suffer(self) -> frozenset[Fault]:
         """Return the faults that make sense now."""
@@ -121,7 +121,7 @@ class Node:
             self.draining = True
             self.loop.call_soon(self.stopping.set)
 
-    # -- afterwards -------------------------------------------------------------------------------------------
+    # -- afterwards ------------------------------------------------------------------------------------------
 
     def bury(self) -> None:
         """Let go of what a process that was killed, or is stuck, has left behind."""
@@ -165,7 +165,7 @@ class Now:
 def simulated() -> Iterator[None]:
     """Put virtual time, threads and chance in the place of the machine's, in the modules that use them."""
     clock = SimpleNamespace(
-        monotonic=lambda: Now.seconds(),
+        monotonic=lambda: Now.seconds(),  # noqa: PLW0108 - it is another for each schedule
         time_ns=lambda: START * 1_000 + round(Now.seconds() * 1e9),
     )
     before = ids._random, ids._counter, ids._prefix

@@ -67,7 +67,7 @@ class Gardener:
         operations = [self._operation(name, n, depth) for n in range(rng.choice((1, 1, 1, 2, 3)))]
         return [name, operations, self._options()]
 
-    def _operation(self, name: str, number: int, depth: int) -> list[Any]:
+    def _operation(self, name: str, number: int, depth: int) -> list[Any]:  # noqa: PLR0911 - a list of cases
         rng = self._rng
         kind = rng.choice(self._kinds)
         leaf = depth == 0 or self._left <= 0
@@ -115,7 +115,7 @@ class Gardener:
         return options
 
 
-def foresee(plan: Plan, said: dict[str, str | None]) -> str | None:
+def foresee(plan: Plan, said: dict[str, str | None]) -> str | None:  # noqa: C901, PLR0912 - a list of cases
     """Note what comes of each call of a tree, None where chance decides; return it of the plan itself."""
     name, operations, options = plan
     end: str | None = OK

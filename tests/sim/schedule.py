@@ -22,7 +22,7 @@ from tests.sim import matrix, programs
 from tests.sim.bodies import app
 from tests.sim.checks import judge
 from tests.sim.clients import Client
-from tests.sim.faults import Plan
+from tests.sim.faults import Cell, Plan
 from tests.sim.loop import Circles, Clockwork, SimTask
 from tests.sim.nodes import Node, Now, simulated
 from tests.sim.server import Server
@@ -37,7 +37,7 @@ class Result:
     """What became of one schedule."""
 
     seed: int
-    aim: Any = None
+    aim: Cell | None = None  # if it was given
     requests: int = 0
     calls: int = 0
     runs: int = 0
@@ -63,9 +63,10 @@ class World:
     Args:
         seed: Decides all of it.
         quiet: Without any fault.
+        aim: The cell that is aimed at, instead of one that the seed chooses.
     """
 
-    def __init__(self, seed: int, *, quiet: bool = False) -> None:
+    def __init__(self, seed: int, *, quiet: bool = False, aim: Cell | None = None) -> None:
         self.rng = random.Random(f"everloop {seed}")
         self.quiet = quiet
         random.seed(seed)  # what the engine spreads its pauses with
@@ -73,7 +74,7 @@ class World:
         SimTask._births = itertools.count()
         self.clockwork = Clockwork(self.rng)
         Now.seconds = lambda: self.clockwork.now
-        self.aim, aims, self.scene = matrix.draw(self.rng)
+        self.aim, aims, self.scene = matrix.draw(self.rng, aim)
         plan = Plan(self.rng, aims, self.scene.who)
         plan.over = quiet
         if quiet:
@@ -107,7 +108,7 @@ class World:
         self.concurrency = rng.choice((1, 2, 5))
         self.grace = rng.choice((0.0, 0.0, 0.5, 5.0))
 
-    # -- processes --------------------------------------------------------------------------------------------
+    # -- processes -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the processes, and what happens to them at times of its own."""
@@ -183,7 +184,7 @@ class World:
         self.server.plan.over = True
         self.server.away_until = min(self.server.away_until, self.clockwork.now)
 
-    # -- the end ----------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------
 
     def look_for_the_end(self) -> None:
         """Begin the end when every client has what it wanted and no call is live."""
@@ -232,17 +233,17 @@ class World:
         app._sessions._latest = None
 
 
-def run(seed: int, *, quiet: bool = False) -> Result:
+def run(seed: int, *, quiet: bool = False, aim: Cell | None = None) -> Result:
     """Run the schedule of a seed."""
-    result = Result(seed)
-    world = World(seed, quiet=quiet)
+    result = Result(seed, aim)
+    world = World(seed, quiet=quiet, aim=aim)
     try:
         world.run()
     except (Violated, Circles) as error:
         result.failure = str(error)
     finally:
         world.bury()
-    server, result.aim = world.server, world.aim
+    server = world.server
     result.requests, result.calls = server.requests, len(server.tables.rows)
     result.runs = sum(map(len, server.watch.ledger.runs.values()))
     result.seconds = world.clockwork.now
@@ -252,7 +253,7 @@ def run(seed: int, *, quiet: bool = False) -> Result:
     return result
 
 
-def run_many(seeds: Iterable[int], *, quiet: bool = False) -> Iterator[Result]:
+def run_many(seeds: Iterable[int], *, quiet: bool = False, aim: Cell | None = None) -> Iterator[Result]:
     """Run schedules one after the other, without the collector's whims."""
     with simulated(), _quiet():
         gc.collect()
@@ -260,7 +261,7 @@ def run_many(seeds: Iterable[int], *, quiet: bool = False) -> Iterator[Result]:
         gc.disable()
         try:
             for number, seed in enumerate(seeds, 1):
-                yield run(seed, quiet=quiet)
+                yield run(seed, quiet=quiet, aim=aim)
                 if number % 25 == 0:
                     gc.collect()
         finally:

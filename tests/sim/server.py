@@ -98,7 +98,7 @@ class Server:
         """Return the store's instant."""
         return START + round(self.clockwork.now * SECOND)
 
-    # -- on the way -------------------------------------------------------------------------------------------
+    # -- on the way ------------------------------------------------------------------------------------------
 
     def send(self, ask: Ask) -> None:
         """Let a request travel."""
@@ -142,7 +142,7 @@ class Server:
         self.watch.note(f"{fault}: {node.name} {ask.verb} {ask.cells}")
         self._suffer(ask, fault)
 
-    def _suffer(self, ask: Ask, fault: Fault) -> None:
+    def _suffer(self, ask: Ask, fault: Fault) -> None:  # noqa: C901 - a list, not a logic
         node, rng = ask.node, self.rng
         node.disturb()
         match fault:
@@ -223,7 +223,7 @@ class Server:
         self.watch.on_quiet()
         return value
 
-    # -- at the store -----------------------------------------------------------------------------------------
+    # -- at the store ----------------------------------------------------------------------------------------
 
     def carry_out(self, ask: Ask) -> Any:
         """Do what is asked, and look at what has become of everything."""

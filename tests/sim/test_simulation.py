@@ -38,10 +38,12 @@ def test_seeds_that_have_found_something_find_nothing() -> None:
 @pytest.mark.timeout(1_800)
 def test_nothing_is_lost_undone_or_stuck_whatever_fails() -> None:
     found = campaign.collect(schedule.run_many(range(SCHEDULES)))
+    wanted = matrix.WANTED if SCHEDULES >= WHOLE else 0
+    found.top_up(wanted)
 
     print("\n".join(found.table()))
     print(f"{found.schedules} schedules: {dict(found.totals)}")
-    complaints = list(found.complaints(matrix.WANTED if found.schedules >= WHOLE else 0))
+    complaints = list(found.complaints(wanted))
     assert not complaints, "\n".join(complaints)
 
 
@@ -104,8 +106,9 @@ def test_a_complaint_says_how_to_repeat_its_schedule() -> None:
     found.add(Result(123, failure="at 1.0000 s: something is wrong"))
 
     assert list(found.complaints(0)) == [
-        "seed 123: at 1.0000 s: something is wrong\n    repeat it: python -m tests.sim --seed 123"
+        "at 1.0000 s: something is wrong\n    repeat it: python -m tests.sim --seed 123"
     ]
+    assert campaign.command(7, ("renew", "reaped")) == "python -m tests.sim --seed 7 --aim 'renew:reaped'"
 
 
 def test_a_campaign_that_met_too_little_complains() -> None:
@@ -119,6 +122,18 @@ def test_a_campaign_that_met_too_little_complains() -> None:
     assert list(found.complaints(0)) == [
         "('renew', 'asleep') was met, and is not in the matrix (tests/sim/matrix.py)"
     ]
+
+
+def test_a_cell_that_was_met_too_rarely_is_aimed_at() -> None:
+    cell = ("settle cancel", "ended")
+    found = Campaign()
+    found.met.update({(other, fault): 3 for other in matrix.CELLS for fault in Fault if other != cell})
+
+    found.top_up(3)
+
+    assert found.schedules > 0
+    assert not found.lacking(cell, 3)
+    assert not found.failures
 
 
 def test_what_cannot_be_met_is_not_wanted() -> None:

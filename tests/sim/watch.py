@@ -30,6 +30,7 @@ class Watch:
     def __init__(self, tables: Tables, clockwork: Clockwork, now: Callable[[], int]) -> None:
         self.ledger = Ledger()
         self.sometimes: Counter[str] = Counter()
+        self.meddled = False  # whether a worker cancelled what was no longer its own
         self.gone: set[int] = set()  # sessions that were reaped or closed
         self.settled: dict[tuple[str, int], Event] = {}
         self.trace: deque[str] = deque(maxlen=4_000)
@@ -55,7 +56,7 @@ class Watch:
         self.note(f"VIOLATED: {what}")
         raise Violated(f"at {self._clockwork.now:.4f} s: {what}")
 
-    # -- around each request ----------------------------------------------------------------------------------
+    # -- around each request ---------------------------------------------------------------------------------
 
     def before(self, node: Node, verb: str, args: Sequence[Any]) -> None:
         """Look at what a request may take from others."""
@@ -66,6 +67,7 @@ class Watch:
             self._before_reap()
         elif verb == "cancel":
             self.ledger.cancelled.update(args[0])
+            self._before_cancel(node, args[0])
 
     def _before_turn(self, session: int, turn: Turn) -> None:
         if turn.holding is None:
@@ -78,6 +80,17 @@ class Watch:
             self.sometimes["leases of a lost answer were given back"] += 1
             if self.ledger.run(*lease) is not None:
                 self.fail(f"session {session} gives back {row.id} at {row.fence}, which has begun to run")
+
+    def _before_cancel(self, node: Node, ids: Sequence[str]) -> None:
+        """Note where a worker that has lost a parent's lease cancels a child that the next run awaits.
+
+        A cancellation does not say under which lease it is asked, so the store cannot refuse it.
+        """
+        for row in [self._tables.rows[id_] for id_ in ids if id_ in self._tables.rows]:
+            parent = self._tables.rows.get(row.new.parent.id) if row.new.parent else None
+            if parent is not None and row.new.owned and parent.session not in node.sessions:
+                self.sometimes["a child was cancelled by a worker that had lost its parent"] += 1
+                self.meddled = True
 
     def _before_reap(self) -> None:
         now = self._now()
@@ -129,7 +142,7 @@ class Watch:
             if leased.crashes >= SUSPECT:
                 self.sometimes["a suspect was leased"] += 1
 
-    # -- what is always true ----------------------------------------------------------------------------------
+    # -- what is always true ---------------------------------------------------------------------------------
 
     def _judge_rows(self) -> None:
         fences, live = self._fences, self._tables.live
@@ -160,7 +173,7 @@ class Watch:
             if row is None or _end(row) != end:
                 self.fail(f"the ended call {id_} has changed from {end} to {row and _end(row)}")
 
-    # -- bodies -----------------------------------------------------------------------------------------------
+    # -- bodies ----------------------------------------------------------------------------------------------
 
     def begins(self, node: Node, run: Run) -> None:
         """A body begins: nobody else may run it, or have run it to its end."""

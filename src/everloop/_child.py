@@ -118,14 +118,14 @@ class Relay:
         self._say = say
         self.level = level
 
-    def logged(self, _attempt: Attempt, record: logging.LogRecord) -> None:
+    def logged(self, attempt: Attempt, record: logging.LogRecord) -> None:  # noqa: ARG002 - one runs at a time
         if record.levelno >= self.level:
             self._say(wire.Logged(read_record(record)))
 
-    def printed(self, _attempt: Attempt, text: str) -> None:
+    def printed(self, attempt: Attempt, text: str) -> None:  # noqa: ARG002 - (the same)
         self._say(wire.Printed(text.encode("utf-8", "backslashreplace").decode()))
 
-    def told(self, _attempt: Attempt, record: LogRecord) -> None:
+    def told(self, attempt: Attempt, record: LogRecord) -> None:  # noqa: ARG002 - (the same)
         self._say(wire.Logged(record))
 
 

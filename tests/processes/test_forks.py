@@ -118,7 +118,7 @@ async def main():
             time.sleep(600)
         print("child", child, flush=True)
         print(await task, flush=True)
-if sys.argv[1:]:
+if sys.argv[1:] == ["first"]:
     asyncio.run(main())
 """,
         encoding="utf-8",

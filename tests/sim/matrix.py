@@ -84,7 +84,9 @@ CELLS: dict[Cell, Scene] = {
     ("add child", "earlier child lost"): Scene(
         script=(["gather", True, [_child(["fail", 9])]], ["fail", 1]), options=_RETRY
     ),
-    ("add child", "earlier child succeeded"): Scene(script=(["await", _child()], ["fail", 1]), options=_RETRY),
+    ("add child", "earlier child succeeded"): Scene(
+        script=(["await", _child()], ["fail", 1]), options=_RETRY
+    ),
     ("add child", "parent lost"): _stale(["await", _child()], workers=1),
     ("add child", "there"): _again(("add child", "absent"), script=(["await", _child()],)),
     ("add keyed (join)", "absent"): Scene(key="join"),
@@ -110,7 +112,9 @@ CELLS: dict[Cell, Scene] = {
     ("close session", "overdue"): Scene(
         ((("serve (end)", "alive"), Fault.PAUSE_AFTER), _OVERDUE), pause=_SHORT, workers=1
     ),
-    ("close session", "reaped"): Scene((*_IDLE_AWAY, _REAPED), workers=2, pause=_LONG, drains=True, who="worker"),
+    ("close session", "reaped"): Scene(
+        (*_IDLE_AWAY, _REAPED), workers=2, pause=_LONG, drains=True, who="worker"
+    ),
     ("expire", "late"): Scene(options=(("expires", 0.2), ("delay", 1.0))),
     ("get", "ended"): Scene(options=(("on_done", 2),)),
     ("get", "leased"): Scene(script=(["sleep", 3.0],), errand="cancel"),
@@ -154,11 +158,16 @@ CELLS: dict[Cell, Scene] = {
     ("serve (end)", "overdue"): Scene(
         (*_IDLE_AWAY, _OVERDUE), workers=1, pause=_SHORT, drains=True, who="worker"
     ),
-    ("serve (end)", "reaped"): Scene((*_IDLE_AWAY, _REAPED), workers=2, pause=_LONG, drains=True, who="worker"),
+    ("serve (end)", "reaped"): Scene(
+        (*_IDLE_AWAY, _REAPED), workers=2, pause=_LONG, drains=True, who="worker"
+    ),
     ("serving", "-"): Scene(script=(["sleep", 3.0], ["sleep", 3.0])),
     ("settle cancel", "cancel asked"): _cancelled(["sleep", 1.0]),
     ("settle cancel", "ended"): Scene(
-        ((("inbox", "cancels"), Fault.PAUSE_AFTER),), script=(["sleep", 3.0],), errand="cancel late", workers=1,
+        ((("inbox", "cancels"), Fault.PAUSE_AFTER),),
+        script=(["sleep", 3.0],),
+        errand="cancel late",
+        workers=1,
         pause=_LONG,
     ),
     ("settle fail", "cancel asked"): _cancelled(["sour", 1.0]),
@@ -182,12 +191,17 @@ CELLS: dict[Cell, Scene] = {
     ("wait", "ended"): _again(("inbox", "ends")),
     ("wait", "leased"): _again(("lease", "no room"), script=(["await", _child(["sleep", 1.0])],)),
     ("wait", "ready"): _again(
-        ("add child", "absent"), workers=1, script=(["gather", True, [_child(["block", 0.1]) for _ in range(5)]],)
+        ("add child", "absent"),
+        workers=1,
+        script=(["gather", True, [_child(["block", 0.1]) for _ in range(5)]],),
     ),
     ("wait", "scheduled"): _again(("add child", "absent"), script=(["await", _child(delay=1.0)],)),
     ("wait", "unknown"): Scene(
-        ((("add", "absent"), Fault.PAUSE_AFTER), (("turn", "reaped"), Fault.ERROR)), workers=2, who="client",
-        pause=_LONG, errand="submit later",
+        ((("add", "absent"), Fault.PAUSE_AFTER), (("turn", "reaped"), Fault.ERROR)),
+        workers=2,
+        who="client",
+        pause=_LONG,
+        errand="submit later",
     ),
 }
 

@@ -172,4 +172,4 @@ def test_the_oracle_shares_no_code_with_what_it_judges(name: str) -> None:
     }
     ours = {module for module in imported if module.startswith("everloop")}
 
-    assert ours <= {"everloop._core.records", "everloop.testing.conformance.lives"}
+    assert ours <= {"everloop._core.keeping", "everloop._core.records", "everloop.testing.conformance.lives"}

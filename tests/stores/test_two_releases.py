@@ -41,6 +41,8 @@ ADDS = "".join(f"ALTER TABLE ever_{table} ADD COLUMN more bigint NOT NULL DEFAUL
 ADDS += "CREATE INDEX ever_calls_more ON ever_calls (more);\nCREATE TABLE ever_more (n bigint PRIMARY KEY);\n"
 MODULES = (dialect, mysql, postgresql, server_store, sql_store, sqlite_file)
 numbers = count(1)
+#: The number of this release's schema.
+NOW = migrations("sqlite")[-1].number
 
 
 @pytest.fixture(
@@ -130,7 +132,7 @@ async def work(mine: SqlStore, theirs: SqlStore) -> None:
 
 
 async def test_both_work_at_one_queue_and_the_older_one_may_be_started_anew(url: str) -> None:
-    adds = Migration(2, "adds", ADDS, oldest=1)
+    adds = Migration(NOW + 1, "adds", ADDS, oldest=NOW)
     running = await opened(url)
     await migrated(url, adds)
     newer = await opened(url, adds)
@@ -147,15 +149,15 @@ async def test_both_work_at_one_queue_and_the_older_one_may_be_started_anew(url:
     [
         (
             (
-                Migration(2, "adds", "CREATE TABLE ever_more (n bigint);", oldest=1),
-                Migration(3, "adds", "CREATE TABLE ever_most (n bigint);", oldest=2),
+                Migration(NOW + 1, "adds", "CREATE TABLE ever_more (n bigint);", oldest=NOW),
+                Migration(NOW + 2, "adds", "CREATE TABLE ever_most (n bigint);", oldest=NOW + 1),
             ),
             True,
         ),
         (
             (
-                Migration(2, "adds", "CREATE TABLE ever_more (n bigint);", oldest=1),
-                Migration(3, "adds", "CREATE TABLE ever_most (n bigint);", oldest=1),
+                Migration(NOW + 1, "adds", "CREATE TABLE ever_more (n bigint);", oldest=NOW),
+                Migration(NOW + 2, "adds", "CREATE TABLE ever_most (n bigint);", oldest=NOW),
             ),
             False,
         ),
@@ -171,7 +173,7 @@ async def test_a_schema_that_does_not_say_so_is_refused(
         with pytest.raises(SchemaError) as caught:
             await older.open()
         assert str(caught.value).endswith(
-            f"has schema {later[-1].number}, but this version of Everloop knows 1; upgrade it "
+            f"has schema {later[-1].number}, but this version of Everloop knows {NOW}; upgrade it "
             "(pip install -U everloop). Nothing has been changed"
         )
     else:
@@ -180,22 +182,22 @@ async def test_a_schema_that_does_not_say_so_is_refused(
 
 
 async def test_an_older_release_does_not_bring_a_newer_schema_down(url: str) -> None:
-    adds = Migration(2, "adds", ADDS, oldest=1)
+    adds = Migration(NOW + 1, "adds", ADDS, oldest=NOW)
     await migrated(url, adds)
     await store_at(url).migrate()
-    assert await store_at(url).migrations() == (2, [])
+    assert await store_at(url).migrations() == (NOW + 1, [])
 
 
 async def test_what_is_migrated_by_hand_says_so_too(
     url: str, by_hand: Callable[[str, list[str]], None]
 ) -> None:
-    adds = Migration(2, "adds", ADDS, oldest=1)
+    adds = Migration(NOW + 1, "adds", ADDS, oldest=NOW)
     await (await opened(url)).close()
     with release(adds):
         statements = store_at(url).script([adds])
     by_hand(url, statements)
     older = await opened(url)
-    assert await store_at(url).migrations() == (2, [])
+    assert await store_at(url).migrations() == (NOW + 1, [])
     await older.close()
 
 

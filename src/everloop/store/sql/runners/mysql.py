@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,8 +12,10 @@ import msgspec
 
 from everloop._core.errors import StoreError, StoreUnavailable
 from everloop.store.sql.dialect import Template
+from everloop.store.sql.runners.mysql_bells import Bells
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, passes
 from everloop.store.sql.runners.server import Lost, ServerRunner
+from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
@@ -25,14 +27,16 @@ _FOR = re.compile(
 )
 _PARAMETER = re.compile(r":([a-z_]+)")
 _encode = msgspec.json.Encoder().encode
-#: Seconds that a listener sleeps at a time. The server only notices after it that a listener has died.
-SLEEP = 30
 
 
 class MysqlRunner(ServerRunner[MysqlConnection]):
     """Runs verbs on one connection to MySQL."""
 
     dialect = "mysql"
+
+    def __init__(self, connect: Callable[[], MysqlConnection], name: str, fault: Fault | None) -> None:
+        self._bells = Bells(self._run)
+        super().__init__(connect, name, fault)
 
     def _disconnect(self, connection: MysqlConnection) -> None:
         connection.close()
@@ -65,46 +69,38 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         for statement, template in kept:
             sent += [(statement.name, part) for part in render(connection, statement, template)]
         sent.append(("COMMIT", "COMMIT"))
-        others = sorted(session for session in scope.rung if session != scope.session)
-        wakes = bool(others or scope.ready)
-        if wakes:
-            sent.append(("bells", bells_of(connection, others, scope)))
+        committed = len(sent)
+        bells = self._bells.statements(connection, scope)
         try:
-            results = self._run(connection, sent)
+            results = self._run(connection, sent + bells)
         except StoreError as error:
-            if not (wakes and connection.answered == len(sent) - 1):
+            if connection.answered < committed:
                 raise
-            self._not_heard(error)
+            self._go_on_waking(connection, scope, error)
             return
-        if wakes:
-            try:
-                self._ring(connection, [number for (number,) in results[-1]])
-            except StoreError as error:
-                self._not_heard(error)
+        try:
+            self._bells.ring_rest(connection, scope, bells, results[committed:])
+        except Lost as error:
+            self._stop_waking(error)
 
-    def wake(self, connection: MysqlConnection, scope: Scope) -> None:
-        others = sorted(session for session in scope.rung if session != scope.session)
-        if others or scope.ready:
-            (found,) = self._run(connection, [("bells", bells_of(connection, others, scope))])
-            self._ring(connection, [number for (number,) in found])
-
-    def _ring(self, connection: MysqlConnection, bells: list[int]) -> None:
-        """End the sleep of these connections; one that sleeps no more is passed over."""
-        while bells:
+    def _go_on_waking(self, connection: MysqlConnection, scope: Scope, error: StoreError) -> None:
+        """It is committed, but the waking has failed: mostly, because one of them listens no more."""
+        if not isinstance(error, Lost):
             try:
-                self._run(connection, [("bell", f"KILL QUERY {number:d}") for number in bells])
+                self._bells.ring(connection, scope)
                 return
-            except Lost:
-                raise
-            except StoreError as error:
-                log.debug("everloop: a bell did not ring: %s", error)
-                bells = bells[connection.answered + 1 :]
+            except StoreError as failed:
+                error = failed
+        self._stop_waking(error)
 
-    def _not_heard(self, error: StoreError) -> None:
-        """Go on without waking anybody: it is committed, and who was not woken looks before long."""
-        log.debug("everloop: committed, but nobody was woken: %s", error)
+    def _stop_waking(self, error: StoreError) -> None:
+        """Go on without it: it is committed, and who was not woken looks before long."""
+        log.debug("everloop: committed, but not everybody was woken: %s", error)
         if isinstance(error, Lost):
             self._forget()
+
+    def wake(self, connection: MysqlConnection, scope: Scope) -> None:
+        self._bells.ring(connection, scope)
 
     def _roll_back(self, connection: MysqlConnection) -> None:
         connection.run("ROLLBACK", "ROLLBACK")
@@ -112,32 +108,6 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
     def _run(self, connection: MysqlConnection, sent: list[tuple[str, str]]) -> list[Any]:
         self.trips += 1
         return connection.run(";\n".join(sql for _, sql in sent), [name for name, _ in sent])
-
-
-# -- bells --------------------------------------------------------------------------------------------------
-
-_BELLS = """SELECT id FROM information_schema.processlist
-WHERE command = 'Query' AND db = DATABASE() AND user = SUBSTRING_INDEX(USER(), '@', 1) AND ({})"""
-
-
-def bell_of(session: int, *, worker: bool) -> str:
-    """Return the statement with which a session's listener sleeps: what it says is how others find it."""
-    return f"SELECT SLEEP({SLEEP}) /* everloop bell {session:d}{' of a worker' if worker else ''} */"
-
-
-def bells_of(connection: MysqlConnection, sessions: Iterable[int], scope: Scope) -> str:
-    """Return the query for the connections to wake: those of the sessions, and with `ready` all workers'.
-
-    Numbers of connections come again after a restart of the server, so none is remembered: only who says now,
-    as the same user in the same database, that it is a bell is one.
-    """
-    said = [bell_of(session, worker=worker) for session in sessions for worker in (False, True)]
-    found = [f"info IN ({', '.join(map(connection.literal, said))})"] if said else []
-    if scope.ready:
-        pattern = bell_of(0, worker=True).replace(" 0 ", " % ")
-        own = bell_of(scope.session or 0, worker=True)
-        found.append(f"(info LIKE {connection.literal(pattern)} AND info <> {connection.literal(own)})")
-    return _BELLS.format(" OR ".join(found))
 
 
 # -- statements ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import pymysql
@@ -71,7 +72,7 @@ _SETTINGS = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;\n"
     "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
     " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5;\n"
-    "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet;\n"
+    "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet, DATABASE();\n"
     "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 )
 
@@ -101,6 +102,7 @@ class MysqlConnection:
         self._socket: socket.socket = raw._sock  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
         _keep_alive(self._socket)
         self._largest = 0
+        self._bells = ""
         self.version = ""
         self.number = 0
         self.answered = 0
@@ -111,7 +113,10 @@ class MysqlConnection:
         Raises:
             Unencrypted: It should be, and is not.
         """
-        *_, ((self.version, self.number, self._largest),), cipher = self.run(_SETTINGS, "connecting")
+        *_, ((self.version, self.number, self._largest, database),), cipher = self.run(
+            _SETTINGS, "connecting"
+        )
+        self._bells = f"everloop bell {sha256(database.encode()).hexdigest()[:24]} "
         if encrypted and not (cipher and cipher[0][1]):
             raise Unencrypted(_NO_TLS)
 
@@ -146,6 +151,13 @@ class MysqlConnection:
                 doing = doing[self.answered] if self.answered < len(doing) else "COMMIT"
             raise explain(error, doing) from error
         return results
+
+    def bell(self, session: int | str) -> str:
+        """Return the name of the lock that a session's listener holds, as a literal.
+
+        Names of locks are the whole server's, and 64 characters long at most.
+        """
+        return f"'{self._bells}{session}'"
 
     def literal(self, value: str) -> str:
         """Write a text as a literal of SQL."""

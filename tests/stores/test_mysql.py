@@ -15,7 +15,7 @@ from everloop.store.sql import sql_store
 from everloop.store.sql.dialect import statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
-from everloop.store.sql.runners.mysql import render
+from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, explain
 from everloop.store.sql.runners.server import Collision, Lost
 from everloop.store.sql.verbs.statement import Statement

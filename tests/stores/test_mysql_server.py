@@ -20,7 +20,7 @@ from everloop.store.sql.dialect import migrations, split, statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_connection
-from everloop.store.sql.runners.mysql import render
+from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
 from everloop.store.sql.verbs.statement import Statement
 from tests.helpers.mysql import call

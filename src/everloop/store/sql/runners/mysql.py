@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
-
-import msgspec
 
 from everloop._core.errors import StoreError, StoreUnavailable
 from everloop.store.sql.dialect import Template
 from everloop.store.sql.runners.mysql_bells import Bells
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, passes
+from everloop.store.sql.runners.mysql_texts import in_json, render, texts_of, unfolded
 from everloop.store.sql.runners.server import Lost, ServerRunner
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.spelling import Folding
@@ -21,12 +18,6 @@ from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
 
 log = logging.getLogger("everloop")
-
-_FOR = re.compile(
-    r"\{for :(?P<item>\w+) in :(?P<items>\w+), joined by (?P<joint>[^:]+):(?P<each>.*?)\}", re.DOTALL
-)
-_PARAMETER = re.compile(r":([a-z_]+)")
-_encode = msgspec.json.Encoder().encode
 
 
 class MysqlRunner(ServerRunner[MysqlConnection]):
@@ -53,7 +44,7 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         results = self._run(connection, sent)
         self._begun = True
         return [
-            results[end - 1] if template.columns else None
+            unfolded(template, results[end - 1]) if template.columns else None
             for end, (_, template) in zip(ends, kept, strict=True)
         ]
 
@@ -110,59 +101,17 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         return connection.run(";\n".join(sql for _, sql in sent), [name for name, _ in sent])
 
 
-# -- statements ---------------------------------------------------------------------------------------------
-
-
-def render(connection: MysqlConnection, statement: Statement, template: Template) -> list[str]:
-    """Return the statements that a name stands for, with the parameters in them."""
-
-    def value(match: re.Match[str]) -> str:
-        return literal(connection, statement.parameters[match[1]])
-
-    return [_PARAMETER.sub(value, part) for part in texts_of(template, statement)]
-
-
-def texts_of(template: Template, statement: Statement) -> list[str]:
-    """Return the statements that a name stands for, with what is repeated written out."""
-
-    def repeat(match: re.Match[str]) -> str:
-        item, each = f":{match['item']}", match["each"].strip()
-        numbers = statement.parameters[match["items"]]
-        return match["joint"].join(each.replace(item, f"{number:d}") for number in numbers)
-
-    return [_FOR.sub(repeat, part) for part in _parts(template.sql)]
-
-
-@cache
-def _parts(sql: str) -> tuple[str, ...]:
-    return tuple(sql.split(";\n"))
-
-
-def literal(connection: MysqlConnection, value: Any) -> str:
-    """Write a parameter as a literal of SQL; rows travel as one JSON text, a dict as its items."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, int):
-        return f"{value:d}"
-    return connection.literal(_json(value))
-
-
 # -- on a connection of the user's --------------------------------------------------------------------------
 
 
 def _parameters_by_hand(statement: Statement) -> dict[str, Any]:
-    return {name: _json(value) for name, value in statement.parameters.items()}
+    return {name: in_json(value) for name, value in statement.parameters.items()}
 
 
-def _json(value: Any) -> Any:
-    if isinstance(value, dict):
-        value = list(value.items())
-    return _encode(value).decode() if isinstance(value, list) else value
-
-
-def _rows_by_hand(_template: Template, rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+def _rows_by_hand(template: Template, rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     # What is compared by its bytes comes back as bytes.
-    return [[each.decode() if isinstance(each, bytes) else each for each in row] for row in rows]
+    read = [[each.decode() if isinstance(each, bytes) else each for each in row] for row in rows]
+    return [*map(list, unfolded(template, read))]
 
 
 def _explain_by_hand(error: BaseException, doing: str) -> StoreError:

@@ -7,7 +7,13 @@
 --   sent one after the other, and the last one answers.
 -- A parameter that is a list or a dict arrives as JSON, a dict as the list of its pairs; the columns of rows in
 --   it are read by position. Texts are read as LONGTEXT: a shorter type would cut them off in silence.
--- `{for :x in :xs, joined by J: ...}` is `...` once for each number in a list, joined by J.
+-- `{for :x in :xs, joined by J: ...}` is `...` once for each number in a list, joined by J. `{several :xs: ...}` is
+--   `...` where the list has more than one item.
+-- `{C among :xs}` says that the column C is one of a list's numbers, and `{C among :xs of 'k'}` that it is one of
+--   those before a 'k' in a list of pairs; a statement without any is left out. Rows that are found by numbers
+--   are changed while they are found; joined to a list, they are first written down, and then found again.
+-- `{row: a, b}` is a row as one JSON list, in which texts are quoted already: the driver takes longer over each
+--   column of each row than over all the rest.
 --
 -- READ COMMITTED: each statement sees what has been committed when it begins. What a verb decides on is
 -- therefore locked where it is read (FOR UPDATE), and what others hold is passed over where any row will do
@@ -171,7 +177,8 @@ WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 
 -- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
 -- rows: i, id, fence
-SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+SELECT {row: k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, JSON_QUOTE(c.cancel_asked),
+        c.session}
 FROM (SELECT b.i, b.fence, c.seq
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
                                              fence BIGINT PATH '$[2]')) AS b
@@ -188,9 +195,8 @@ FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
 
 -- name: succeed
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-SET c.state = 'succeeded', c.attempt = c.attempt + 1, c.session = NULL
+UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = NULL
+WHERE {seq among :seqs}
 
 -- name: succeed_values
 -- values: pairs of seq and value
@@ -297,17 +303,13 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 -- name: look -> alive, due, expired, suspects, told
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
 -- held, so that nobody reaps it while it takes leases.
-SELECT EXISTS (SELECT 1 FROM (SELECT session FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS s)
-           AS alive,
-       (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at IS NOT NULL
-        ORDER BY due_at LIMIT 1) AS due,
-       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now) AS expired,
-       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 0) AS suspects,
+SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) IS NOT NULL AS alive,
+       MIN(due_at) AS due, MIN(expires_at) <= :now AS expired, MIN(line) = 0 AS suspects,
        EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+FROM ever_calls
 
 -- name: due_next -> due
-SELECT (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at IS NOT NULL
-        ORDER BY due_at LIMIT 1) AS due
+SELECT MIN(due_at) AS due FROM ever_calls
 
 -- name: due_ready
 UPDATE (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at <= :now
@@ -321,31 +323,32 @@ FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now
 ORDER BY expires_at LIMIT 5000 FOR UPDATE SKIP LOCKED
 
 -- name: lease_pick -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
--- the head of each lane's line, and of these the first ones
-SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
-       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
-FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
+-- the head of each lane's line, and of these the first ones, in whatever order
+SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
+FROM ({several :lanes: SELECT * FROM (}{for :lane in :lanes, joined by UNION ALL:
           (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
            FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
-           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
-      ORDER BY priority, place, root, level, seq LIMIT :room) AS c
+           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}
+      {several :lanes: ) AS heads ORDER BY priority, place, root, level, seq LIMIT :room}) AS c
 STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
-ORDER BY c.priority, c.place, c.root, c.level, c.seq
 
 -- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
-SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
-       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
-FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
+SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
+FROM ({several :lanes: SELECT * FROM (}{for :lane in :lanes, joined by UNION ALL:
           (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
            FROM ever_calls FORCE INDEX (ever_calls_ready_child) WHERE child_line = :lane
-           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
-      ORDER BY priority, place, root, level, seq LIMIT :room) AS c
+           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}
+      {several :lanes: ) AS heads ORDER BY priority, place, root, level, seq LIMIT :room}) AS c
 STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
-ORDER BY c.priority, c.place, c.root, c.level, c.seq
 
 -- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
-SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
-       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
+SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
 FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
       FROM ever_calls FORCE INDEX (ever_calls_ready)
       WHERE line = 0 AND level <= -:depth AND lane IN ({for :lane in :lanes, joined by ,: :lane})
@@ -353,16 +356,17 @@ FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priorit
 STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 
 -- name: lease_take
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now
+UPDATE ever_calls FORCE INDEX (PRIMARY)
+SET state = 'leased', session = :session, fence = fence + 1, started = :now
+WHERE {seq among :seqs}
 
 -- Inbox -------------------------------------------------------------------------------------------
 
 -- name: inbox_read -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
 -- The calls are read as they stood when the statement began, the inbox as it stands: an end that came between
 -- is left for the next time.
-SELECT i.seq, i.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
+SELECT {row: i.seq, CONCAT('"', i.kind, '"'), JSON_QUOTE(CONVERT(c.id USING utf8mb4)), CONCAT('"', c.state, '"'),
+        JSON_QUOTE(o.value), JSON_QUOTE(o.error), c.attempt, c.fence, JSON_QUOTE(c.cancel_asked)}
 FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
       ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED) AS i
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
@@ -372,8 +376,10 @@ ORDER BY i.seq, i.kind
 
 -- name: inbox_take
 -- rows: seq, kind; only what was read: others may have written since
-DELETE i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', kind LONGTEXT PATH '$[1]')) AS b
-STRAIGHT_JOIN ever_inbox AS i FORCE INDEX (PRIMARY) ON i.session = :session AND i.seq = b.seq AND i.kind = b.kind
+DELETE i FROM ever_inbox AS i FORCE INDEX (PRIMARY)
+WHERE i.session = :session AND i.kind = 'ended' AND {i.seq among :rows of 'ended'};
+DELETE i FROM ever_inbox AS i FORCE INDEX (PRIMARY)
+WHERE i.session = :session AND i.kind = 'cancel' AND {i.seq among :rows of 'cancel'}
 
 -- name: wait_match -> id, seq, state
 SELECT c.id, c.seq, c.state FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b

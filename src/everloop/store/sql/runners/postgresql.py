@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
+import select
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8
 
@@ -57,8 +59,11 @@ _SETTINGS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
-    " -c idle_in_transaction_session_timeout=5s",
+    " -c idle_in_transaction_session_timeout=5s -c enable_seqscan=off -c jit=off -c plan_cache_mode=force_generic_plan -c random_page_cost=0",
 }
+_NOTIFY = """
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(c, '') FROM unnest(%s::text[]) AS c
+"""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,6 +71,7 @@ class PostgresRunner(ServerRunner[Connection]):
     """Runs verbs on one connection to PostgreSQL."""
 
     dialect = "postgresql"
+    _straight = True
     #: Round trips after which plans are made anew.
     _replan = 16
 
@@ -87,10 +93,7 @@ class PostgresRunner(ServerRunner[Connection]):
 
         self._together(connection, _names(kept), send_all)
         self._begun = True
-        return [
-            cursor.fetchall() if template.columns else None
-            for cursor, (_, template) in zip(cursors, kept, strict=True)
-        ]
+        return _rows(cursors, kept)
 
     def _outgrown(self) -> bool:
         """Whether this runner has done as much again as when its plans were last made.
@@ -105,14 +108,16 @@ class PostgresRunner(ServerRunner[Connection]):
 
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
-    ) -> None:
+    ) -> list[Any]:
         commits: list[Cursor] = []
+        cursors: list[Cursor] = []
+        if not self._begun:
+            _check_alive(connection)
 
         def send_all() -> None:
             if not self._begun:
                 connection.execute("BEGIN")
-            for statement, template in kept:
-                send(connection, statement, template)
+            cursors.extend(send(connection, statement, template) for statement, template in kept)
             if not durable:
                 connection.execute("SET LOCAL synchronous_commit = off")
             commits.append(connection.execute("COMMIT"))
@@ -126,6 +131,7 @@ class PostgresRunner(ServerRunner[Connection]):
             # It is committed, and only nobody was woken: who was not looks before long.
             log.debug("everloop: committed, but nobody was woken: %s", error)
             self._forget()
+        return _rows(cursors, kept)
 
     def wake(self, connection: Connection, scope: Scope) -> None:
         self._together(connection, "NOTIFY", lambda: _notify(connection, scope))
@@ -142,6 +148,27 @@ class PostgresRunner(ServerRunner[Connection]):
             connection.execute("ROLLBACK")
 
 
+def _rows(cursors: list[Cursor], kept: list[tuple[Statement, Template]]) -> list[Any]:
+    return [
+        cursor.fetchall() if template.columns else None
+        for cursor, (_, template) in zip(cursors, kept, strict=True)
+    ]
+
+
+def _check_alive(connection: Connection) -> None:
+    """See that the server has not ended the connection while it was idle.
+
+    Raises:
+        Lost: It has. Once a commit is sent, nobody could tell whether it was received.
+    """
+    with explained("BEGIN"):
+        # What it said last comes before its end: the second look finds that.
+        while select.select([connection.fileno()], [], [], 0)[0]:
+            connection.pgconn.consume_input()
+            if connection.pgconn.status != pq.ConnStatus.OK:
+                raise psycopg.OperationalError("the server has ended it")
+
+
 def _names(kept: list[tuple[Statement, Template]]) -> str:
     return ", ".join(statement.name for statement, _ in kept)
 
@@ -150,12 +177,9 @@ def _notify(connection: Connection, scope: Scope) -> None:
     channels = [f"ever_{session}" for session in scope.rung if session != scope.session]
     channels += [READY] if scope.ready else []
     if channels:
-        # After the commit, in a transaction of its own: a NOTIFY holds a lock that all notifiers of the
-        # server want until its commit is on disk. This one need not be.
-        connection.execute("BEGIN")
-        connection.execute("SET LOCAL synchronous_commit = off")
-        connection.execute("SELECT pg_notify(c, '') FROM unnest(%s::text[]) AS c", (channels,))
-        connection.execute("COMMIT")
+        # After the commit, a transaction of its own: a NOTIFY holds a lock that all notifiers of the server
+        # want until its commit is on disk. This one need not be.
+        connection.execute(_NOTIFY, (channels,))
 
 
 def send(connection: Connection, statement: Statement, template: Template) -> Cursor:

@@ -21,6 +21,8 @@ class Scope:
         ready: Whether calls became ready, so that workers should look.
         scheduled: Whether calls became scheduled, so that the next due time may be another.
         returned: Whether calls that may have expired came back to the queue.
+        straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
+            the transaction has met another one.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
     """
@@ -33,6 +35,7 @@ class Scope:
     ready: bool = False
     scheduled: bool = False
     returned: bool = False
+    straight: bool = False
     told: list[Ended] | None = None
 
     @cached_property

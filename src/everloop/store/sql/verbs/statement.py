@@ -27,7 +27,16 @@ class Statement(NamedTuple):
 #: Statements that may go in one round trip, in this order; replied to by the list of their rows.
 Step = list[Statement]
 
-Verb = Generator[Statement | Step, Any, T]
+
+class Last(list[Statement]):
+    """A step that goes together with the commit, because nothing has to be decided after it.
+
+    Where a verb goes on all the same, that is a transaction of its own: what it yields as the last step of
+    the one before is then without effect. Only where `Scope.straight` says so.
+    """
+
+
+Verb = Generator[Statement | Step | Last, Any, T]
 
 
 def text(payload: bytes | None) -> str | None:

@@ -3,11 +3,15 @@
 Nearly every turn asks twice: first for all that it has to know before it decides, then, behind what it
 writes, for the calls that it leases. What seldom happens (calls that expire or fall due, suspects, an inbox
 that has something) is seen by the first look and costs a question of its own only when it is there.
+
+Where the database can (`Scope.straight`), most turns ask once, or only as they are committed.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from everloop._core.calls import State
 from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswer
@@ -16,7 +20,14 @@ from everloop.store.sql.verbs.ending import expire_calls
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
 from everloop.store.sql.verbs.settling import match, settle
-from everloop.store.sql.verbs.statement import Statement, Verb, blob
+from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob
+from everloop.store.sql.verbs.straight import (
+    add_at_once,
+    is_straight,
+    lease_at_once,
+    settle_at_once,
+    settled_at_once,
+)
 
 #: Ends and cancellations that one answer holds at most.
 INBOX = 2_000
@@ -39,15 +50,87 @@ class _Look(NamedTuple):
     suspects: bool
     told: bool
 
+    @classmethod
+    def read(cls, rows: list[list[Any]]) -> _Look:
+        ((alive, due, expired, suspects, told),) = rows
+        return cls(bool(alive), due, bool(expired), bool(suspects), bool(told))
+
+    def is_quiet(self, scope: Scope, request: Turn) -> bool:
+        """Whether nothing has to be done beside what was asked: what `lease_straight` sees to, too."""
+        late = self.expired or (self.due is not None and self.due <= scope.now)
+        return not (late or self.told or (self.suspects and request.suspects))
+
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
     ended: list[Ended] = []
     scope.told = ended
-    if request.progress:
-        # Before the outcomes: the last thing that a run says of itself comes with its end.
-        last = {(p.id, p.fence): list(p) for p in request.progress}
-        yield Statement("progress_put", {"rows": list(last.values())})
+    if not (scope.straight and is_straight(request)):
+        return (yield from _look_first(scope, request, ended))
+    answer, left = yield from _go_straight(scope, request, ended)
+    if left is None:
+        return answer
+    following = yield from _look_first(scope, left, ended)
+    again = iter(following.settled)
+    return TurnAnswer(
+        settled=[done or next(again) for done in answer.settled],
+        added=answer.added,
+        leased=[*answer.leased, *following.leased],
+        ended=ended,
+        cancels=[*answer.cancels, *following.cancels],
+        next_due=following.next_due,
+        more=answer.more or following.more,
+    )
+
+
+def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[TurnAnswer, Turn | None]]:
+    """Do at once what can be done so; return the answer to it, and the turn that is left, if one is."""
+    outcomes, serves = request.outcomes, bool(request.lanes)
+    first = [*_progress(request), *add_at_once(scope, request.adds), *settle_at_once(scope, outcomes)]
+    if serves:
+        # What leases comes last: it counts on what was settled, and on the session that is held.
+        then = [_look_at(scope), *([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
+    else:
+        then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
+    replies = yield ([*first, *then] if outcomes else Last([*first, *then]))
+    settled = settled_at_once(scope, outcomes, replies[len(first) - 1]) if outcomes else []
+    cancels: list[Cancel] = []
+    leased: list[Leased] = []
+    next_due, more = None, False
+    quiet = True
+    if serves:
+        look = _Look.read(replies[len(first)])
+        quiet = look.is_quiet(scope, request)
+        next_due = replies[len(first) + 1][0][0] if scope.scheduled else look.due
+        leased = _leases(scope, sorted(replies[-1], key=_place)) if request.room > 0 else []
+    else:
+        _read_inbox(replies[-1], ended, cancels)
+        more = len(replies[-1]) == INBOX
+    answer = TurnAnswer(
+        settled=settled,
+        added=[Added(call.id) for call in request.adds],
+        leased=leased,
+        ended=ended,
+        cancels=cancels,
+        next_due=next_due,
+        more=more,
+    )
+    if quiet and all(settled):
+        return answer, None
+    left = [o for o, done in zip(outcomes, settled, strict=True) if not done]
+    return answer, replace(request, adds=[], outcomes=left, progress=[], room=request.room - len(leased))
+
+
+def _progress(request: Turn) -> list[Statement]:
+    # Before the outcomes: the last thing that a run says of itself comes with its end.
+    last = {(p.id, p.fence): list(p) for p in request.progress}
+    return [Statement("progress_put", {"rows": list(last.values())})] if last else []
+
+
+def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAnswer]:
+    """Do a turn for which things have to be known before they are decided."""
+    for statement in _progress(request):
+        yield statement
     look, added, settled = yield from _look_and_write(scope, request)
     if request.holding is not None:
         # What could not be settled yet has been run: its outcome comes again.
@@ -84,12 +167,11 @@ def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added
     """
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
-    first = [Statement("look", {"session": scope.session, "now": scope.now})]
+    first = [_look_at(scope)]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
     replies = yield first
-    ((alive, due, expired, suspects, told),) = replies[0]
-    look = _Look(bool(alive), due, bool(expired), bool(suspects), bool(told))
+    look = _Look.read(replies[0])
     matched = replies[1] if outcomes and plain else None
     added = (yield from add_plain(scope, adds, replies[-2:])) if adds and plain else None
     if added is None:
@@ -134,6 +216,10 @@ def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leas
     yield Statement(
         "lease_take", {"seqs": [row[0] for row in rows], "session": scope.session, "now": scope.now}
     )
+    return _leases(scope, rows)
+
+
+def _leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
     names = scope.names
     return [
         Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
@@ -145,6 +231,10 @@ def _place(row: list[Any]) -> tuple[int, int, int, int, int]:
     """Return what the calls of a turn are ordered by, as the statements do."""
     seq, place, root, *_, depth, priority, _after, _due, _created = row
     return -priority, place, root, -depth, seq
+
+
+def _look_at(scope: Scope) -> Statement:
+    return Statement("look", {"session": scope.session, "now": scope.now})
 
 
 _DUE = Statement("due_next", {})
@@ -161,6 +251,10 @@ def _take_inbox(scope: Scope, rows: list[list[Any]], ended: list[Ended], cancels
     last, kind, *_ = rows[-1]
     read = [row[:2] for row in rows]
     yield Statement("inbox_take", {"session": scope.session, "seq": last, "kind": kind, "rows": read})
+    _read_inbox(rows, ended, cancels)
+
+
+def _read_inbox(rows: list[list[Any]], ended: list[Ended], cancels: list[Cancel]) -> None:
     told = {end.id for end in ended}  # by this turn's own settlements, in the answer itself
     for _, kind, id_, state, value, error, attempt, fence, asked in rows:
         if kind == "cancel":

@@ -20,8 +20,8 @@ from everloop.store.sql.dialect import migrations, split, statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_connection
-from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
+from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.verbs.statement import Statement
 from tests.helpers.mysql import call
 from tests.helpers.servers.fixtures import required

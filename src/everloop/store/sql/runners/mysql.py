@@ -24,6 +24,7 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
     """Runs verbs on one connection to MySQL."""
 
     dialect = "mysql"
+    _straight = True
 
     def __init__(self, connect: Callable[[], MysqlConnection], name: str, fault: Fault | None) -> None:
         self._bells = Bells(self._run)
@@ -32,21 +33,26 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
     def _disconnect(self, connection: MysqlConnection) -> None:
         connection.close()
 
-    def _begin_transaction(self, connection: MysqlConnection) -> None:  # noqa: ARG002 - it goes with a query
-        self._begun = False
+    def _begin_transaction(self, connection: MysqlConnection) -> None:
+        self._begun = False  # it goes with a query
+        connection.check_alive()
 
     def _execute(self, connection: MysqlConnection, kept: list[tuple[Statement, Template]]) -> list[Any]:
+        sent, ends = self._sent(connection, kept)
+        results = self._run(connection, sent)
+        self._begun = True
+        return _rows(kept, ends, results)
+
+    def _sent(
+        self, connection: MysqlConnection, kept: list[tuple[Statement, Template]]
+    ) -> tuple[list[tuple[str, str]], list[int]]:
+        """Return all statements by name, and what is behind the last part of each, which answers."""
         sent = [] if self._begun else [("BEGIN", "START TRANSACTION")]
-        ends: list[int] = []  # behind each statement's last part, which answers
+        ends: list[int] = []
         for statement, template in kept:
             sent += [(statement.name, part) for part in render(connection, statement, template)]
             ends.append(len(sent))
-        results = self._run(connection, sent)
-        self._begun = True
-        return [
-            unfolded(template, results[end - 1]) if template.columns else None
-            for end, (_, template) in zip(ends, kept, strict=True)
-        ]
+        return sent, ends
 
     def _commit(
         self,
@@ -55,24 +61,24 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         scope: Scope,
         *,
         durable: bool,  # noqa: ARG002 - the server has one setting for all
-    ) -> None:
-        sent = [] if self._begun else [("BEGIN", "START TRANSACTION")]
-        for statement, template in kept:
-            sent += [(statement.name, part) for part in render(connection, statement, template)]
+    ) -> list[Any]:
+        sent, ends = self._sent(connection, kept)
         sent.append(("COMMIT", "COMMIT"))
         committed = len(sent)
         bells = self._bells.statements(connection, scope)
+        results: list[Any] = []
         try:
-            results = self._run(connection, sent + bells)
+            self._run(connection, sent + bells, results)
         except StoreError as error:
             if connection.answered < committed:
                 raise
             self._go_on_waking(connection, scope, error)
-            return
-        try:
-            self._bells.ring_rest(connection, scope, bells, results[committed:])
-        except Lost as error:
-            self._stop_waking(error)
+        else:
+            try:
+                self._bells.ring_rest(connection, scope, bells, results[committed:])
+            except Lost as error:
+                self._stop_waking(error)
+        return _rows(kept, ends, results)
 
     def _go_on_waking(self, connection: MysqlConnection, scope: Scope, error: StoreError) -> None:
         """It is committed, but the waking has failed: mostly, because one of them listens no more."""
@@ -96,9 +102,19 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
     def _roll_back(self, connection: MysqlConnection) -> None:
         connection.run("ROLLBACK", "ROLLBACK")
 
-    def _run(self, connection: MysqlConnection, sent: list[tuple[str, str]]) -> list[Any]:
+    def _run(
+        self, connection: MysqlConnection, sent: list[tuple[str, str]], results: list[Any] | None = None
+    ) -> list[Any]:
         self.trips += 1
-        return connection.run(";\n".join(sql for _, sql in sent), [name for name, _ in sent])
+        return connection.run(";\n".join(sql for _, sql in sent), [name for name, _ in sent], results)
+
+
+def _rows(kept: list[tuple[Statement, Template]], ends: list[int], results: list[Any]) -> list[Any]:
+    """Return the rows of each statement."""
+    return [
+        unfolded(template, results[end - 1]) if template.columns else None
+        for end, (_, template) in zip(ends, kept, strict=True)
+    ]
 
 
 # -- on a connection of the user's --------------------------------------------------------------------------

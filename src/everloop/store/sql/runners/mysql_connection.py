@@ -5,6 +5,7 @@ Many statements travel as one query, and their results come back one after the o
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ PATIENCE = 60
 _SETTINGS = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;\n"
     "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
-    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5;\n"
+    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, group_concat_max_len = 4294967295;\n"
     "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet, DATABASE();\n"
     "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 )
@@ -120,12 +121,13 @@ class MysqlConnection:
         if encrypted and not (cipher and cipher[0][1]):
             raise Unencrypted(_NO_TLS)
 
-    def run(self, sql: str, doing: str | Sequence[str]) -> list[Rows]:
+    def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
         """Execute statements in order, in one round trip; return the rows of each.
 
         Args:
             sql: The statements, with semicolons between them.
             doing: What it is for, for messages; or that for each statement.
+            results: Where the rows are put, also those of the statements before one that fails.
 
         Raises:
             StoreError: One failed, and those behind it have not been executed.
@@ -137,7 +139,7 @@ class MysqlConnection:
                 f"the request needs a packet of {size:,} bytes, but the server takes {self._largest:,}; set "
                 "its max_allowed_packet higher, or let calls and results carry less"
             )
-        results: list[Rows] = []
+        results = [] if results is None else results
         try:
             with self._raw.cursor() as cursor:
                 cursor.execute(sql)
@@ -151,6 +153,17 @@ class MysqlConnection:
                 doing = doing[self.answered] if self.answered < len(doing) else "COMMIT"
             raise explain(error, doing) from error
         return results
+
+    def check_alive(self) -> None:
+        """See that the server has not ended the connection while it was idle.
+
+        Raises:
+            Lost: It has. Once a commit is sent, nobody could tell whether it was received.
+        """
+        look = select.poll()
+        look.register(self._socket, select.POLLIN)
+        if look.poll(0):  # it says something without being asked, or nothing ever again
+            raise Lost("the connection to MySQL is lost: the server has ended it")
 
     def bell(self, session: int | str) -> str:
         """Return the name of the lock that a session's listener holds, as a literal.

@@ -72,6 +72,7 @@ class PostgresRunner(ServerRunner[Connection]):
 
     dialect = "postgresql"
     _straight = True
+    _settles_straight = True
     #: Round trips after which plans are made anew.
     _replan = 16
 

@@ -92,6 +92,8 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     dialect: str
     #: Whether it knows the statements of turns that go straight.
     _straight = False
+    #: Whether also those that settle.
+    _settles_straight = False
 
     def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
         self._make = connect
@@ -142,6 +144,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         """Run a verb from BEGIN to COMMIT."""
         scope, verb = begin()
         scope.straight = self._straight and not self._met
+        scope.settles_straight = self._settles_straight
         doing = _Doing()
         try:
             self._begin_transaction(connection)

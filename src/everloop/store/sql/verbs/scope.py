@@ -23,6 +23,7 @@ class Scope:
         returned: Whether calls that may have expired came back to the queue.
         straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
             the transaction has met another one.
+        settles_straight: Whether outcomes may, too.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
     """
@@ -36,6 +37,7 @@ class Scope:
     scheduled: bool = False
     returned: bool = False
     straight: bool = False
+    settles_straight: bool = False
     told: list[Ended] | None = None
 
     @cached_property

@@ -19,20 +19,22 @@ from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, text
 
 
-def is_straight(request: Turn) -> bool:
+def is_straight(scope: Scope, request: Turn) -> bool:
     """Tell whether a turn may go straight."""
     adds, outcomes = request.adds, request.outcomes
     return (
-        request.holding is None
+        scope.straight
+        and (scope.settles_straight or not outcomes)
+        and request.holding is None
         and request.roots
         and all(map(is_plain, adds))
-        and all(map(_is_first_success, outcomes))
+        and all(map(is_first_success, outcomes))
         and len({c.id for c in adds}) == len(adds)
         and len({o.id for o in outcomes}) == len(outcomes)
     )
 
 
-def _is_first_success(outcome: Outcome) -> bool:
+def is_first_success(outcome: Outcome) -> bool:
     return outcome.fence == 1 and outcome.event is Event.SUCCEED and outcome.error is None
 
 

@@ -23,6 +23,7 @@ from everloop.store.sql.verbs.settling import match, settle
 from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob
 from everloop.store.sql.verbs.straight import (
     add_at_once,
+    is_first_success,
     is_straight,
     lease_at_once,
     settle_at_once,
@@ -65,7 +66,7 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
     ended: list[Ended] = []
     scope.told = ended
-    if not (scope.straight and is_straight(request)):
+    if not is_straight(scope, request):
         return (yield from _look_first(scope, request, ended))
     answer, left = yield from _go_straight(scope, request, ended)
     if left is None:
@@ -129,9 +130,8 @@ def _progress(request: Turn) -> list[Statement]:
 
 def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAnswer]:
     """Do a turn for which things have to be known before they are decided."""
-    for statement in _progress(request):
-        yield statement
-    look, added, settled = yield from _look_and_write(scope, request)
+    yield from _progress(request)
+    look, added, settled, early = yield from _look_and_write(scope, request)
     if request.holding is not None:
         # What could not be settled yet has been run: its outcome comes again.
         held = [o.id for o, done in zip(request.outcomes, settled, strict=True) if done is None]
@@ -140,10 +140,17 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
     if request.lanes:
         next_due = yield from _promote(scope, look)
     picks = _picks(scope, request, look)
+    late = look.expired or scope.ready or scope.returned
+    if early is not None and len(picks) == 1 and not late:
+        picks = []  # nothing has come to the lines since
+    else:
+        early = []
     inbox = look.told or scope.session in scope.rung
     wanted = [*picks, *([_inbox(scope)] if inbox else []), *([_DUE] if scope.scheduled else [])]
     replies = (yield wanted) if wanted else []
-    leased = yield from _lease(scope, request, [row for rows in replies[: len(picks)] for row in rows])
+    leased = yield from _lease(
+        scope, request, [*early, *(row for rows in replies[: len(picks)] for row in rows)]
+    )
     if scope.scheduled and request.lanes:
         ((next_due,),) = replies[-1]
     cancels: list[Cancel] = []
@@ -160,8 +167,13 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
     )
 
 
-def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added], list[bool | None]]]:
+def _look_and_write(
+    scope: Scope, request: Turn
+) -> Verb[tuple[_Look, list[Added], list[bool | None], list[list[Any]] | None]]:
     """Ask for everything at once where that can be, and write the calls, then the outcomes.
+
+    Also for what may be leased, as long as the outcomes bring nothing that would go before it, and wait for
+    nobody: what is picked is held.
 
     In this order: a run may have submitted children, and ended without awaiting them.
     """
@@ -170,8 +182,10 @@ def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added
     first = [_look_at(scope)]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
-    replies = yield first
+    picks = _picks_early(scope, request)
+    replies = yield [*first, *picks]
     look = _Look.read(replies[0])
+    early = replies.pop() if picks else None
     matched = replies[1] if outcomes and plain else None
     added = (yield from add_plain(scope, adds, replies[-2:])) if adds and plain else None
     if added is None:
@@ -179,7 +193,7 @@ def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added
         matched = matched if not adds else None
         added = yield from add(scope, adds)
     settled = yield from settle(scope, outcomes, matched)
-    return look, added, settled
+    return look, added, settled, early
 
 
 def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
@@ -199,13 +213,26 @@ def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
     """Return the queries for the calls that may be leased; none for a session that was reaped."""
     if not (request.lanes and request.room > 0 and look.alive):
         return []
+    picks = [_pick(scope, request)]
     lanes = list({scope.lanes[lane] for lane in request.lanes})
-    pick = "lease_pick" if request.roots else "lease_pick_children"
-    picks = [Statement(pick, {"lanes": lanes, "room": request.room})]
     # A call that came back in this turn may be a suspect.
     if request.suspects and (look.suspects or scope.returned):
         picks.append(Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1}))
     return picks
+
+
+def _picks_early(scope: Scope, request: Turn) -> list[Statement]:
+    """Return the query for the calls that may be leased where it can be asked before the turn has written."""
+    if not (scope.straight and request.lanes and request.room > 0):
+        return []
+    waits = request.adds or request.holding is not None or not all(map(is_first_success, request.outcomes))
+    return [] if waits else [_pick(scope, request)]
+
+
+def _pick(scope: Scope, request: Turn) -> Statement:
+    lanes = list({scope.lanes[lane] for lane in request.lanes})
+    pick = "lease_pick" if request.roots else "lease_pick_children"
+    return Statement(pick, {"lanes": lanes, "room": request.room})
 
 
 def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:

@@ -19,7 +19,7 @@ from everloop.store.sql.runners.mysql_connection import MysqlConnection, explain
 from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.runners.server import Collision, Lost
 from everloop.store.sql.verbs.statement import Statement
-from tests.helpers.mysql import LANE, MINUTE, WORKER, call, transaction, until
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction, until
 from tests.helpers.servers.mariadb import MariaServer
 
 pytestmark = pytest.mark.server
@@ -87,7 +87,7 @@ async def test_a_turn_takes_at_most_three_round_trips_whatever_its_size(
         return [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in leased]
 
     number, added = await trips(Turn(adds=[call(n) for n in range(size)], lanes=(LANE,), room=size))
-    assert (number, len(added.leased)) == (1, size)
+    assert (number, len(added.leased)) == (3, size)
 
     more = [call(size + n) for n in range(2 * size)]
     number, settled = await trips(Turn(outcomes=ends(added.leased), adds=more, lanes=(LANE,), room=size))
@@ -95,6 +95,31 @@ async def test_a_turn_takes_at_most_three_round_trips_whatever_its_size(
 
     number, settled = await trips(Turn(outcomes=ends(settled.leased), lanes=(LANE,), room=size))
     assert (number, settled.settled, len(settled.leased)) == (2, [True] * size, size)
+
+
+async def test_a_client_adds_in_one_round_trip_and_reads_what_ended_in_two(mysql_store: MysqlStore) -> None:
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    worker = await mysql_store.open_session(WORKER, MINUTE)
+    runner = mysql_store._runner()
+    await mysql_store.turn(worker, Turn(lanes=(LANE,)))
+
+    async def trips(turn: Turn) -> tuple[int, TurnAnswer]:
+        before = runner.trips
+        answer = await mysql_store.turn(client, turn)
+        return runner.trips - before, answer
+
+    assert (await trips(Turn(adds=[call(1), call(2)])))[0] == 1
+    leased = (await mysql_store.turn(worker, Turn(lanes=(LANE,), room=2))).leased
+    ends = [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in leased]
+    await mysql_store.turn(worker, Turn(outcomes=ends[:1]))
+    number, answer = await trips(Turn())
+    assert (number, [end.id for end in answer.ended]) == (2, [call(1).id])
+
+    await mysql_store.turn(worker, Turn(outcomes=ends[1:]))
+    number, answer = await trips(Turn(adds=[call(3)]))  # and what it has found out on the way
+    assert (number, [end.id for end in answer.ended], answer.added[0].status) == (3, [call(2).id], "added")
+    number, answer = await trips(Turn(adds=[call(3), call(4)]))  # what is there already takes another way
+    assert [added.status for added in answer.added] == ["exists", "added"]
 
 
 async def test_a_lost_connection_costs_one_that_was_idle_nothing(

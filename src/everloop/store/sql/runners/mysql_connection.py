@@ -72,7 +72,7 @@ PATIENCE = 60
 _SETTINGS = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;\n"
     "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
-    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, group_concat_max_len = 4294967295;\n"
+    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5;\n"
     "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet, DATABASE();\n"
     "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 )

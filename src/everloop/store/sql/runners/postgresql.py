@@ -72,7 +72,7 @@ class PostgresRunner(ServerRunner[Connection]):
 
     dialect = "postgresql"
     _straight = True
-    _settles_straight = True
+    _compound = True
     #: Round trips after which plans are made anew.
     _replan = 16
 

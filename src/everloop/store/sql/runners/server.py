@@ -92,8 +92,8 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     dialect: str
     #: Whether it knows the statements of turns that go straight.
     _straight = False
-    #: Whether also those that settle.
-    _settles_straight = False
+    #: Whether one statement may do several things.
+    _compound = False
 
     def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
         self._make = connect
@@ -144,7 +144,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         """Run a verb from BEGIN to COMMIT."""
         scope, verb = begin()
         scope.straight = self._straight and not self._met
-        scope.settles_straight = self._settles_straight
+        scope.compound = self._compound
         doing = _Doing()
         try:
             self._begin_transaction(connection)
@@ -174,6 +174,8 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         if doing.committed:
             self._begin_transaction(connection)
             doing.committed = False
+            scope.ready = False  # who was to be woken by that commit is
+            scope.rung.clear()
         step: list[Statement] = asked if isinstance(asked, list) else [asked]
         for statement in step:
             self._meet_fault(statement.name, next(doing.number))

@@ -315,12 +315,10 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 -- name: look -> alive, due, expired, suspects, told
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
 -- held, so that nobody reaps it while it takes leases.
-SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) IS NOT NULL,
-       MIN(due_at), MIN(expires_at) <= :now, MIN(line) = 0,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session)
-INTO @ever_alive, @ever_due, @ever_expired, @ever_suspects, @ever_told
-FROM ever_calls;
-SELECT @ever_alive AS alive, @ever_due AS due, @ever_expired AS expired, @ever_suspects AS suspects, @ever_told AS told
+SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) IS NOT NULL AS alive,
+       MIN(due_at) AS due, MIN(expires_at) <= :now AS expired, MIN(line) = 0 AS suspects,
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+FROM ever_calls
 
 -- name: due_next -> due
 SELECT MIN(due_at) AS due FROM ever_calls
@@ -369,26 +367,6 @@ FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priorit
       ORDER BY priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED) AS c
 STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 
--- name: lease_straight -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
--- Picks and takes at once, unless something has to be done before: what the `look` before it has found.
-SELECT CONCAT('[', COALESCE(GROUP_CONCAT(seq), ''), ']') INTO @ever_picked
-FROM (SELECT seq FROM ({for :lane in :lanes, joined by UNION ALL:
-          (SELECT seq, priority, place, root, level
-           FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
-           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
-      ORDER BY priority, place, root, level, seq LIMIT :room) AS c
-WHERE @ever_alive = 1 AND @ever_told = 0 AND (@ever_due IS NULL OR @ever_due > :now)
-  AND COALESCE(@ever_expired, 0) = 0 AND (COALESCE(@ever_suspects, 0) = 0 OR :suspects = 0);
-UPDATE JSON_TABLE(@ever_picked, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now;
-SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence, c.lane,
-        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
-        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
-FROM JSON_TABLE(@ever_picked, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
-
 -- name: lease_take
 UPDATE ever_calls FORCE INDEX (PRIMARY)
 SET state = 'leased', session = :session, fence = fence + 1, started = :now
@@ -415,21 +393,8 @@ WHERE i.session = :session AND i.kind = 'ended' AND {i.seq among :rows of 'ended
 DELETE i FROM ever_inbox AS i FORCE INDEX (PRIMARY)
 WHERE i.session = :session AND i.kind = 'cancel' AND {i.seq among :rows of 'cancel'}
 
--- name: inbox_straight -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
--- reads and takes at once
-SELECT CONCAT('[', COALESCE(GROUP_CONCAT(CONCAT('[', i.seq, ',"', i.kind, '"]') ORDER BY i.seq, i.kind), ''), ']')
-INTO @ever_read
-FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
-      ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED) AS i
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
-WHERE i.kind = 'cancel' OR c.state IN ('succeeded', 'failed', 'cancelled', 'expired');
-DELETE i FROM JSON_TABLE(@ever_read, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', kind LONGTEXT PATH '$[1]')) AS b
-STRAIGHT_JOIN ever_inbox AS i FORCE INDEX (PRIMARY) ON i.session = :session AND i.seq = b.seq AND i.kind = b.kind;
-SELECT {row: i.seq, JSON_QUOTE(i.kind), JSON_QUOTE(CONVERT(c.id USING utf8mb4)), CONCAT('"', c.state, '"'),
-        JSON_QUOTE(o.value), JSON_QUOTE(o.error), c.attempt, c.fence, JSON_QUOTE(c.cancel_asked)}
-FROM JSON_TABLE(@ever_read, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', kind LONGTEXT PATH '$[1]')) AS i
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
-LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
+-- name: inbox_told -> told
+SELECT EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
 
 -- name: wait_match -> id, seq, state
 SELECT c.id, c.seq, c.state FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b

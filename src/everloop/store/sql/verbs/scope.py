@@ -23,7 +23,8 @@ class Scope:
         returned: Whether calls that may have expired came back to the queue.
         straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
             the transaction has met another one.
-        settles_straight: Whether outcomes may, too.
+        compound: Whether one statement of the database may do what takes several on others. Where it may not,
+            only what a client adds goes straight.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
     """
@@ -37,7 +38,7 @@ class Scope:
     scheduled: bool = False
     returned: bool = False
     straight: bool = False
-    settles_straight: bool = False
+    compound: bool = False
     told: list[Ended] | None = None
 
     @cached_property

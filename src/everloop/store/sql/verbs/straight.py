@@ -22,9 +22,9 @@ from everloop.store.sql.verbs.statement import Statement, text
 def is_straight(scope: Scope, request: Turn) -> bool:
     """Tell whether a turn may go straight."""
     adds, outcomes = request.adds, request.outcomes
-    return (
+    return bool(
         scope.straight
-        and (scope.settles_straight or not outcomes)
+        and (scope.compound or (adds and not outcomes and not request.lanes))
         and request.holding is None
         and request.roots
         and all(map(is_plain, adds))

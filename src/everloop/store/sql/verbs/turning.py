@@ -67,11 +67,11 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     ended: list[Ended] = []
     scope.told = ended
     if not is_straight(scope, request):
-        return (yield from _look_first(scope, request, ended))
+        return (yield from _go(scope, request, ended))
     answer, left = yield from _go_straight(scope, request, ended)
     if left is None:
         return answer
-    following = yield from _look_first(scope, left, ended)
+    following = yield from _go(scope, left, ended)
     again = iter(following.settled)
     return TurnAnswer(
         settled=[done or next(again) for done in answer.settled],
@@ -91,8 +91,10 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
     if serves:
         # What leases comes last: it counts on what was settled, and on the session that is held.
         then = [_look_at(scope), *([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
-    else:
+    elif scope.compound:
         then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
+    else:
+        then = [Statement("inbox_told", {"session": scope.session})]
     replies = yield ([*first, *then] if outcomes else Last([*first, *then]))
     settled = settled_at_once(scope, outcomes, replies[len(first) - 1]) if outcomes else []
     cancels: list[Cancel] = []
@@ -104,9 +106,12 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         quiet = look.is_quiet(scope, request)
         next_due = replies[len(first) + 1][0][0] if scope.scheduled else look.due
         leased = _leases(scope, sorted(replies[-1], key=_place)) if request.room > 0 else []
-    else:
+    elif scope.compound:
         _read_inbox(replies[-1], ended, cancels)
         more = len(replies[-1]) == INBOX
+    else:
+        ((told,),) = replies[-1]
+        quiet = not told
     answer = TurnAnswer(
         settled=settled,
         added=[Added(call.id) for call in request.adds],
@@ -120,6 +125,18 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         return answer, None
     left = [o for o, done in zip(outcomes, settled, strict=True) if not done]
     return answer, replace(request, adds=[], outcomes=left, progress=[], room=request.room - len(leased))
+
+
+def _go(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAnswer]:
+    """Do a turn the ordinary way."""
+    asks = request.outcomes or request.adds or request.progress or request.lanes
+    if asks or request.holding is not None:
+        return (yield from _look_first(scope, request, ended))
+    # It takes what the inbox holds, and nothing else.
+    cancels: list[Cancel] = []
+    found = yield _inbox(scope)
+    yield from _take_inbox(scope, found, ended, cancels)
+    return TurnAnswer(ended=ended, cancels=cancels, more=len(found) == INBOX)
 
 
 def _progress(request: Turn) -> list[Statement]:

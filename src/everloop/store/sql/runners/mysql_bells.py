@@ -37,27 +37,26 @@ class Bells:
         self._quiet: set[int] = set()  # sessions that did not, and may have ended
 
     def statements(self, connection: MysqlConnection, scope: Scope) -> list[tuple[str, str]]:
-        """Return what wakes whom the scope names as far as they are known, behind a look for the others."""
+        """Return what wakes whom the scope names as far as they are known, and then a look for the others."""
         rung = {*scope.rung, *(self._workers if scope.ready else ())} - {scope.session}
         quiet = rung & self._quiet
         look = [_look(connection, quiet, scope)] if quiet or scope.ready else []
-        return look + [
+        return [
             ("bell", f"KILL QUERY IS_USED_LOCK({connection.bell(session)})")
             for session in sorted(rung - quiet)
-        ]
+        ] + look
 
     def ring_rest(
         self, connection: MysqlConnection, scope: Scope, sent: list[tuple[str, str]], results: list[Any]
     ) -> None:
-        """Wake who was found by the look among the statements that were sent.
+        """Wake who was found by the look that was sent last.
 
         Raises:
             Lost: The connection is.
         """
-        if not sent or sent[0][0] != "bells":
-            return
-        rung = {*scope.rung, *self._workers} - self._quiet
-        self._ring(connection, self._heard(scope, set(), results[0], rung))
+        if sent and sent[-1][0] == "bells":
+            rung = {*scope.rung, *self._workers} - self._quiet
+            self._ring(connection, self._heard(scope, set(), results[-1], rung))
 
     def ring(self, connection: MysqlConnection, scope: Scope) -> None:
         """Look for everybody whom the scope names, and wake them.

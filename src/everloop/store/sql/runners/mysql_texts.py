@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -14,86 +14,52 @@ from everloop.store.sql.dialect import Template
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.verbs.statement import Statement
 
-_FOR = re.compile(
-    r"\{for :(?P<item>\w+) in :(?P<items>\w+), joined by (?P<joint>[^:]+):(?P<each>.*?)\}", re.DOTALL
+#: What a template says beside SQL; `mysql.sql` tells what each means.
+_SAID = re.compile(
+    r"\{for (?P<each>:[^{}]+?) in :(?P<for>\w+), joined by (?P<joint>[^:]+):(?P<repeated>[^{}]*)\}"
+    r"|\{one (?P<only>:[^{}]+?) in :(?P<one>\w+):(?P<single>[^{}]*)\}"
+    r"|\{several :(?P<several>\w+):(?P<plural>[^{}]*)\}"
+    r"|\{(?P<column>[\w.]+) among :(?P<among>\w+)(?: of '(?P<kind>\w+)')?\}"
+    r"|:(?P<name>[a-z_]+)"
 )
-_SEVERAL = re.compile(r"\{several :(?P<items>\w+):(?P<text>.*?)\}", re.DOTALL)
-_AMONG = re.compile(r"\{(?P<column>[\w.]+) among :(?P<items>\w+)(?: of '(?P<kind>\w+)')?\}")
-_ROW = re.compile(r"\{row:(?P<columns>.*?)\}", re.DOTALL)
-_PARAMETER = re.compile(r":([a-z_]+)")
+_ROW = re.compile(r"\{row:(?P<columns>[^{}]*)\}")
 #: MariaDB makes a query of a list with a thousand items, and no longer finds rows by it.
 _LIST = 900
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[list[Any]]).decode
 
+#: Writes what stands for a parameter, by name, and for a value out of a list.
+_Named = Callable[[str], str]
+_Value = Callable[[Any], str]
+#: Values by the names that a repeated text has for them.
+_Values = dict[str, Any]
+
+
+class _Nothing(Exception):
+    """A list that says which rows are meant is empty."""
+
+
+class _Writer:
+    """Writes one statement."""
+
+    def __init__(self, statement: Statement, named: _Named, value: _Value) -> None:
+        self.parameters = statement.parameters
+        self.named = named
+        self.value = value
+
+
+_Piece = Callable[[_Writer, _Values], str]
+
 
 def render(connection: MysqlConnection, statement: Statement, template: Template) -> list[str]:
     """Return the statements that a name stands for, with the parameters in them."""
-
-    def value(match: re.Match[str]) -> str:
-        return literal(connection, statement.parameters[match[1]])
-
-    return [_PARAMETER.sub(value, part) for part in texts_of(template, statement)]
+    value = partial(literal, connection)
+    return _write(template, _Writer(statement, lambda name: value(statement.parameters[name]), value))
 
 
 def texts_of(template: Template, statement: Statement) -> list[str]:
     """Return the statements that a name stands for, with what depends on lists written out."""
-
-    def repeat(match: re.Match[str]) -> str:
-        item, each = f":{match['item']}", match["each"].strip()
-        numbers = statement.parameters[match["items"]]
-        return match["joint"].join(each.replace(item, f"{number:d}") for number in numbers)
-
-    def several(match: re.Match[str]) -> str:
-        return match["text"] if len(statement.parameters[match["items"]]) > 1 else ""
-
-    def among(match: re.Match[str]) -> str:
-        return _is_among(match["column"], _numbers(statement, match))
-
-    texts: list[str] = []
-    for part in _parts(template.sql):
-        lists = list(_AMONG.finditer(part))
-        if all(_numbers(statement, match) for match in lists):
-            written = _AMONG.sub(among, part) if lists else part
-            texts.append(_FOR.sub(repeat, _SEVERAL.sub(several, written)))
-    return texts
-
-
-@cache
-def _parts(sql: str) -> tuple[str, ...]:
-    return tuple(_ROW.sub(_fold, sql).split(";\n"))
-
-
-def _fold(match: re.Match[str]) -> str:
-    columns = ", ".join(f"IFNULL({column}, 'null')" for column in _split(match["columns"]))
-    return f"CONCAT('[', CONCAT_WS(_utf8mb4',' COLLATE utf8mb4_bin, {columns}), ']')"
-
-
-def _split(columns: str) -> list[str]:
-    """Split at the commas that stand in no brackets."""
-    found, depth = [""], 0
-    for letter in columns:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "," and not depth:
-            found.append("")
-        else:
-            found[-1] += letter
-    return [" ".join(column.split()) for column in found]
-
-
-def _numbers(statement: Statement, match: re.Match[str]) -> list[int]:
-    """Return the numbers of a list, or those of one kind in a list of pairs."""
-    items = statement.parameters[match["items"]]
-    kind = match["kind"]
-    return items if kind is None else [number for number, its in items if its == kind]
-
-
-def _is_among(column: str, numbers: list[int]) -> str:
-    written = list(map(str, numbers))
-    lists = [
-        f"{column} IN ({','.join(written[start : start + _LIST])})" for start in range(0, len(written), _LIST)
-    ]
-    return f"({' OR '.join(lists)})"
+    return _write(template, _Writer(statement, lambda name: f":{name}", _in_hex))
 
 
 def literal(connection: MysqlConnection, value: Any) -> str:
@@ -103,6 +69,13 @@ def literal(connection: MysqlConnection, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:d}"
     return connection.literal(in_json(value))
+
+
+def _in_hex(value: Any) -> str:
+    """Write a value as a literal that means the same on whichever connection."""
+    if isinstance(value, str):
+        return f"_utf8mb4 X'{value.encode().hex()}'"
+    return "NULL" if value is None else f"{value:d}"
 
 
 def in_json(value: Any) -> Any:
@@ -132,3 +105,111 @@ def unfolded(template: Template, rows: Sequence[Sequence[Any]]) -> Sequence[Sequ
 @cache
 def _is_folded(sql: str) -> bool:
     return _ROW.search(sql) is not None
+
+
+# -- templates, read once -----------------------------------------------------------------------------------
+
+
+def _write(template: Template, writer: _Writer) -> list[str]:
+    texts: list[str] = []
+    for pieces in _parts(template.sql):
+        try:
+            texts.append("".join([p if isinstance(p, str) else p(writer, {}) for p in pieces]))
+        except _Nothing:
+            continue
+    return texts
+
+
+@cache
+def _parts(sql: str) -> tuple[list[str | _Piece], ...]:
+    """Read the statements that a template holds."""
+    return tuple(_pieces(part) for part in _ROW.sub(_fold, sql).split(";\n"))
+
+
+def _pieces(text: str) -> list[str | _Piece]:
+    pieces: list[str | _Piece] = []
+    end = 0
+    for said in _SAID.finditer(text):
+        pieces += [text[end : said.start()], _piece(said)]
+        end = said.end()
+    return [*pieces, text[end:]]
+
+
+def _piece(said: re.Match[str]) -> _Piece:
+    found = said.groupdict()
+    if found["for"]:
+        body = _pieces(found["repeated"].strip())
+        return partial(_repeated, _names(found["each"]), found["for"], found["joint"], body)
+    if found["one"]:
+        return partial(_single, _names(found["only"]), found["one"], _pieces(found["single"]))
+    if found["several"]:
+        return partial(_plural, found["several"], _pieces(found["plural"]))
+    if found["among"]:
+        return partial(_among, found["column"], found["among"], found["kind"])
+    return partial(_parameter, found["name"])
+
+
+def _names(said: str) -> list[str]:
+    return [name.strip().removeprefix(":") for name in said.split(",")]
+
+
+def _joined(pieces: list[str | _Piece], writer: _Writer, values: _Values) -> str:
+    return "".join([piece if isinstance(piece, str) else piece(writer, values) for piece in pieces])
+
+
+def _repeated(
+    names: list[str], items: str, joint: str, body: list[str | _Piece], writer: _Writer, _: _Values
+) -> str:
+    return joint.join([_joined(body, writer, each) for each in _each(names, writer.parameters[items])])
+
+
+def _single(names: list[str], items: str, body: list[str | _Piece], writer: _Writer, _: _Values) -> str:
+    found = writer.parameters[items]
+    return _joined(body, writer, _each(names, found)[0]) if len(found) == 1 else ""
+
+
+def _plural(items: str, body: list[str | _Piece], writer: _Writer, values: _Values) -> str:
+    return _joined(body, writer, values) if len(writer.parameters[items]) > 1 else ""
+
+
+def _each(names: list[str], items: Any) -> list[_Values]:
+    """Return the items of a list by name; those of a dict, and of a list of rows, have several."""
+    rows = items.items() if isinstance(items, dict) else items
+    if len(names) == 1:
+        return [{names[0]: row} for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _among(column: str, items: str, kind: str | None, writer: _Writer, _: _Values) -> str:
+    found = writer.parameters[items]
+    numbers = [*map(int.__repr__, found if kind is None else _of(kind, found))]
+    if not numbers:
+        raise _Nothing
+    starts = range(0, len(numbers), _LIST)
+    lists = [f"{column} IN ({','.join(numbers[start : start + _LIST])})" for start in starts]
+    return f"({' OR '.join(lists)})"
+
+
+def _of(kind: str, pairs: list[list[Any]]) -> list[int]:
+    return [number for number, its in pairs if its == kind]
+
+
+def _parameter(name: str, writer: _Writer, values: _Values) -> str:
+    return writer.value(values[name]) if name in values else writer.named(name)
+
+
+def _fold(match: re.Match[str]) -> str:
+    columns = ", ".join(f"IFNULL({column}, 'null')" for column in _split(match["columns"]))
+    return f"CONCAT('[', CONCAT_WS(_utf8mb4',' COLLATE utf8mb4_bin, {columns}), ']')"
+
+
+def _split(columns: str) -> list[str]:
+    """Split at the commas that stand in no brackets."""
+    found, depth = [""], 0
+    for letter in columns:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [" ".join(column.split()) for column in found]

@@ -7,8 +7,10 @@
 --   sent one after the other, and the last one answers.
 -- A parameter that is a list or a dict arrives as JSON, a dict as the list of its pairs; the columns of rows in
 --   it are read by position. Texts are read as LONGTEXT: a shorter type would cut them off in silence.
--- `{for :x in :xs, joined by J: ...}` is `...` once for each number in a list, joined by J. `{several :xs: ...}` is
---   `...` where the list has more than one item.
+-- `{for :x in :xs, joined by J: ...}` is `...` once for each item of a list, joined by J. `{one :x in :xs: ...}` is
+--   `...` where there is but one item, and `{several :xs: ...}` where there are more: what is asked or written
+--   alone, as it is where little goes on, costs the server half as much without a table around it. Rows and the
+--   pairs of a dict have several names: `:x, :y`.
 -- `{C among :xs}` says that the column C is one of a list's numbers, and `{C among :xs of 'k'}` that it is one of
 --   those before a 'k' in a list of pairs; a statement without any is left out. Rows that are found by numbers
 --   are changed while they are found; joined to a list, they are first written down, and then found again.
@@ -64,14 +66,20 @@ FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')
 -- name: add_roots_next
 -- ids: pairs of the place among them and the id, behind the number that this connection has just taken
 INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+{one :n, :id in :ids:
+VALUES (LAST_INSERT_ID() * 65536 + :n, :id, :lane, :state, :priority, :due, LAST_INSERT_ID() * 65536 + :n, :due,
+        :waiter)}
+{several :ids:
 SELECT LAST_INSERT_ID() * 65536 + b.n, b.id, :lane, :state, :priority, :due, LAST_INSERT_ID() * 65536 + b.n, :due,
        :waiter
-FROM JSON_TABLE(:ids, '$[*]' COLUMNS (n BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (n BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b}
 
 -- name: add_root_payloads_next
 INSERT INTO ever_payloads (seq, args, policy, created)
+{one :each in :args: VALUES (LAST_INSERT_ID() * 65536, :each, '', :now)}
+{several :args:
 SELECT LAST_INSERT_ID() * 65536 + b.n - 1, b.args, '', :now
-FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')) AS b
+FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')) AS b}
 
 -- name: add_calls
 -- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
@@ -191,12 +199,17 @@ WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 -- rows: i, id, fence
 SELECT {row: k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, JSON_QUOTE(c.cancel_asked),
         c.session}
+{one :i, :id, :fence in :rows:
+FROM (SELECT :i AS i, :fence AS fence) AS k
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id)
+    ON c.id = :id AND c.fence = k.fence AND c.state = 'leased'}
+{several :rows:
 FROM (SELECT b.i, b.fence, c.seq
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
                                              fence BIGINT PATH '$[2]')) AS b
       STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'}
 FOR UPDATE SKIP LOCKED
 
 -- name: settle_held -> i
@@ -213,8 +226,10 @@ WHERE {seq among :seqs}
 -- name: succeed_values
 -- values: pairs of seq and value
 INSERT INTO ever_outcomes (seq, ended, session, value)
+{one :seq, :value in :values: VALUES (:seq, :now, :session, :value)}
+{several :values:
 SELECT b.seq, :now, :session, b.value
-FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b
+FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b}
 
 -- name: move
 -- rows: seq, state, due, attempt, crashes, growth of the fence

@@ -377,13 +377,12 @@ WHERE session = :session::bigint AND (seq, kind) IN (
 
 -- name: inbox_straight -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
 -- reads and takes at once
-WITH found AS MATERIALIZED (
-    SELECT seq, kind FROM ever_inbox WHERE session = :session::bigint
-    ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED),
-taken AS (
-    DELETE FROM ever_inbox AS i USING found
-    WHERE i.session = :session::bigint AND i.seq = found.seq AND i.kind = found.kind
-    RETURNING i.seq, i.kind)
+WITH taken AS (
+    DELETE FROM ever_inbox
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM ever_inbox WHERE session = :session::bigint
+        ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED))
+    RETURNING seq, kind)
 SELECT t.seq, t.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
 FROM taken AS t
 CROSS JOIN LATERAL (

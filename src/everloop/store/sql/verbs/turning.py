@@ -129,8 +129,7 @@ def _progress(request: Turn) -> list[Statement]:
 
 def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAnswer]:
     """Do a turn for which things have to be known before they are decided."""
-    for statement in _progress(request):
-        yield statement
+    yield from _progress(request)
     look, added, settled = yield from _look_and_write(scope, request)
     if request.holding is not None:
         # What could not be settled yet has been run: its outcome comes again.

@@ -54,10 +54,14 @@ _SETTINGS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
-    " -c idle_in_transaction_session_timeout=5s -c enable_seqscan=off -c jit=off -c plan_cache_mode=force_generic_plan -c random_page_cost=0",
+    " -c idle_in_transaction_session_timeout=5s -c jit=off",
 }
+#: For what finds its rows by an index, always: a plan that was made while a table was small, or before
+#: anybody had analysed it, is then as good as any later one, and is made once.
+_BY_INDEX = " -c enable_seqscan=off -c random_page_cost=0 -c plan_cache_mode=force_generic_plan"
 _NOTIFY = """
-SELECT set_config('synchronous_commit', 'off', true), pg_notify(c, '') FROM unnest(string_to_array($1, ',')) AS c
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(c, '')
+FROM unnest(string_to_array($1, ',')) AS c
 """
 _BEGIN, _COMMIT, _DISCARD = plain("BEGIN"), plain("COMMIT"), plain("DISCARD PLANS")
 _NOT_DURABLE = plain("SET LOCAL synchronous_commit = off")
@@ -238,8 +242,12 @@ BY_HAND = Folding(
 )
 
 
-def connector(url: str) -> Callable[[], Connection]:
+def connector(url: str, *, by_index: bool = False) -> Callable[[], Connection]:
     """Return what opens a connection with the settings that the store needs.
+
+    Args:
+        url: Of the database.
+        by_index: For statements that find their rows by an index, always.
 
     Raises:
         StoreURLError: The URL is not one of PostgreSQL.
@@ -258,9 +266,13 @@ def connector(url: str) -> Callable[[], Connection]:
         int(port) if port.isdecimal() else None, _word(parts, "dbname"),
     )  # fmt: skip
 
+    settings = dict(_SETTINGS)
+    if by_index:
+        settings["options"] += _BY_INDEX
+
     def connect() -> Connection:
         try:
-            return psycopg.connect(**(_SETTINGS | parts))
+            return psycopg.connect(**(settings | parts))
         except psycopg.Error as error:
             raise CannotOpen(refusal(door, error)) from error
 

@@ -1,8 +1,9 @@
 """Statements on a connection to PostgreSQL: many of them in one round trip, and one wait.
 
-psycopg's own pipeline waits for its socket at each statement. Each wait gives the interpreter's lock away, and
-beside a loop that is busy it comes back 5 ms later: a turn of ten statements would take 50 ms longer. So the
-statements are handed to libpq here, which keeps them, and the thread waits once they are all sent.
+psycopg's own pipeline looks at its socket with each statement. Each time it gives the interpreter's lock
+away, and beside a loop that is busy it gets it back 5 ms later: a turn of ten statements would take 50 ms
+longer. So the statements are handed to libpq here, which keeps them, and the thread waits once they are all
+there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _encode = msgspec.json.Encoder().encode
 _FAILED = pq.ExecStatus.FATAL_ERROR
-_SKIPPED = pq.ExecStatus.PIPELINE_ABORTED
 
 
 class Asked(NamedTuple):
@@ -124,11 +124,11 @@ class Pipe:
         pgconn.pipeline_sync()
         self._flush()
         results: list[pq.abc.PGresult] = []
-        for sql in fresh:
-            if sql is not None:
+        for text in fresh:
+            if text is not None:
                 prepared = self._result()
                 if prepared.status != pq.ExecStatus.COMMAND_OK:
-                    del self._prepared[sql]
+                    del self._prepared[text]
                     self._result()  # of the execution, which was left out
                     results.append(prepared)
                     continue
@@ -172,8 +172,3 @@ def failure(results: Sequence[pq.abc.PGresult]) -> psycopg.Error | None:
         if result.status == _FAILED:
             return errors.error_from_result(result)
     return None
-
-
-def was_executed(result: pq.abc.PGresult) -> bool:
-    """Tell whether a statement has been executed, and has not failed."""
-    return result.status not in (_FAILED, _SKIPPED)

@@ -63,6 +63,7 @@ _NOTIFY = """
 SELECT set_config('synchronous_commit', 'off', true), pg_notify(c, '')
 FROM unnest(string_to_array($1, ',')) AS c
 """
+_RING = _NOTIFY.replace("$1", "concat_ws(',', nullif($1, ''), nullif(current_setting('everloop.rung'), ''))")
 _BEGIN, _COMMIT, _DISCARD = plain("BEGIN"), plain("COMMIT"), plain("DISCARD PLANS")
 _NOT_DURABLE = plain("SET LOCAL synchronous_commit = off")
 _encode = msgspec.json.Encoder().encode
@@ -181,6 +182,9 @@ def _asked(kept: list[tuple[Statement, Template]]) -> list[Asked]:
 def _notify(scope: Scope) -> list[Asked]:
     channels = [f"ever_{session}" for session in scope.rung if session != scope.session]
     channels += [READY] if scope.ready else []
+    # Whom `settle_straight` has told nobody here knows yet: it says so to the server.
+    if scope.rings:
+        return [plain(_RING, ",".join(channels))]
     # After the commit, a transaction of its own: a NOTIFY holds a lock that all notifiers of the server want
     # until its commit is on disk. This one need not be.
     return [plain(_NOTIFY, ",".join(channels))] if channels else []

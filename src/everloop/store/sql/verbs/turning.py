@@ -24,7 +24,9 @@ from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob
 from everloop.store.sql.verbs.straight import (
     add_at_once,
     is_straight,
+    is_whole,
     lease_at_once,
+    look_at_once,
     settle_at_once,
     settled_at_once,
 )
@@ -52,11 +54,11 @@ class _Look(NamedTuple):
 
     @classmethod
     def read(cls, rows: list[list[Any]]) -> _Look:
-        ((alive, due, expired, suspects, told),) = rows
+        ((alive, due, expired, suspects, told, *_),) = rows
         return cls(bool(alive), due, bool(expired), bool(suspects), bool(told))
 
     def is_quiet(self, scope: Scope, request: Turn) -> bool:
-        """Whether nothing has to be done beside what was asked: what `lease_straight` sees to, too."""
+        """Whether nothing has to be done beside what was asked: what `look_straight` sees, too."""
         late = self.expired or (self.due is not None and self.due <= scope.now)
         return not (late or self.told or (self.suspects and request.suspects))
 
@@ -85,23 +87,25 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
 
 def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[TurnAnswer, Turn | None]]:
     """Do at once what can be done so; return the answer to it, and the turn that is left, if one is."""
-    outcomes, serves = request.outcomes, bool(request.lanes)
-    first = [*_progress(request), *add_at_once(scope, request.adds), *settle_at_once(scope, outcomes)]
+    outcomes, serves, whole = request.outcomes, bool(request.lanes), is_whole(request)
+    looking = look_at_once(scope, request)
+    first = [*looking, *_progress(request), *add_at_once(scope, request.adds)]
+    first += settle_at_once(scope, outcomes, whole=whole)
     if serves:
-        # What leases comes last: it counts on what was settled, and on the session that is held.
-        then = [_look_at(scope), *([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
+        then = [*([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
     else:
         then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
-    replies = yield ([*first, *then] if outcomes else Last([*first, *then]))
+    replies = yield (Last if whole else list)([*first, *then])
+    scope.rings = False
     settled = settled_at_once(scope, outcomes, replies[len(first) - 1]) if outcomes else []
     cancels: list[Cancel] = []
     leased: list[Leased] = []
     next_due, more = None, False
     quiet = True
     if serves:
-        look = _Look.read(replies[len(first)])
+        look = _Look.read(replies[0])
         quiet = look.is_quiet(scope, request)
-        next_due = replies[len(first) + 1][0][0] if scope.scheduled else look.due
+        next_due = replies[len(first)][0][0] if scope.scheduled else look.due
         leased = _leases(scope, sorted(replies[-1], key=_place)) if request.room > 0 else []
     else:
         _read_inbox(replies[-1], ended, cancels)

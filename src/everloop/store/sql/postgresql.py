@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from psycopg.conninfo import conninfo_to_dict
 
 from everloop._core.errors import ConfigError, UsageError
 from everloop.store.sql.dialect import migrations, split
 from everloop.store.sql.runners.hand import Hand, execute
-from everloop.store.sql.runners.postgresql import BY_HAND, Connection, PostgresRunner, connector, explained
+from everloop.store.sql.runners.postgresql import BY_HAND, PostgresRunner, connector, explained
 from everloop.store.sql.runners.postgresql_listener import PostgresListener
+from everloop.store.sql.runners.postgresql_pipe import Connection
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.sql.verbs.statement import Statement
 
@@ -34,10 +36,11 @@ class PostgresStore(ServerStore[Connection]):
     _folding = BY_HAND
 
     def _thread(self, name: str) -> PostgresRunner:
-        return PostgresRunner(self._connect, name, self._fault)
+        # What only reads looks for whatever a user asks for; all else is made for its indexes.
+        return PostgresRunner(partial(self._connect, by_index=name != "reads"), name, self._fault)
 
-    def _connect(self) -> Connection:
-        connection = connector(self.url)()
+    def _connect(self, *, by_index: bool) -> Connection:
+        connection = connector(self.url, by_index=by_index)()
         self._set_clock(connection)
         return connection
 

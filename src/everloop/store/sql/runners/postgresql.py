@@ -7,34 +7,29 @@ from __future__ import annotations
 
 import logging
 import re
-import select
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.numeric import Int8
 
 from everloop._core.errors import StoreError, StoreUnavailable, StoreURLError
 from everloop._core.text import without_password
 from everloop.store.refusals import Door, refusal
 from everloop.store.sql.dialect import Template
+from everloop.store.sql.runners.postgresql_pipe import Asked, Connection, Pipe, asked, failure, plain
 from everloop.store.sql.runners.server import CannotOpen, Collision, Lost, ServerRunner
+from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 log = logging.getLogger("everloop")
 
 #: The channel on which every worker listens for calls that are ready.
 READY = "ever_ready"
-_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 #: What another transaction did to ours, by SQLSTATE: begin anew.
 _COLLISIONS = {
     "23505",  # unique_violation: the same id, or lane, was added at the same time
@@ -59,11 +54,18 @@ _SETTINGS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
-    " -c idle_in_transaction_session_timeout=5s -c enable_seqscan=off -c jit=off -c plan_cache_mode=force_generic_plan -c random_page_cost=0",
+    " -c idle_in_transaction_session_timeout=5s -c jit=off",
 }
+#: For what finds its rows by an index, always: a plan that was made while a table was small, or before
+#: anybody had analysed it, is then as good as any later one, and is made once.
+_BY_INDEX = " -c enable_seqscan=off -c random_page_cost=0 -c plan_cache_mode=force_generic_plan"
 _NOTIFY = """
-SELECT set_config('synchronous_commit', 'off', true), pg_notify(c, '') FROM unnest(%s::text[]) AS c
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(c, '')
+FROM unnest(string_to_array($1, ',')) AS c
 """
+_RING = _NOTIFY.replace("$1", "concat_ws(',', nullif($1, ''), nullif(current_setting('everloop.rung'), ''))")
+_BEGIN, _COMMIT, _DISCARD = plain("BEGIN"), plain("COMMIT"), plain("DISCARD PLANS")
+_NOT_DURABLE = plain("SET LOCAL synchronous_commit = off")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -76,25 +78,29 @@ class PostgresRunner(ServerRunner[Connection]):
     #: Round trips after which plans are made anew.
     _replan = 16
 
+    def __init__(self, connect: Callable[[], Connection], name: str, fault: Fault | None) -> None:
+        self._pipe: Pipe | None = None
+        self._begun = False  # a transaction, in the server
+        super().__init__(connect, name, fault)
+
     def _disconnect(self, connection: Connection) -> None:
+        self._pipe = None
         connection.close()
 
     def _begin_transaction(self, connection: Connection) -> None:  # noqa: ARG002 - BEGIN goes with a query
         self._begun = False
 
     def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:
-        cursors: list[Cursor] = []
-
-        def send_all() -> None:
-            if not self._begun:
-                connection.execute("BEGIN")
-                if self._outgrown():
-                    connection.execute("DISCARD PLANS")
-            cursors.extend(send(connection, statement, template) for statement, template in kept)
-
-        self._together(connection, _names(kept), send_all)
+        first = self._first()
+        replies = self._ask(connection, [*first, *_asked(kept)], _names(kept))[len(first) :]
         self._begun = True
-        return _rows(cursors, kept)
+        return self._rows(connection, kept, replies)
+
+    def _first(self) -> list[Asked]:
+        """Return what begins a transaction that has not begun."""
+        if self._begun:
+            return []
+        return [_BEGIN, _DISCARD] if self._outgrown() else [_BEGIN]
 
     def _outgrown(self) -> bool:
         """Whether this runner has done as much again as when its plans were last made.
@@ -110,98 +116,79 @@ class PostgresRunner(ServerRunner[Connection]):
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
     ) -> list[Any]:
-        commits: list[Cursor] = []
-        cursors: list[Cursor] = []
-        if not self._begun:
-            _check_alive(connection)
-
-        def send_all() -> None:
-            if not self._begun:
-                connection.execute("BEGIN")
-            cursors.extend(send(connection, statement, template) for statement, template in kept)
-            if not durable:
-                connection.execute("SET LOCAL synchronous_commit = off")
-            commits.append(connection.execute("COMMIT"))
-            _notify(connection, scope)
-
-        try:
-            self._together(connection, _names(kept) or "COMMIT", send_all)
-        except StoreError as error:
-            if not commits or commits[0].statusmessage != "COMMIT":
-                raise
-            # It is committed, and only nobody was woken: who was not looks before long.
-            log.debug("everloop: committed, but nobody was woken: %s", error)
-            self._forget()
-        return _rows(cursors, kept)
+        if not self._begun and self._pipe_of(connection).has_ended():
+            # Before anything is sent: of what was sent with a commit nobody knows whether it was received.
+            lost = Lost("the connection to PostgreSQL is lost: the server has ended it while it was idle")
+            lost.unsent = True
+            raise lost
+        first = self._first()
+        last = [] if durable else [_NOT_DURABLE]
+        commit = len(first) + len(kept) + len(last)
+        sent = [*first, *_asked(kept), *last, _COMMIT, *_notify(scope)]
+        replies = self._ask(connection, sent, _names(kept) or "COMMIT", until=commit + 1)
+        return self._rows(connection, kept, replies[len(first) :])
 
     def wake(self, connection: Connection, scope: Scope) -> None:
-        self._together(connection, "NOTIFY", lambda: _notify(connection, scope))
+        self._ask(connection, _notify(scope), "NOTIFY")
 
-    def _together(self, connection: Connection, doing: str, send_all: Callable[[], None]) -> None:
-        """Execute what `send_all` sends in one round trip."""
+    def _ask(
+        self, connection: Connection, sent: list[Asked], doing: str, until: int | None = None
+    ) -> list[pq.abc.PGresult]:
+        """Execute statements in one round trip; `until` counts those that must not fail.
+
+        Raises:
+            StoreError: One has failed, or the connection is lost.
+        """
         self.trips += 1
-        # The end of the block syncs and waits. A sync of our own before it would be a second round trip.
-        with explained(doing), connection.pipeline():
-            send_all()
+        with explained(doing):
+            replies = self._pipe_of(connection).ask(sent)
+            error = failure(replies[:until])
+            if error is not None:
+                raise error
+        if (error := failure(replies)) is not None:
+            # It is committed, and only nobody was woken: who was not looks before long.
+            log.debug("everloop: committed, but nobody was woken: %s", error)
+        return replies
+
+    def _pipe_of(self, connection: Connection) -> Pipe:
+        if self._pipe is None:
+            self._pipe = Pipe(connection)
+        return self._pipe
+
+    def _rows(
+        self,
+        connection: Connection,
+        kept: list[tuple[Statement, Template]],
+        replies: list[pq.abc.PGresult],
+    ) -> list[Any]:
+        read = self._pipe_of(connection).rows
+        return [
+            read(reply) if template.columns else None
+            for (_, template), reply in zip(kept, replies, strict=False)
+        ]
 
     def _roll_back(self, connection: Connection) -> None:
         with explained("ROLLBACK"):
             connection.execute("ROLLBACK")
 
 
-def _rows(cursors: list[Cursor], kept: list[tuple[Statement, Template]]) -> list[Any]:
-    return [
-        cursor.fetchall() if template.columns else None
-        for cursor, (_, template) in zip(cursors, kept, strict=True)
-    ]
-
-
-def _check_alive(connection: Connection) -> None:
-    """See that the server has not ended the connection while it was idle.
-
-    Raises:
-        Lost: It has. Once a commit is sent, nobody could tell whether it was received.
-    """
-    with explained("BEGIN"):
-        # What it said last comes before its end: the second look finds that.
-        while select.select([connection.fileno()], [], [], 0)[0]:
-            connection.pgconn.consume_input()
-            if connection.pgconn.status != pq.ConnStatus.OK:
-                raise psycopg.OperationalError("the server has ended it")
-
-
 def _names(kept: list[tuple[Statement, Template]]) -> str:
     return ", ".join(statement.name for statement, _ in kept)
 
 
-def _notify(connection: Connection, scope: Scope) -> None:
+def _asked(kept: list[tuple[Statement, Template]]) -> list[Asked]:
+    return [asked(statement, template) for statement, template in kept]
+
+
+def _notify(scope: Scope) -> list[Asked]:
     channels = [f"ever_{session}" for session in scope.rung if session != scope.session]
     channels += [READY] if scope.ready else []
-    if channels:
-        # After the commit, a transaction of its own: a NOTIFY holds a lock that all notifiers of the server
-        # want until its commit is on disk. This one need not be.
-        connection.execute(_NOTIFY, (channels,))
-
-
-def send(connection: Connection, statement: Statement, template: Template) -> Cursor:
-    """Execute a statement of the dialect's file."""
-    return connection.execute(_text(template.sql), parameters_of(statement), prepare=True)
-
-
-@cache
-def _text(sql: str) -> bytes:
-    return _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")).encode()
-
-
-def parameters_of(statement: Statement) -> dict[str, Any]:
-    """Return what is bound to a statement; rows travel as one JSON text, and every integer is a bigint."""
-    return {name: _bound(value) for name, value in statement.parameters.items()}
-
-
-def _bound(value: Any) -> Any:
-    if isinstance(value, list | dict):
-        return _encode(value).decode()
-    return Int8(value) if isinstance(value, int) else value
+    # Whom `settle_straight` has told nobody here knows yet: it says so to the server.
+    if scope.rings:
+        return [plain(_RING, ",".join(channels))]
+    # After the commit, a transaction of its own: a NOTIFY holds a lock that all notifiers of the server want
+    # until its commit is on disk. This one need not be.
+    return [plain(_NOTIFY, ",".join(channels))] if channels else []
 
 
 class explained:  # noqa: N801 - a `with` phrase
@@ -260,8 +247,12 @@ BY_HAND = Folding(
 )
 
 
-def connector(url: str) -> Callable[[], Connection]:
+def connector(url: str, *, by_index: bool = False) -> Callable[[], Connection]:
     """Return what opens a connection with the settings that the store needs.
+
+    Args:
+        url: Of the database.
+        by_index: For statements that find their rows by an index, always.
 
     Raises:
         StoreURLError: The URL is not one of PostgreSQL.
@@ -280,9 +271,13 @@ def connector(url: str) -> Callable[[], Connection]:
         int(port) if port.isdecimal() else None, _word(parts, "dbname"),
     )  # fmt: skip
 
+    settings = dict(_SETTINGS)
+    if by_index:
+        settings["options"] += _BY_INDEX
+
     def connect() -> Connection:
         try:
-            return psycopg.connect(**(_SETTINGS | parts))
+            return psycopg.connect(**(settings | parts))
         except psycopg.Error as error:
             raise CannotOpen(refusal(door, error)) from error
 

@@ -7,7 +7,8 @@ import select
 from collections.abc import Callable
 
 from everloop.store.sql.runners.listener import Listener
-from everloop.store.sql.runners.postgresql import READY, Connection, explained
+from everloop.store.sql.runners.postgresql import READY, explained
+from everloop.store.sql.runners.postgresql_pipe import Connection
 
 
 class PostgresListener(Listener):

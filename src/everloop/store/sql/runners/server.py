@@ -45,9 +45,11 @@ class Lost(StoreUnavailable):
 
     Attributes:
         undone: It certainly took the transaction with it: the commit had not been sent.
+        unsent: It was seen before anything was sent.
     """
 
     undone = True
+    unsent = False
 
 
 class CannotOpen(StoreUnavailable):
@@ -161,7 +163,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
                 self._commit_all(connection, scope, doing, durable=durable)
         except BaseException as error:
             if isinstance(error, Lost):
-                error.undone = not doing.committing
+                error.undone = not doing.commits and (error.unsent or not doing.committing)
             elif not doing.committed:
                 self._undo(connection)
             if isinstance(error, Collision) and doing.commits:

@@ -33,6 +33,11 @@ INSERT INTO ever_numbers () VALUES ();
 DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID();
 SELECT LAST_INSERT_ID() * 65536 AS first
 
+-- name: seq_take
+-- the same for statements of this connection: LAST_INSERT_ID() tells it
+INSERT INTO ever_numbers () VALUES ();
+DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID()
+
 -- name: identity -> value
 -- the number that this database was given with its schema
 SELECT value FROM ever_meta WHERE name = 'identity'

@@ -160,19 +160,24 @@ INSERT INTO ever_outcomes (seq, ended, session, value)
 SELECT key::bigint, :now::bigint, :session::bigint, value FROM json_each_text(:values::json)
 
 -- name: settle_straight -> i, waiter
--- Ends first runs that succeeded and that nothing hangs on, all of it at once. ids and values go in pairs. What is
--- passed over is counted in a setting, which ends with the transaction; the row with an i of null is there
--- to count.
+-- Ends first runs that succeeded and that nothing hangs on, all of it at once. ids and values go in pairs. With
+-- `whole` it ends all of them, and only when there is nothing else to be done, or none. What is passed over is
+-- counted in a setting, which ends with the transaction; who is to be woken stands in another one, which does
+-- not. The row with an i of null is there to set them.
 WITH said AS MATERIALIZED (
     SELECT n - 1 AS i, id, value
     FROM ROWS FROM (json_array_elements_text(:ids::json), json_array_elements_text(:values::json))
          WITH ORDINALITY AS b(id, value, n)),
-met AS MATERIALIZED (
+free AS MATERIALIZED (
     SELECT s.i, s.value, c.seq, c.waiter FROM said AS s
     CROSS JOIN LATERAL (
         SELECT seq, waiter FROM ever_calls
         WHERE id = s.id AND state = 'leased' AND fence = 1 AND watched = 0 AND session = :session::bigint
         FOR UPDATE SKIP LOCKED) AS c),
+met AS MATERIALIZED (
+    SELECT * FROM free
+    WHERE :whole::bigint = 0 OR current_setting('everloop.quiet') = '1'
+                                AND (SELECT count(*) FROM free) = (SELECT count(*) FROM said)),
 ended AS (
     UPDATE ever_calls AS c SET state = 'succeeded', attempt = attempt + 1, session = NULL
     FROM met WHERE c.seq = met.seq),
@@ -188,7 +193,9 @@ told AS (
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING),
 counted AS MATERIALIZED (
-    SELECT set_config('everloop.left', ((SELECT count(*) FROM said) - (SELECT count(*) FROM met))::text, true))
+    SELECT set_config('everloop.left', ((SELECT count(*) FROM said) - (SELECT count(*) FROM met))::text, true),
+           set_config('everloop.rung',
+                      coalesce((SELECT string_agg('ever_' || session, ',') FROM waiting), ''), false))
 SELECT met.i, met.waiter FROM counted LEFT JOIN met ON true
 
 -- name: move
@@ -281,6 +288,21 @@ SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :sessi
        EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
        EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told
 
+-- name: look_straight -> alive, due, expired, suspects, told, quiet
+-- The same; and a setting that ends with the transaction says whether there is nothing to be done.
+SELECT alive, due, expired, suspects, told,
+       set_config('everloop.quiet', (
+           alive AND coalesce(due > :now::bigint, true) AND NOT expired AND NOT told
+           AND NOT (suspects AND :wanted::bigint = 1))::int::text, true) AS quiet
+FROM (SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :session::bigint FOR KEY SHARE) AS s)
+                 AS alive,
+             (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
+             EXISTS (SELECT 1 FROM ever_calls
+                     WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
+                       AND expires <= :now::bigint) AS expired,
+             EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
+             EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told OFFSET 0) AS seen
+
 -- name: due_next -> due
 SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
 
@@ -328,18 +350,11 @@ WHERE c.state = 'ready' AND c.gate IS NULL AND c.crashes >= 2 AND c.depth >= :de
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT 1 FOR UPDATE OF c SKIP LOCKED
 
 -- name: lease_straight -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
--- Picks and takes at once, unless something has to be done before, which `look` tells, too.
+-- Picks and takes at once, unless something has to be done before: `look_straight` and `settle_straight` say so.
 WITH lanes AS MATERIALIZED (
     SELECT value::bigint AS lane FROM json_array_elements_text(:lanes::json)
-    WHERE coalesce(current_setting('everloop.left', true), '') IN ('', '0')
-      AND EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session::bigint)
-      AND NOT EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint)
-      AND NOT EXISTS (SELECT 1 FROM ever_calls WHERE state = 'scheduled' AND due <= :now::bigint)
-      AND NOT EXISTS (SELECT 1 FROM ever_calls
-                      WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
-                        AND expires <= :now::bigint)
-      AND NOT EXISTS (SELECT 1 FROM ever_calls
-                      WHERE state = 'ready' AND gate IS NULL AND crashes >= 2 AND :suspects::bigint = 1)),
+    WHERE current_setting('everloop.quiet') = '1'
+      AND coalesce(current_setting('everloop.left', true), '') IN ('', '0')),
 picked AS MATERIALIZED (
     SELECT c.* FROM lanes AS l
     CROSS JOIN LATERAL (
@@ -377,13 +392,12 @@ WHERE session = :session::bigint AND (seq, kind) IN (
 
 -- name: inbox_straight -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
 -- reads and takes at once
-WITH found AS MATERIALIZED (
-    SELECT seq, kind FROM ever_inbox WHERE session = :session::bigint
-    ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED),
-taken AS (
-    DELETE FROM ever_inbox AS i USING found
-    WHERE i.session = :session::bigint AND i.seq = found.seq AND i.kind = found.kind
-    RETURNING i.seq, i.kind)
+WITH taken AS (
+    DELETE FROM ever_inbox
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM ever_inbox WHERE session = :session::bigint
+        ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED))
+    RETURNING seq, kind)
 SELECT t.seq, t.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
 FROM taken AS t
 CROSS JOIN LATERAL (

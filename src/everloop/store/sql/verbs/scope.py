@@ -18,6 +18,7 @@ class Scope:
         lanes: Numbers of all lanes that the request names.
         names: The same the other way round.
         rung: Sessions whose inbox has grown.
+        rings: Whether the database itself knows whom the last statements have told (`settle_straight`).
         ready: Whether calls became ready, so that workers should look.
         scheduled: Whether calls became scheduled, so that the next due time may be another.
         returned: Whether calls that may have expired came back to the queue.
@@ -34,6 +35,7 @@ class Scope:
     lanes: dict[Lane, int] = field(default_factory=dict[Lane, int])
     names: dict[int, Lane] = field(default_factory=dict[int, Lane])
     rung: set[int] = field(default_factory=set[int])
+    rings: bool = False
     ready: bool = False
     scheduled: bool = False
     returned: bool = False

@@ -2,8 +2,8 @@
 
 A plain root is added; the first run of a call on which nothing hangs succeeds; whatever is ready is leased;
 ends are taken out of the inbox. All of that is sent at once, and each statement passes over what it is not
-made for. What such a statement left alone goes the ordinary way afterwards, in the same transaction, or, for
-a turn without outcomes, in one that follows after nothing at all has been done.
+made for. What is left alone goes the ordinary way afterwards, in the same transaction; or, where the commit
+was sent along, in one that follows after nothing at all has been done.
 
 A call that is there already makes the transaction fail, and the runner begins it anew, the ordinary way.
 """
@@ -17,6 +17,9 @@ from everloop._core.records import Ended, Lane, NewCall, Outcome, Turn
 from everloop.store.sql.verbs.adding import is_plain
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, text
+
+#: Outcomes that are settled all together or not at all.
+FEW = 16
 
 
 def is_straight(scope: Scope, request: Turn) -> bool:
@@ -38,6 +41,16 @@ def is_first_success(outcome: Outcome) -> bool:
     return outcome.fence == 1 and outcome.event is Event.SUCCEED and outcome.error is None
 
 
+def is_whole(request: Turn) -> bool:
+    """Tell whether a turn is sent with its commit: all of it is done then, or nothing at all.
+
+    One with many outcomes is not: a single call on which something hangs would make it go twice.
+    """
+    if request.lanes:
+        return not request.adds and not request.progress and len(request.outcomes) <= FEW
+    return not request.outcomes
+
+
 def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
     """Return what adds plain roots, and fails when one of them is there."""
     if not adds:
@@ -47,7 +60,7 @@ def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
     for n, c in enumerate(adds):
         kind = c.lane, -(c.priority or 0), c.due or now + c.delay
         alike.setdefault(kind, {})[n] = c.id
-    steps = [Statement("seq_next", {"n": len(adds)})]
+    steps = [Statement("seq_next" if scope.compound else "seq_take", {"n": len(adds)})]
     for (lane, priority, due), ids in alike.items():
         state = State.SCHEDULED if due > now else State.READY
         scope.ready = scope.ready or state is State.READY
@@ -69,16 +82,18 @@ def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
     return steps
 
 
-def settle_at_once(scope: Scope, outcomes: list[Outcome]) -> list[Statement]:
+def settle_at_once(scope: Scope, outcomes: list[Outcome], *, whole: bool) -> list[Statement]:
     """Return what ends those whose calls nothing hangs on, and passes over the others."""
     if not outcomes:
         return []
+    scope.rings = whole
     return [
         Statement(
             "settle_straight",
             {
                 "ids": [o.id for o in outcomes],
                 "values": [text(o.value) for o in outcomes],
+                "whole": int(whole),
                 "session": scope.session,
                 "now": scope.now,
             },
@@ -103,6 +118,14 @@ def settled_at_once(scope: Scope, outcomes: list[Outcome], rows: list[list[Any]]
     return settled
 
 
+def look_at_once(scope: Scope, request: Turn) -> list[Statement]:
+    """Return what sees whether there is something to be done before calls are leased."""
+    if not request.lanes:
+        return []
+    wanted = int(request.suspects)
+    return [Statement("look_straight", {"session": scope.session, "now": scope.now, "wanted": wanted})]
+
+
 def lease_at_once(scope: Scope, request: Turn) -> list[Statement]:
     """Return what leases, unless there is something to be done before."""
     if not (request.lanes and request.room > 0):
@@ -113,7 +136,6 @@ def lease_at_once(scope: Scope, request: Turn) -> list[Statement]:
             {
                 "lanes": list({scope.lanes[lane] for lane in request.lanes}),
                 "room": request.room,
-                "suspects": int(request.suspects),
                 "session": scope.session,
                 "now": scope.now,
             },

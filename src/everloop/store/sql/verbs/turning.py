@@ -25,7 +25,9 @@ from everloop.store.sql.verbs.straight import (
     add_at_once,
     is_first_success,
     is_straight,
+    is_whole,
     lease_at_once,
+    look_at_once,
     settle_at_once,
     settled_at_once,
 )
@@ -53,11 +55,11 @@ class _Look(NamedTuple):
 
     @classmethod
     def read(cls, rows: list[list[Any]]) -> _Look:
-        ((alive, due, expired, suspects, told),) = rows
+        ((alive, due, expired, suspects, told, *_),) = rows
         return cls(bool(alive), due, bool(expired), bool(suspects), bool(told))
 
     def is_quiet(self, scope: Scope, request: Turn) -> bool:
-        """Whether nothing has to be done beside what was asked: what `lease_straight` sees to, too."""
+        """Whether nothing has to be done beside what was asked: what `look_straight` sees, too."""
         late = self.expired or (self.due is not None and self.due <= scope.now)
         return not (late or self.told or (self.suspects and request.suspects))
 
@@ -86,25 +88,27 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
 
 def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[TurnAnswer, Turn | None]]:
     """Do at once what can be done so; return the answer to it, and the turn that is left, if one is."""
-    outcomes, serves = request.outcomes, bool(request.lanes)
-    first = [*_progress(request), *add_at_once(scope, request.adds), *settle_at_once(scope, outcomes)]
+    outcomes, serves, whole = request.outcomes, bool(request.lanes), is_whole(request)
+    looking = look_at_once(scope, request)
+    first = [*looking, *_progress(request), *add_at_once(scope, request.adds)]
+    first += settle_at_once(scope, outcomes, whole=whole)
     if serves:
-        # What leases comes last: it counts on what was settled, and on the session that is held.
-        then = [_look_at(scope), *([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
+        then = [*([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
     elif scope.compound:
         then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
     else:
         then = [Statement("inbox_told", {"session": scope.session})]
-    replies = yield ([*first, *then] if outcomes else Last([*first, *then]))
+    replies = yield (Last if whole else list)([*first, *then])
+    scope.rings = False
     settled = settled_at_once(scope, outcomes, replies[len(first) - 1]) if outcomes else []
     cancels: list[Cancel] = []
     leased: list[Leased] = []
     next_due, more = None, False
     quiet = True
     if serves:
-        look = _Look.read(replies[len(first)])
+        look = _Look.read(replies[0])
         quiet = look.is_quiet(scope, request)
-        next_due = replies[len(first) + 1][0][0] if scope.scheduled else look.due
+        next_due = replies[len(first)][0][0] if scope.scheduled else look.due
         leased = _leases(scope, sorted(replies[-1], key=_place)) if request.room > 0 else []
     elif scope.compound:
         _read_inbox(replies[-1], ended, cancels)
@@ -189,10 +193,10 @@ def _look_and_write(
 ) -> Verb[tuple[_Look, list[Added], list[bool | None], list[list[Any]] | None]]:
     """Ask for everything at once where that can be, and write the calls, then the outcomes.
 
-    Also for what may be leased, as long as the outcomes bring nothing that would go before it, and wait for
-    nobody: what is picked is held.
-
     In this order: a run may have submitted children, and ended without awaiting them.
+
+    It is also asked for what may be leased, as long as the outcomes bring nothing that would go before that,
+    and wait for nobody: what is picked is held.
     """
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled

@@ -16,7 +16,8 @@ from everloop.store.sql.verbs.statement import Statement
 
 #: What a template says beside SQL; `mysql.sql` tells what each means.
 _SAID = re.compile(
-    r"\{for (?P<each>:[^{}]+?) in :(?P<for>\w+), joined by (?P<joint>[^:]+):(?P<repeated>[^{}]*)\}"
+    r"\{for (?P<if_several>several )?(?P<each>:[^{}]+?) in :(?P<for>\w+), joined by (?P<joint>[^:]+):"
+    r"(?P<repeated>[^{}]*)\}"
     r"|\{one (?P<only>:[^{}]+?) in :(?P<one>\w+):(?P<single>[^{}]*)\}"
     r"|\{several :(?P<several>\w+):(?P<plural>[^{}]*)\}"
     r"|\{(?P<column>[\w.]+) among :(?P<among>\w+)(?: of '(?P<kind>\w+)')?\}"
@@ -139,7 +140,8 @@ def _piece(said: re.Match[str]) -> _Piece:
     found = said.groupdict()
     if found["for"]:
         body = _pieces(found["repeated"].strip())
-        return partial(_repeated, _names(found["each"]), found["for"], found["joint"], body)
+        repeated = partial(_repeated, _names(found["each"]), found["for"], found["joint"], body)
+        return partial(_plural, found["for"], [repeated]) if found["if_several"] else repeated
     if found["one"]:
         return partial(_single, _names(found["only"]), found["one"], _pieces(found["single"]))
     if found["several"]:

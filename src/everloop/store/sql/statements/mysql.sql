@@ -7,7 +7,8 @@
 --   sent one after the other, and the last one answers.
 -- A parameter that is a list or a dict arrives as JSON, a dict as the list of its pairs; the columns of rows in
 --   it are read by position. Texts are read as LONGTEXT: a shorter type would cut them off in silence.
--- `{for :x in :xs, joined by J: ...}` is `...` once for each item of a list, joined by J. `{one :x in :xs: ...}` is
+-- `{for :x in :xs, joined by J: ...}` is `...` once for each item of a list, joined by J; with `for several`, it is
+--   nothing where there is but one. `{one :x in :xs: ...}` is
 --   `...` where there is but one item, and `{several :xs: ...}` where there are more: what is asked or written
 --   alone, as it is where little goes on, costs the server half as much without a table around it. Rows and the
 --   pairs of a dict have several names: `:x, :y`.
@@ -335,9 +336,9 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 -- name: look -> alive, due, expired, suspects, told
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
 -- held, so that nobody reaps it while it takes leases.
-SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) IS NOT NULL AS alive,
+SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS alive,
        MIN(due_at) AS due, MIN(expires_at) <= :now AS expired, MIN(line) = 0 AS suspects,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+       (SELECT 1 FROM ever_inbox WHERE session = :session LIMIT 1) AS told
 FROM ever_calls
 
 -- name: due_next -> due
@@ -355,27 +356,44 @@ FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now
 ORDER BY expires_at LIMIT 5000 FOR UPDATE SKIP LOCKED
 
 -- name: lease_pick -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
--- the head of each lane's line, and of these the first ones, in whatever order
+-- the head of each lane's line, and of these the first ones, in whatever order; of one lane, without a list
+-- between, though it locks the payloads, too
 SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
         JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
         JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
-FROM ({several :lanes: SELECT * FROM (}{for :lane in :lanes, joined by UNION ALL:
+{one :lane in :lanes:
+FROM ever_calls AS c FORCE INDEX (ever_calls_ready)
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+WHERE c.line = :lane
+ORDER BY c.priority, c.place, c.root, c.level, c.seq LIMIT :room FOR UPDATE SKIP LOCKED}
+{several :lanes:
+FROM (SELECT * FROM (}{for several :lane in :lanes, joined by UNION ALL:
           (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
            FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
            ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}
-      {several :lanes: ) AS heads ORDER BY priority, place, root, level, seq LIMIT :room}) AS c
-STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+{several :lanes:
+                    ) AS heads
+      ORDER BY priority, place, root, level, seq LIMIT :room) AS c
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq}
 
 -- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
 SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
         JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
         JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
-FROM ({several :lanes: SELECT * FROM (}{for :lane in :lanes, joined by UNION ALL:
+{one :lane in :lanes:
+FROM ever_calls AS c FORCE INDEX (ever_calls_ready_child)
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+WHERE c.child_line = :lane
+ORDER BY c.priority, c.place, c.root, c.level, c.seq LIMIT :room FOR UPDATE SKIP LOCKED}
+{several :lanes:
+FROM (SELECT * FROM (}{for several :lane in :lanes, joined by UNION ALL:
           (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
            FROM ever_calls FORCE INDEX (ever_calls_ready_child) WHERE child_line = :lane
            ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}
-      {several :lanes: ) AS heads ORDER BY priority, place, root, level, seq LIMIT :room}) AS c
-STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+{several :lanes:
+                    ) AS heads
+      ORDER BY priority, place, root, level, seq LIMIT :room) AS c
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq}
 
 -- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
 SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
@@ -404,7 +422,6 @@ FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
 WHERE i.kind = 'cancel' OR c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
-ORDER BY i.seq, i.kind
 
 -- name: inbox_take
 -- rows: seq, kind; only what was read: others may have written since

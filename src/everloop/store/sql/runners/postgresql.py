@@ -176,7 +176,8 @@ def _names(kept: list[tuple[Statement, Template]]) -> str:
 
 
 def _asked(kept: list[tuple[Statement, Template]]) -> list[Asked]:
-    return [asked(statement, template) for statement, template in kept]
+    with explained(_names(kept)):
+        return [asked(statement, template) for statement, template in kept]
 
 
 def _notify(scope: Scope) -> list[Asked]:

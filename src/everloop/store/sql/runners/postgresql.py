@@ -1,4 +1,4 @@
-"""Run verbs on PostgreSQL with psycopg, in its pipeline mode: many statements, one round trip.
+"""Run verbs on PostgreSQL with psycopg, in libpq's pipeline mode: many statements, one round trip.
 
 asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0009).
 """

@@ -14,7 +14,7 @@ import pymysql
 import pytest
 
 from everloop._core.calls import Event, State
-from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn
+from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn, TurnAnswer
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.server
 
 LANE = Lane("a", "default", "work")
 WORKER = SessionInfo(app="a", kind="worker", host="here", pid=1, lanes=(LANE,))
+CLIENT = SessionInfo(app="a", kind="client", host="here", pid=2)
 MINUTE = 60_000_000
 
 
@@ -102,6 +103,55 @@ async def test_a_turn_takes_three_round_trips_whatever_its_size(store: ServerSto
     settled = await store.turn(worker, turn)
     assert runner.trips - before <= 3
     assert (settled.settled, len(settled.leased)) == ([True] * size, size)
+
+
+async def test_what_a_turn_on_postgresql_does_at_once_goes_with_its_commit(postgresql_url: str) -> None:
+    store = PostgresStore(postgresql_url)
+    await store.open()
+    try:
+        worker, client = await store.open_session(WORKER, MINUTE), await store.open_session(CLIENT, MINUTE)
+        await store.turn(worker, Turn(lanes=(LANE,)))  # numbers the lane
+        runner = store._runner()
+
+        async def trips(session: int, turn: Turn) -> tuple[int, TurnAnswer]:
+            before = runner.trips
+            answer = await store.turn(session, turn)
+            return runner.trips - before, answer
+
+        made, _ = await trips(client, Turn(adds=[call(n) for n in range(3)]))
+        assert made == 1
+        made, answer = await trips(worker, Turn(lanes=(LANE,), room=2))
+        assert (made, len(answer.leased)) == (1, 2)
+        done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in answer.leased]
+        made, answer = await trips(worker, Turn(outcomes=done, lanes=(LANE,), room=2))
+        assert (made, answer.settled, len(answer.leased)) == (1, [True, True], 1)
+        made, answer = await trips(client, Turn())
+        assert (made, [end.value for end in answer.ended]) == (1, [b"jvalue", b"jvalue"])
+    finally:
+        await store.close()
+
+
+async def test_what_cannot_be_done_at_once_is_done_whole_all_the_same(postgresql_url: str) -> None:
+    store = PostgresStore(postgresql_url)
+    await store.open()
+    try:
+        worker, client = await store.open_session(WORKER, MINUTE), await store.open_session(CLIENT, MINUTE)
+        plain, hung = call(1), call(2, callbacks=(call(3),))
+        await store.turn(client, Turn(adds=[plain, hung]))
+        leased = (await store.turn(worker, Turn(lanes=(LANE,), room=2))).leased
+        done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in leased]
+
+        # A callback hangs on the second: it is ready, and leased, in the very turn that ends that one.
+        answer = await store.turn(worker, Turn(outcomes=done, adds=[call(4)], lanes=(LANE,), room=5))
+        assert answer.settled == [True, True]
+        assert [lease.id for lease in answer.leased] == [call(3).id, call(4).id]
+        assert sorted(end.id for end in (await store.turn(client, Turn())).ended) == [plain.id, hung.id]
+
+        # A repetition meets what is there.
+        answer = await store.turn(worker, Turn(outcomes=done, adds=[plain, call(5)]))
+        assert (answer.settled, [a.status for a in answer.added]) == ([False, False], ["exists", "added"])
+    finally:
+        await store.close()
 
 
 async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str) -> None:

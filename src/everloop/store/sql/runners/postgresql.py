@@ -1,4 +1,4 @@
-"""Run verbs on PostgreSQL with psycopg, in its pipeline mode: many statements, one round trip.
+"""Run verbs on PostgreSQL with psycopg, in libpq's pipeline mode: many statements, one round trip.
 
 asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0009).
 """
@@ -177,7 +177,8 @@ def _names(kept: list[tuple[Statement, Template]]) -> str:
 
 
 def _asked(kept: list[tuple[Statement, Template]]) -> list[Asked]:
-    return [asked(statement, template) for statement, template in kept]
+    with explained(_names(kept)):
+        return [asked(statement, template) for statement, template in kept]
 
 
 def _notify(scope: Scope) -> list[Asked]:

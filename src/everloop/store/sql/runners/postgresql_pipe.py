@@ -41,7 +41,11 @@ class Asked(NamedTuple):
 
 
 def asked(statement: Statement, template: Template) -> Asked:
-    """Return what is sent for a statement of the dialect's file; rows travel as one JSON text."""
+    """Return what is sent for a statement of the dialect's file; rows travel as one JSON text.
+
+    Raises:
+        psycopg.DataError: A text has a zero in it, at which libpq would end it.
+    """
     sql, names = _numbered(template.sql)
     parameters = statement.parameters
     return Asked(sql, [_bound(parameters[name]) for name in names])
@@ -69,7 +73,10 @@ def _bound(value: Any) -> bytes | None:
         return None
     if isinstance(value, list | dict):
         return _encode(value)
-    return value.encode() if isinstance(value, str) else str(value).encode()
+    text = str(value).encode()
+    if b"\0" in text:
+        raise psycopg.DataError(f"a text of PostgreSQL cannot have a zero in it, as {value!r} has")
+    return text
 
 
 class Pipe:

@@ -176,7 +176,7 @@ free AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED) AS c),
 met AS MATERIALIZED (
     SELECT * FROM free
-    WHERE :whole::bigint = 0 OR current_setting('everloop.quiet') = '1'
+    WHERE :whole::bigint = 0 OR current_setting('everloop.quiet', true) = '1'
                                 AND (SELECT count(*) FROM free) = (SELECT count(*) FROM said)),
 ended AS (
     UPDATE ever_calls AS c SET state = 'succeeded', attempt = attempt + 1, session = NULL
@@ -353,7 +353,7 @@ ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT 1 FOR UPDATE OF 
 -- Picks and takes at once, unless something has to be done before: `look_straight` and `settle_straight` say so.
 WITH lanes AS MATERIALIZED (
     SELECT value::bigint AS lane FROM json_array_elements_text(:lanes::json)
-    WHERE current_setting('everloop.quiet') = '1'
+    WHERE current_setting('everloop.quiet', true) = '1'
       AND coalesce(current_setting('everloop.left', true), '') IN ('', '0')),
 picked AS MATERIALIZED (
     SELECT c.* FROM lanes AS l

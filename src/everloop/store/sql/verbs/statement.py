@@ -6,7 +6,7 @@ database's name in it, and the same verb runs on a thread, on asyncio, and insid
 
 What is far away is asked as seldom as possible. A statement that is no query has no reply, so a runner may
 keep it until the next query, or the commit, and send them together. Queries that need nothing of each other
-are yielded as a list, and go together too. `turn` takes three round trips, whatever its size.
+are yielded as a list, and go together too. `turn` takes three round trips at most, whatever its size.
 """
 
 from __future__ import annotations

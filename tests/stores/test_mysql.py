@@ -67,6 +67,37 @@ async def test_payloads_come_back_byte_for_byte(mysql_store: MysqlStore) -> None
     assert [one and one.args for one in found] == payloads * 2
 
 
+async def test_payloads_and_messages_are_leased_and_told_byte_for_byte(mysql_store: MysqlStore) -> None:
+    every = "".join(map(chr, range(1, 0x2100))) + "\ufeff\uffff😀\U0010ffff"
+    payloads = [
+        b"j" + every.encode(),
+        b"j" + every[::-1].encode(),
+        b'j"\'\\\\"',
+        b"j\xff\xfe\x00binary",
+        b"jnull",
+        b"",
+    ]
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    worker = await mysql_store.open_session(WORKER, MINUTE)
+    for some in payloads, payloads[:1]:  # many at once, and one alone
+        calls = [call(len(some) * 100 + n, args=payload) for n, payload in enumerate(some)]
+        await mysql_store.turn(client, Turn(adds=calls))
+        leased = (await mysql_store.turn(worker, Turn(lanes=(LANE,), room=10))).leased
+        assert [lease.args for lease in leased] == some
+
+        message = every + "\0"
+        await mysql_store.cancel([call.id for call in calls], message)
+        told = (await mysql_store.turn(worker, Turn())).cancels
+        assert [cancel.message for cancel in told] == [message] * len(some)
+
+        ends = [
+            Outcome(lease.id, lease.fence, Event.SUCCEED, payload)
+            for lease, payload in zip(leased, some, strict=True)
+        ]
+        assert (await mysql_store.turn(worker, Turn(outcomes=ends))).settled == [True] * len(some)
+        assert [end.value for end in (await mysql_store.turn(client, Turn())).ended] == some
+
+
 # -- round trips --------------------------------------------------------------------------------------------
 
 

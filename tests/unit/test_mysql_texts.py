@@ -8,7 +8,8 @@ import pytest
 
 from everloop import StoreError
 from everloop.store.sql.dialect import Template
-from everloop.store.sql.runners.mysql_texts import texts_of, unfolded
+from everloop.store.sql.runners.mysql_connection import MysqlConnection
+from everloop.store.sql.runners.mysql_texts import render, texts_of, unfolded
 from everloop.store.sql.verbs.statement import Statement
 
 
@@ -26,11 +27,28 @@ def test_what_is_repeated_is_joined() -> None:
     assert written(sql, xs=[1, 2], now=3) == ["SELECT (1, :now),(2, :now)"]
 
 
+class Quoting(MysqlConnection):
+    """A connection that only writes literals."""
+
+    def __init__(self) -> None:
+        """Connect to nothing."""
+
+    def literal(self, value: str) -> str:
+        return f"'{value}'"
+
+
 def test_one_is_written_otherwise_than_several() -> None:
     sql = "{one :x, :y in :xs: (:x, :y, :z)}{several :xs: :xs}{for several :x in :ns, joined by ,: :x}"
-    assert written(sql, xs={7: "it's"}, ns=[1], z=0) == [" (7, _utf8mb4 X'69742773', :z)"]
-    assert written(sql, xs={7: "a", 8: "b"}, ns=[1, 2], z=0) == [" :xs1,2"]
-    assert written(sql, xs=[[7, None]], ns=[1], z=0) == [" (7, NULL, :z)"]
+    template = Template("it", sql, ())
+
+    def said(**parameters: Any) -> list[str]:
+        return render(Quoting(), Statement("it", parameters), template)
+
+    assert said(xs={7: "a"}, ns=[1], z=0) == [" (7, 'a', 0)"]
+    assert said(xs=[[7, None]], ns=[1], z="b") == [" (7, NULL, 'b')"]
+    assert said(xs={7: "a", 8: "b"}, ns=[1, 2], z=0) == [' \'[[7,"a"],[8,"b"]]\'1,2']
+    # On a connection of the user's it is a parameter, however many there are.
+    assert written(sql, xs={7: "a"}, ns=[1], z=0) == [" :xs1"]
 
 
 def test_a_column_is_among_numbers_and_nobody_asks_for_none() -> None:

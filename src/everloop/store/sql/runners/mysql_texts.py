@@ -41,12 +41,20 @@ class _Nothing(Exception):
 
 
 class _Writer:
-    """Writes one statement."""
+    """Writes one statement.
 
-    def __init__(self, statement: Statement, named: _Named, value: _Value) -> None:
+    Attributes:
+        alone: Whether what stands alone is written so, without a list.
+    """
+
+    def __init__(self, statement: Statement, named: _Named, value: _Value, *, alone: bool) -> None:
         self.parameters = statement.parameters
         self.named = named
         self.value = value
+        self.alone = alone
+
+    def is_one(self, items: str) -> bool:
+        return self.alone and len(self.parameters[items]) == 1
 
 
 _Piece = Callable[[_Writer, _Values], str]
@@ -55,12 +63,16 @@ _Piece = Callable[[_Writer, _Values], str]
 def render(connection: MysqlConnection, statement: Statement, template: Template) -> list[str]:
     """Return the statements that a name stands for, with the parameters in them."""
     value = partial(literal, connection)
-    return _write(template, _Writer(statement, lambda name: value(statement.parameters[name]), value))
+    writer = _Writer(statement, lambda name: value(statement.parameters[name]), value, alone=True)
+    return _write(template, writer)
 
 
 def texts_of(template: Template, statement: Statement) -> list[str]:
-    """Return the statements that a name stands for, with what depends on lists written out."""
-    return _write(template, _Writer(statement, lambda name: f":{name}", _in_hex))
+    """Return the statements that a name stands for, with the numbers of lists written out.
+
+    Texts are left to parameters: how they are written depends on the connection.
+    """
+    return _write(template, _Writer(statement, lambda name: f":{name}", int.__repr__, alone=False))
 
 
 def literal(connection: MysqlConnection, value: Any) -> str:
@@ -70,13 +82,6 @@ def literal(connection: MysqlConnection, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:d}"
     return connection.literal(in_json(value))
-
-
-def _in_hex(value: Any) -> str:
-    """Write a value as a literal that means the same on whichever connection."""
-    if isinstance(value, str):
-        return f"_utf8mb4 X'{value.encode().hex()}'"
-    return "NULL" if value is None else f"{value:d}"
 
 
 def in_json(value: Any) -> Any:
@@ -166,12 +171,11 @@ def _repeated(
 
 
 def _single(names: list[str], items: str, body: list[str | _Piece], writer: _Writer, _: _Values) -> str:
-    found = writer.parameters[items]
-    return _joined(body, writer, _each(names, found)[0]) if len(found) == 1 else ""
+    return _joined(body, writer, _each(names, writer.parameters[items])[0]) if writer.is_one(items) else ""
 
 
 def _plural(items: str, body: list[str | _Piece], writer: _Writer, values: _Values) -> str:
-    return _joined(body, writer, values) if len(writer.parameters[items]) > 1 else ""
+    return "" if writer.is_one(items) else _joined(body, writer, values)
 
 
 def _each(names: list[str], items: Any) -> list[_Values]:

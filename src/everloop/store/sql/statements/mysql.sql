@@ -335,11 +335,12 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
 -- name: look -> alive, due, expired, suspects, told
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
--- held, so that nobody reaps it while it takes leases.
+-- held, so that nobody reaps it while it takes leases. A minimum alone is looked up at the end of its index;
+-- beside anything else, MySQL might read all of it.
 SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS alive,
-       MIN(due_at) AS due, MIN(expires_at) <= :now AS expired, MIN(line) = 0 AS suspects,
+       (SELECT MIN(due_at) FROM ever_calls) AS due, (SELECT MIN(expires_at) FROM ever_calls) <= :now AS expired,
+       (SELECT MIN(line) FROM ever_calls) = 0 AS suspects,
        (SELECT 1 FROM ever_inbox WHERE session = :session LIMIT 1) AS told
-FROM ever_calls
 
 -- name: due_next -> due
 SELECT MIN(due_at) AS due FROM ever_calls

@@ -19,6 +19,8 @@ RESULTS = ROOT / "build" / "test-results"
 
 #: What `make check` runs, two at a time.
 QUICK = ("typing", "docs", "unit")
+#: What mostly waits, for sleeps and for processes that start: it runs beside the others.
+WAITING = ("parity", "tools", "web")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
@@ -108,7 +110,7 @@ def run_aside(suite: Suite) -> Tally:
 
 
 def run_alone(suite: Suite) -> Tally:
-    """Run one while nothing else runs."""
+    """Run one in the foreground."""
     print(f"\n--- {suite.title}", flush=True)
     return run(suite)
 

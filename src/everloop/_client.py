@@ -28,10 +28,10 @@ from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction, is_keyed
 from everloop._options import Options, read_options
-from everloop._sessions import Sessions
+from everloop._sessions import OpenSession, Sessions
 from everloop._submitting import submit_in, submit_many_in
 from everloop._task import Task
-from everloop.engine.attempt import CURRENT
+from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.closing import loop_is_closing, visitor_has_left
 from everloop.engine.session import Session
 from everloop.resources.held import held
@@ -68,10 +68,11 @@ class Client:
             ClosedError: The app is closed.
             WouldDeadlock: This code holds a connection that the call may need.
         """
+        return self._begin(self._sessions.current(), CURRENT.get(), call, owned=owned)
+
+    def _begin(self, entry: OpenSession, attempt: Attempt | None, call: Call[R], *, owned: bool) -> Task[R]:
         function = call.function
-        entry = self._sessions.current()
         call.take()
-        attempt = CURRENT.get()
         new = function.new_call(call, attempt, owned=owned)
         state = State.SCHEDULED if new.due or new.delay else State.READY
         task: Task[R] = Task(self, entry.session, call.id, function.name, owned=owned, state=state)
@@ -196,13 +197,14 @@ class Client:
         """
         if connection is not None:
             return await submit_many_in(self, (self._with(call, options) for call in calls), connection)
-        turns = self._sessions.current().session.turns
+        entry, attempt = self._sessions.current(), CURRENT.get()
         tasks: list[Task[R]] = []
         for n, call in enumerate(calls, 1):
-            tasks.append(self.begin(self._with(call, options), owned=False))
+            tasks.append(self._begin(entry, attempt, self._with(call, options), owned=False))
             if n % CHUNK == 0:
-                await turns.room()
+                await entry.session.turns.room()
                 await asyncio.sleep(0)
+                entry = self._sessions.current()
         for task in reversed(tasks):  # the last is stored last: the others then need no waiting
             with suppress(IdConflict, KeyConflict):
                 await task.stored()

@@ -239,7 +239,7 @@ def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
 
 def is_keyed(call: NewCall) -> bool:
     """Tell whether adding this call, with its callbacks, meets a key."""
-    return call.key is not None or any(map(is_keyed, call.callbacks))
+    return call.key is not None or (bool(call.callbacks) and any(map(is_keyed, call.callbacks)))
 
 
 def check_function(fn: object) -> None:

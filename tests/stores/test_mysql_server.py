@@ -36,7 +36,7 @@ pytestmark = pytest.mark.server
 FINISHED = 20_000
 #: What a turn executes, and how many rows it may read at most, whatever else there is.
 READS: list[tuple[str, dict[str, Any], int]] = [
-    ("look", {"session": 1, "now": 5}, 30),
+    ("look", {"session": 1, "now": 5, "lanes": [1, 2]}, 30),
     ("due_next", {}, 30),
     ("lease_pick", {"lanes": [1], "room": 10}, 30),
     ("lease_pick", {"lanes": [1, 2, 3], "room": 10}, 150),

@@ -93,7 +93,10 @@ class SqliteStore(SqlStore):
     # -- hints and upkeep -----------------------------------------------------------------------------------
 
     def listen(self, session: int, wake: Callable[[], None]) -> Callable[[], None]:
-        return self._bell.listen(session, wake, worker=session in self._workers)
+        worker = session in self._workers
+        if worker:
+            self._runner().post(self._file.lay_out)
+        return self._bell.listen(session, wake, worker=worker)
 
     async def tend(self) -> None:
         await self._runner().call(self._checkpoint)

@@ -64,6 +64,12 @@ INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter
 SELECT b.seq, b.id, :lane, :state, :priority, :due, b.seq, :due, :waiter
 FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b
 
+-- name: add_started
+-- the same, leased to the session that waits for them
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter, fence, session, started)
+SELECT b.seq, b.id, :lane, 'leased', :priority, :due, b.seq, :due, :waiter, 1, :waiter, :now
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b
+
 -- name: add_root_payloads
 INSERT INTO ever_payloads (seq, args, policy, created)
 SELECT :first + b.n - 1, b.args, '', :now
@@ -333,14 +339,16 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
 -- Leasing -----------------------------------------------------------------------------------------
 
--- name: look -> alive, due, expired, suspects, told
+-- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
 -- held, so that nobody reaps it while it takes leases. A minimum alone is looked up at the end of its index;
 -- beside anything else, MySQL might read all of it.
 SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS alive,
        (SELECT MIN(due_at) FROM ever_calls) AS due, (SELECT MIN(expires_at) FROM ever_calls) <= :now AS expired,
        (SELECT MIN(line) FROM ever_calls) = 0 AS suspects,
-       (SELECT 1 FROM ever_inbox WHERE session = :session LIMIT 1) AS told
+       (SELECT 1 FROM ever_inbox WHERE session = :session LIMIT 1) AS told,
+       (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready)
+        WHERE line IN (-1{for :lane in :lanes, joined by  :, :lane}) LIMIT 1) AS ready
 
 -- name: due_next -> due
 SELECT MIN(due_at) AS due FROM ever_calls

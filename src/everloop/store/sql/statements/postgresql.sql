@@ -38,6 +38,13 @@ SELECT key::bigint, value, :lane::bigint, :state, :priority::bigint, :due::bigin
        :waiter::bigint
 FROM json_each_text(:ids::json)
 
+-- name: add_started
+-- the same, leased to the session that waits for them
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter, fence, session, started)
+SELECT key::bigint, value, :lane::bigint, 'leased', :priority::bigint, :due::bigint, key::bigint, :due::bigint,
+       :waiter::bigint, 1, :waiter::bigint, :now::bigint
+FROM json_each_text(:ids::json)
+
 -- name: add_root_payloads
 INSERT INTO ever_payloads (seq, args, created)
 SELECT :first::bigint + n - 1, value, :now::bigint
@@ -277,7 +284,7 @@ ON CONFLICT DO NOTHING
 
 -- Leasing -----------------------------------------------------------------------------------------
 
--- name: look -> alive, due, expired, suspects, told
+-- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
 -- held, so that nobody reaps it while it takes leases; its renewal is not held up.
 SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :session::bigint FOR KEY SHARE) AS s)
@@ -286,7 +293,12 @@ SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :sessi
        EXISTS (SELECT 1 FROM ever_calls WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
                AND expires <= :now::bigint) AS expired,
        EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told,
+       EXISTS (SELECT 1 FROM jsonb_array_elements_text(:lanes::jsonb) AS l(lane)
+               CROSS JOIN LATERAL (
+                   SELECT 1 FROM ever_calls
+                   WHERE lane = l.lane::bigint AND state = 'ready' AND gate IS NULL AND crashes < 2
+                   ORDER BY priority, place, root, depth DESC, seq LIMIT 1) AS c) AS ready
 
 -- name: look_straight -> alive, due, expired, suspects, told, quiet
 -- The same; and a setting that ends with the transaction says whether there is nothing to be done.

@@ -29,6 +29,13 @@ INSERT OR IGNORE INTO ever_calls (seq, id, lane, state, priority, place, root, d
 SELECT CAST(key AS INTEGER), value, :lane, :state, :priority, :due, CAST(key AS INTEGER), :due, :waiter
 FROM json_each(:ids)
 
+-- name: add_started
+-- the same, leased to the session that waits for them
+INSERT OR IGNORE INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter, fence, session, started)
+SELECT CAST(key AS INTEGER), value, :lane, 'leased', :priority, :due, CAST(key AS INTEGER), :due, :waiter, 1, :waiter,
+       :now
+FROM json_each(:ids)
+
 -- name: add_root_payloads
 INSERT INTO ever_payloads (seq, args, created) SELECT :first + key, value, :now FROM json_each(:args)
 
@@ -177,14 +184,16 @@ SELECT session, seq, 'cancel' FROM ever_calls WHERE seq IN (SELECT value FROM js
 
 -- Leasing -----------------------------------------------------------------------------------------
 
--- name: look -> alive, due, expired, suspects, told
+-- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there
 SELECT EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session) AS alive,
        (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
        EXISTS (SELECT 1 FROM ever_calls WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
                AND expires <= :now) AS expired,
        EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told,
+       EXISTS (SELECT 1 FROM json_each(:lanes) AS l JOIN ever_calls AS c ON c.lane = l.value
+               WHERE c.state = 'ready' AND c.gate IS NULL AND c.crashes < 2) AS ready
 
 -- name: due_next -> due
 SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'

@@ -19,6 +19,9 @@ from everloop.store.sql.verbs.ending import CALLBACKS, WAITS, Row, cancel_rows
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Step, Verb, text
 
+#: No lanes.
+NO_LANES: frozenset[int] = frozenset()
+
 
 def is_plain(call: NewCall) -> bool:
     """Tell whether a call is a root with nothing but arguments, priority and due time."""
@@ -57,10 +60,13 @@ def plain_looks(calls: Sequence[NewCall]) -> Step:
     return [Statement("add_known", {"ids": [c.id for c in calls]}), Statement("seq_next", {"n": len(calls)})]
 
 
-def add_plain(scope: Scope, calls: Sequence[NewCall], looks: list[Any]) -> Verb[list[Added] | None]:
+def add_plain(
+    scope: Scope, calls: Sequence[NewCall], looks: list[Any], *, start: frozenset[int] = NO_LANES
+) -> Verb[list[Added] | None]:
     """Add plain roots at once; None when an id was there already and nothing was added.
 
-    `looks` is the reply to `plain_looks(calls)`.
+    `looks` is the reply to `plain_looks(calls)`. Those of the lanes `start` that are due are leased to the
+    session that asks as they are added.
     """
     now, lanes = scope.now, scope.lanes
     known, ((first,),) = looks
@@ -73,19 +79,19 @@ def add_plain(scope: Scope, calls: Sequence[NewCall], looks: list[Any]) -> Verb[
     # What calls share travels once: nearly always, one statement adds them all.
     for (lane, priority, due), ids in alike.items():
         state = State.SCHEDULED if due > now else State.READY
+        number = lanes[lane]
+        group = {"ids": ids, "lane": number, "priority": priority, "due": due, "waiter": scope.session}
+        if number in start and state is State.READY:
+            yield Statement("add_started", {**group, "now": now})
+            for seq, id_ in ids.items():
+                args = text(calls[seq - first].args)
+                scope.started.append(
+                    [seq, due, seq, id_, 1, number, args, "", 0, 0, 0, -priority, None, due, now]
+                )
+            continue
         scope.ready = scope.ready or state is State.READY
         scope.scheduled = scope.scheduled or state is State.SCHEDULED
-        yield Statement(
-            "add_roots",
-            {
-                "ids": ids,
-                "lane": lanes[lane],
-                "state": state,
-                "priority": priority,
-                "due": due,
-                "waiter": scope.session,
-            },
-        )
+        yield Statement("add_roots", {**group, "state": state})
     yield Statement("add_root_payloads", {"args": [text(c.args) for c in calls], "first": first, "now": now})
     return [Added(c.id) for c in calls]
 

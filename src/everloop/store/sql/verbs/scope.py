@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from everloop._core.clock import Clock
 from everloop._core.records import Ended, Lane
@@ -21,6 +22,7 @@ class Scope:
         rings: Whether the database itself knows whom the last statements have told (`settle_straight`).
         ready: Whether calls became ready, so that workers should look.
         scheduled: Whether calls became scheduled, so that the next due time may be another.
+        started: What this turn leases without looking for it, as the picking statements would give it.
         returned: Whether calls that may have expired came back to the queue.
         straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
             the transaction has met another one.
@@ -41,6 +43,7 @@ class Scope:
     returned: bool = False
     straight: bool = False
     compound: bool = False
+    started: list[list[Any]] = field(default_factory=list[list[Any]])
     told: list[Ended] | None = None
 
     @cached_property

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from everloop._core.calls import State
 from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswer
-from everloop.store.sql.verbs.adding import add, add_plain, is_plain, plain_looks
+from everloop.store.sql.verbs.adding import NO_LANES, add, add_plain, is_plain, plain_looks
 from everloop.store.sql.verbs.ending import expire_calls
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
@@ -45,6 +45,7 @@ class _Look(NamedTuple):
         expired: Whether a call has expired.
         suspects: Whether a suspect is ready, in whatever lane.
         told: Whether the session's inbox holds something.
+        ready: Whether a call is ready in the lanes that the session serves.
     """
 
     alive: bool
@@ -52,11 +53,12 @@ class _Look(NamedTuple):
     expired: bool
     suspects: bool
     told: bool
+    ready: bool
 
     @classmethod
     def read(cls, rows: list[list[Any]]) -> _Look:
-        ((alive, due, expired, suspects, told, *_),) = rows
-        return cls(bool(alive), due, bool(expired), bool(suspects), bool(told))
+        ((alive, due, expired, suspects, told, ready),) = rows
+        return cls(bool(alive), due, bool(expired), bool(suspects), bool(told), bool(ready))
 
     def is_quiet(self, scope: Scope, request: Turn) -> bool:
         """Whether nothing has to be done beside what was asked: what `look_straight` sees, too."""
@@ -106,7 +108,8 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
     next_due, more = None, False
     quiet = True
     if serves:
-        look = _Look.read(replies[0])
+        ((*seen, _),) = replies[0]
+        look = _Look.read([[*seen, True]])  # whether any call is ready, leasing finds by itself
         quiet = look.is_quiet(scope, request)
         next_due = replies[len(first)][0][0] if scope.scheduled else look.due
         leased = _leases(scope, sorted(replies[-1], key=_place)) if request.room > 0 else []
@@ -200,21 +203,44 @@ def _look_and_write(
     """
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
-    first = [_look_at(scope)]
+    lanes, picks = _lanes(scope, request), _picks_early(scope, request)
+    asked = [] if picks else list(lanes)
+    first = [Statement("look", {"session": scope.session, "now": scope.now, "lanes": asked})]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
-    picks = _picks_early(scope, request)
     replies = yield [*first, *picks]
     look = _Look.read(replies[0])
-    early = replies.pop() if picks else None
+    early: list[list[Any]] | None = None
+    if picks:
+        early, look = replies.pop(), look._replace(ready=True)  # as far as it matters
     matched = replies[1] if outcomes and plain else None
-    added = (yield from add_plain(scope, adds, replies[-2:])) if adds and plain else None
+    added: list[Added] | None = None
+    if adds and plain:
+        start = lanes if _is_idle(scope, request, look) else NO_LANES
+        added = yield from add_plain(scope, adds, replies[-2:], start=start)
     if added is None:
         # What joins a call that is there may change what was matched: it is asked for again.
         matched = matched if not adds else None
         added = yield from add(scope, adds)
     settled = yield from settle(scope, outcomes, matched)
     return look, added, settled, early
+
+
+def _is_idle(scope: Scope, request: Turn, look: _Look) -> bool:
+    """Tell whether what is added can start at once: nothing stands before it, and there is room for all."""
+    return (
+        look.alive
+        and not (look.ready or look.suspects or look.expired)
+        and (look.due is None or look.due > scope.now)
+        and request.roots
+        and request.holding is None
+        and not request.outcomes
+        and len(request.adds) <= request.room
+    )
+
+
+def _lanes(scope: Scope, request: Turn) -> frozenset[int]:
+    return frozenset([scope.lanes[lane] for lane in request.lanes])
 
 
 def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
@@ -234,8 +260,8 @@ def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
     """Return the queries for the calls that may be leased; none for a session that was reaped."""
     if not (request.lanes and request.room > 0 and look.alive):
         return []
-    picks = [_pick(scope, request)]
-    lanes = list({scope.lanes[lane] for lane in request.lanes})
+    picks = [_pick(scope, request)] if look.ready or scope.ready else []
+    lanes = list(_lanes(scope, request))
     # A call that came back in this turn may be a suspect.
     if request.suspects and (look.suspects or scope.returned):
         picks.append(Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1}))
@@ -251,20 +277,17 @@ def _picks_early(scope: Scope, request: Turn) -> list[Statement]:
 
 
 def _pick(scope: Scope, request: Turn) -> Statement:
-    lanes = list({scope.lanes[lane] for lane in request.lanes})
     pick = "lease_pick" if request.roots else "lease_pick_children"
-    return Statement(pick, {"lanes": lanes, "room": request.room})
+    return Statement(pick, {"lanes": list(_lanes(scope, request)), "room": request.room})
 
 
 def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:
     """Take what was picked, in order, as far as there is room."""
-    if not rows:
-        return []
-    rows = sorted(rows, key=_place)[: request.room]
-    yield Statement(
-        "lease_take", {"seqs": [row[0] for row in rows], "session": scope.session, "now": scope.now}
-    )
-    return _leases(scope, rows)
+    if rows:
+        rows = sorted(rows, key=_place)[: request.room]
+        seqs = [row[0] for row in rows]
+        yield Statement("lease_take", {"seqs": seqs, "session": scope.session, "now": scope.now})
+    return _leases(scope, rows or sorted(scope.started, key=_place))
 
 
 def _leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
@@ -279,10 +302,6 @@ def _place(row: list[Any]) -> tuple[int, int, int, int, int]:
     """Return what the calls of a turn are ordered by, as the statements do."""
     seq, place, root, *_, depth, priority, _after, _due, _created = row
     return -priority, place, root, -depth, seq
-
-
-def _look_at(scope: Scope) -> Statement:
-    return Statement("look", {"session": scope.session, "now": scope.now})
 
 
 _DUE = Statement("due_next", {})

@@ -10,16 +10,16 @@ import pytest
 
 from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event, State
-from everloop._core.records import CallFilter, KeyRule, Lane, Outcome, Turn
+from everloop._core.records import CallFilter, KeyRule, Lane, Leased, Outcome, Turn, TurnAnswer
 from everloop.store.sql import sql_store
 from everloop.store.sql.dialect import statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
-from everloop.store.sql.runners.mysql import render
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, explain
+from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.runners.server import Collision, Lost
 from everloop.store.sql.verbs.statement import Statement
-from tests.helpers.mysql import LANE, MINUTE, WORKER, call, transaction, until
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction, until
 from tests.helpers.servers.mariadb import MariaServer
 
 pytestmark = pytest.mark.server
@@ -67,6 +67,37 @@ async def test_payloads_come_back_byte_for_byte(mysql_store: MysqlStore) -> None
     assert [one and one.args for one in found] == payloads * 2
 
 
+async def test_payloads_and_messages_are_leased_and_told_byte_for_byte(mysql_store: MysqlStore) -> None:
+    every = "".join(map(chr, range(1, 0x2100))) + "\ufeff\uffff😀\U0010ffff"
+    payloads = [
+        b"j" + every.encode(),
+        b"j" + every[::-1].encode(),
+        b'j"\'\\\\"',
+        b"j\xff\xfe\x00binary",
+        b"jnull",
+        b"",
+    ]
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    worker = await mysql_store.open_session(WORKER, MINUTE)
+    for some in payloads, payloads[:1]:  # many at once, and one alone
+        calls = [call(len(some) * 100 + n, args=payload) for n, payload in enumerate(some)]
+        await mysql_store.turn(client, Turn(adds=calls))
+        leased = (await mysql_store.turn(worker, Turn(lanes=(LANE,), room=10))).leased
+        assert [lease.args for lease in leased] == some
+
+        message = every + "\0"
+        await mysql_store.cancel([call.id for call in calls], message)
+        told = (await mysql_store.turn(worker, Turn())).cancels
+        assert [cancel.message for cancel in told] == [message] * len(some)
+
+        ends = [
+            Outcome(lease.id, lease.fence, Event.SUCCEED, payload)
+            for lease, payload in zip(leased, some, strict=True)
+        ]
+        assert (await mysql_store.turn(worker, Turn(outcomes=ends))).settled == [True] * len(some)
+        assert [end.value for end in (await mysql_store.turn(client, Turn())).ended] == some
+
+
 # -- round trips --------------------------------------------------------------------------------------------
 
 
@@ -78,19 +109,48 @@ async def test_a_turn_takes_three_round_trips_at_most_whatever_its_size(
     await mysql_store.turn(worker, Turn(lanes=(LANE,)))  # numbers the lane
     runner = mysql_store._runner()
 
-    before = runner.trips
-    added = await mysql_store.turn(
-        worker, Turn(adds=[call(n) for n in range(size)], lanes=(LANE,), room=size)
-    )
-    assert runner.trips - before == 2  # nothing stood before them: they were added as leased
-    assert len(added.leased) == size
+    async def trips(turn: Turn) -> tuple[int, TurnAnswer]:
+        before = runner.trips
+        answer = await mysql_store.turn(worker, turn)
+        return runner.trips - before, answer
 
-    outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in added.leased]
-    before = runner.trips
-    more = [call(size + n) for n in range(size)]
-    settled = await mysql_store.turn(worker, Turn(outcomes=outcomes, adds=more, lanes=(LANE,), room=size))
-    assert runner.trips - before == 3
-    assert (settled.settled, len(settled.leased)) == ([True] * size, size)
+    def ends(leased: list[Leased]) -> list[Outcome]:
+        return [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in leased]
+
+    number, added = await trips(Turn(adds=[call(n) for n in range(size)], lanes=(LANE,), room=size))
+    assert (number, len(added.leased)) == (2, size)  # nothing stood before them: they were added as leased
+
+    more = [call(size + n) for n in range(2 * size)]
+    number, settled = await trips(Turn(outcomes=ends(added.leased), adds=more, lanes=(LANE,), room=size))
+    assert (number, settled.settled, len(settled.leased)) == (3, [True] * size, size)
+
+    number, settled = await trips(Turn(outcomes=ends(settled.leased), lanes=(LANE,), room=size))
+    assert (number, settled.settled, len(settled.leased)) == (2, [True] * size, size)
+
+
+async def test_a_client_adds_in_one_round_trip_and_reads_what_ended_in_two(mysql_store: MysqlStore) -> None:
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    worker = await mysql_store.open_session(WORKER, MINUTE)
+    runner = mysql_store._runner()
+    await mysql_store.turn(worker, Turn(lanes=(LANE,)))
+
+    async def trips(turn: Turn) -> tuple[int, TurnAnswer]:
+        before = runner.trips
+        answer = await mysql_store.turn(client, turn)
+        return runner.trips - before, answer
+
+    assert (await trips(Turn(adds=[call(1), call(2)])))[0] == 1
+    leased = (await mysql_store.turn(worker, Turn(lanes=(LANE,), room=2))).leased
+    ends = [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in leased]
+    await mysql_store.turn(worker, Turn(outcomes=ends[:1]))
+    number, answer = await trips(Turn())
+    assert (number, [end.id for end in answer.ended]) == (2, [call(1).id])
+
+    await mysql_store.turn(worker, Turn(outcomes=ends[1:]))
+    number, answer = await trips(Turn(adds=[call(3)]))  # and what it has found out on the way
+    assert (number, [end.id for end in answer.ended], answer.added[0].status) == (3, [call(2).id], "added")
+    number, answer = await trips(Turn(adds=[call(3), call(4)]))  # what is there already takes another way
+    assert [added.status for added in answer.added] == ["exists", "added"]
 
 
 async def test_a_lost_connection_costs_one_that_was_idle_nothing(

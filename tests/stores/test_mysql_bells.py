@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 
-import pymysql
 import pytest
 
-from everloop import StoreError
+from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event
 from everloop._core.records import Outcome, Turn
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
-from everloop.store.sql.runners.mysql import bell_of, bells_of
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
+from everloop.store.sql.runners.mysql_listener import hang_up_bell, sleep_of
+from everloop.store.sql.runners.server import Lost
 from everloop.store.sql.verbs.scope import Scope
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, until
 from tests.helpers.servers.mariadb import MariaServer
@@ -36,16 +36,20 @@ def sleeping(side: MysqlConnection, text: str) -> list[int]:
 class Listening:
     """A session that listens, asleep on the server; `rung` is set at each ring."""
 
-    def __init__(self, store: MysqlStore, session: int, *, worker: bool) -> None:
+    def __init__(self, store: MysqlStore, session: int) -> None:
         self.rung = asyncio.Event()
-        self.bell = bell_of(session, worker=worker)
+        self.sleep = sleep_of(session)
         self.stop = store.listen(session, self.rung.set)
 
     async def asleep(self, side: MysqlConnection) -> int:
         await self.rung.wait()  # as it has connected
-        await until(lambda: sleeping(side, self.bell))
+        await until(lambda: sleeping(side, self.sleep))
         self.rung.clear()
-        return sleeping(side, self.bell)[0]
+        return sleeping(side, self.sleep)[0]
+
+    async def heard(self) -> None:
+        async with asyncio.timeout(5):
+            await self.rung.wait()
 
 
 async def test_a_commit_wakes_whom_it_is_for_and_nobody_else(
@@ -54,34 +58,95 @@ async def test_a_commit_wakes_whom_it_is_for_and_nobody_else(
     client, other = [await mysql_store.open_session(CLIENT, MINUTE) for _ in range(2)]
     worker = await mysql_store.open_session(WORKER, MINUTE)
     await mysql_store.turn(worker, Turn(lanes=(LANE,)))
-    bells = [Listening(mysql_store, session, worker=session == worker) for session in (client, other, worker)]
+    bells = [Listening(mysql_store, session) for session in (client, other, worker)]
     for bell in bells:
         await bell.asleep(side)
-    runner = mysql_store._runner()
-
-    before = runner.trips
     await mysql_store.turn(client, Turn(adds=[call(1)]))  # wakes workers
-    assert runner.trips - before == 3
-    async with asyncio.timeout(5):
-        await bells[2].rung.wait()
+    await bells[2].heard()
     assert [bell.rung.is_set() for bell in bells] == [False, False, True]
 
     for turn in range(5):  # again and again
         await bells[2].asleep(side)
         lease = (await mysql_store.turn(worker, Turn(lanes=(LANE,), room=1))).leased[0]
-        before = runner.trips
         outcome = Outcome(lease.id, lease.fence, Event.SUCCEED)
         await mysql_store.turn(worker, Turn(outcomes=[outcome], lanes=(LANE,), room=1))
-        assert runner.trips - before <= 5
-        async with asyncio.timeout(5):
-            await bells[0].rung.wait()
+        await bells[0].heard()
         await bells[0].asleep(side)
         await mysql_store.turn(client, Turn(adds=[call(2 + turn)]))
-        async with asyncio.timeout(5):
-            await bells[2].rung.wait()
+        await bells[2].heard()
     assert not bells[1].rung.is_set()
     for bell in bells:
         bell.stop()
+        bell.stop()
+
+
+async def test_to_wake_who_is_known_takes_no_round_trip_of_its_own(
+    mysql_store: MysqlStore, side: MysqlConnection
+) -> None:
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    await mysql_store.turn(client, Turn(adds=[call(0)]))
+    runner = mysql_store._runner()
+
+    async def trips(number: int) -> int:
+        before = runner.trips
+        await mysql_store.turn(client, Turn(adds=[call(number)]))
+        return runner.trips - before
+
+    silent = await trips(1)
+    workers = [
+        Listening(mysql_store, await mysql_store.open_session(WORKER, MINUTE)),
+        Listening(mysql_store, await mysql_store.open_session(WORKER, MINUTE)),
+    ]
+    for extra, number in ((1, 2), (0, 3), (0, 4)):  # whoever is new is first looked for
+        for worker in workers:
+            await worker.asleep(side)
+        assert await trips(number) == silent + extra
+        for worker in workers:
+            await worker.heard()
+    for worker in workers:
+        worker.stop()
+
+
+async def test_one_that_listens_no_more_keeps_the_others_from_nothing(
+    mysql_store: MysqlStore, side: MysqlConnection
+) -> None:
+    sessions = [await mysql_store.open_session(CLIENT, MINUTE) for _ in range(2)]
+    gone, client = [Listening(mysql_store, session) for session in sessions]
+    runner = mysql_store._runner()
+    calls = [call(number) for number in range(8)]
+    for number, one in enumerate(calls):
+        await mysql_store.turn(sessions[number % 2], Turn(adds=[one]))
+    worker = await mysql_store.open_session(WORKER, MINUTE)
+
+    async def end_two() -> int:
+        """Tell both sessions of an end; return the round trips that it took."""
+        leases = (await mysql_store.turn(worker, Turn(lanes=(LANE,), room=2))).leased
+        before = runner.trips
+        ends = [Outcome(lease.id, lease.fence, Event.SUCCEED) for lease in leases]
+        assert (await mysql_store.turn(worker, Turn(outcomes=ends))).settled == [True, True]
+        return runner.trips - before
+
+    for bell in (gone, client):
+        await bell.asleep(side)
+    usual = await end_two()
+    for bell in (gone, client):
+        await bell.heard()
+        await bell.asleep(side)
+
+    side.run(f"KILL CONNECTION IS_USED_LOCK({side.bell(sessions[0])})", "killing")
+    gone.stop()
+    await until(lambda: not side.run(f"SELECT IS_USED_LOCK({side.bell(sessions[0])})", "looking")[0][0][0])
+    for more in (2, 0):  # it is noticed once
+        assert await end_two() == usual + more
+        await client.heard()
+        await client.asleep(side)
+
+    back = Listening(mysql_store, sessions[0])
+    await back.asleep(side)
+    assert await end_two() == usual + 1
+    await back.heard()
+    await client.heard()
+    for bell in (back, client):
         bell.stop()
 
 
@@ -89,62 +154,80 @@ async def test_a_bell_ends_no_other_query(
     mysql_store: MysqlStore, side: MysqlConnection, mariadb: MariaServer, mariadb_url: str
 ) -> None:
     session = await mysql_store.open_session(CLIENT, MINUTE)
-    listening = Listening(mysql_store, session, worker=False)
-    own = await listening.asleep(side)
-    name = address_of(mariadb_url).database
-    strangers = [f"SELECT SLEEP(1), '{listening.bell[-30:]}'", f"{listening.bell} /* not quite */"]
-    ended: list[object] = []
+    listening = Listening(mysql_store, session)
+    await listening.asleep(side)
+    # Of the same user, with the same words; and the session of the same number in another database.
+    with closing(connect(address_of(mariadb_url))) as stranger:
+        ended: list[object] = []
 
-    def sleep(sql: str) -> None:
-        with closing(connect(address_of(mariadb_url))) as connection:
-            numbers.append(connection.number)
+        def sleep() -> None:
             try:
-                ended.append(connection.run(sql, "sleeping")[0][0][0])
+                ended.append(stranger.run(sleep_of(session), "sleeping"))
             except StoreError as error:
                 ended.append(error)
 
-    numbers: list[int] = []
-    threads = [threading.Thread(target=sleep, args=(sql,)) for sql in strangers]
-
-    def sleep_as_administrator() -> None:
-        with suppress(pymysql.MySQLError):  # it is killed
-            mariadb.execute(listening.bell, database=name)
-
-    threads.append(threading.Thread(target=sleep_as_administrator))
-    for thread in threads:
+        thread = threading.Thread(target=sleep)
         thread.start()
-    await until(lambda: all(sleeping(side, sql) for sql in strangers[1:]))
-    # The administrator's has the very words: its user, whom only an administrator sees, is another one.
-    admin = (
-        "SELECT id FROM information_schema.processlist WHERE user = 'everloop_admin' AND info LIKE '%bell%'"
-    )
-    await until(
-        lambda: any("bell" in str(row) for row in mariadb.execute(admin.replace("SELECT id", "SELECT info")))
-    )
+        await until(lambda: len(sleeping(side, sleep_of(session))) == 2)
+        elsewhere = MysqlStore(mariadb.database())
+        await elsewhere.open()
+        there = Listening(elsewhere, session)
+        await there.rung.wait()
+        there.rung.clear()
 
-    query = bells_of(side, [session], Scope(mysql_store._clock))
-    assert side.run(query, "bells")[0] == ((own,),)
+        runner = mysql_store._runner()
+        runner.post(partial(runner.wake, scope=Scope(mysql_store._clock, rung={session})))
+        await listening.heard()
+        assert not ended
+        assert not there.rung.is_set()
+        stranger.interrupt()
+        thread.join()
+    assert [type(end) for end in ended] == [Lost]
+    there.stop()
+    listening.stop()
+    await elsewhere.close()
+
+
+async def test_a_listener_takes_the_place_of_the_one_before_whose_end_was_not_noticed(
+    mysql_store: MysqlStore, side: MysqlConnection
+) -> None:
+    session = await mysql_store.open_session(CLIENT, MINUTE)
+    first = Listening(mysql_store, session)
+    number = await first.asleep(side)
+    first.stop()
+    assert sleeping(side, sleep_of(session)) == [number]  # the server does not know that nobody listens
+
+    second = Listening(mysql_store, session)
+    await second.rung.wait()
+    await until(lambda: sleeping(side, sleep_of(session)) not in ([], [number]))
+    second.rung.clear()
     runner = mysql_store._runner()
     runner.post(partial(runner.wake, scope=Scope(mysql_store._clock, rung={session})))
-    async with asyncio.timeout(5):
-        await listening.rung.wait()
-    await until(lambda: ended)
-    assert ended == [0]  # the one whose sleep was short has slept it out
-    assert sleeping(side, strangers[1])
+    await second.heard()
+    second.stop()
 
-    listening.stop()
-    for number in (*numbers, *[row[0] for row in mariadb.execute(admin)]):
-        with suppress(pymysql.MySQLError):  # it has ended by itself
-            mariadb.execute(f"KILL {number}")
-    for thread in threads:
-        thread.join()
+
+async def test_a_lock_that_a_stranger_keeps_is_told(mysql_store: MysqlStore, mariadb: MariaServer) -> None:
+    session = await mysql_store.open_session(CLIENT, MINUTE)
+    with closing(connect(mysql_store._address)) as connection, closing(guest(mariadb)) as stranger:
+        take = f"SELECT GET_LOCK({connection.bell(session)}, 0)"
+        assert stranger.run(take, "taking")[0] == ((1,),)
+        with pytest.raises(
+            StoreUnavailable, match=r"another connection holds the lock 'everloop bell .* and"
+        ):
+            hang_up_bell(connection, session, patience=0)
+
+
+def guest(mariadb: MariaServer) -> MysqlConnection:
+    """Return a connection of a user's that may not be killed by others."""
+    return connect(address_of(mariadb.database()))
 
 
 async def test_a_listener_whose_connection_is_killed_comes_back(
     mysql_store: MysqlStore, side: MysqlConnection, mariadb: MariaServer
 ) -> None:
     session = await mysql_store.open_session(CLIENT, MINUTE)
-    listening = Listening(mysql_store, session, worker=False)
+    listening = Listening(mysql_store, session)
     first = await listening.asleep(side)
 
     mariadb.execute(f"KILL CONNECTION {first}")

@@ -22,8 +22,8 @@ from everloop.store.sql.dialect import migrations, split, statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_connection
-from everloop.store.sql.runners.mysql import render
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
+from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.verbs.statement import Statement
 from tests.helpers.mysql import call
 from tests.helpers.servers.fixtures import required
@@ -40,12 +40,14 @@ FINISHED = 20_000
 READS: list[tuple[str, dict[str, Any], int]] = [
     ("look", {"session": 1, "now": 5, "lanes": [1, 2]}, 30),
     ("due_next", {}, 30),
+    ("lease_pick", {"lanes": [1], "room": 10}, 30),
     ("lease_pick", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_children", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_suspect", {"lanes": [1], "depth": 0}, 30),
     ("lease_take", {"seqs": [30_001, 30_002], "session": 1, "now": 5}, 30),
     ("due_ready", {"now": 5}, 30),
     ("expire_match", {"now": 5}, 30),
+    ("settle_match", {"rows": [[0, "30001", 0]]}, 30),
     ("settle_match", {"rows": [[0, "30001", 0], [1, "30002", 0]]}, 30),
     ("settle_held", {"rows": [[0, "30001", 0]]}, 30),
     ("succeed", {"seqs": [7, 8]}, 30),
@@ -56,6 +58,7 @@ READS: list[tuple[str, dict[str, Any], int]] = [
     ("cancel_match", {"ids": ["7", "8"]}, 30),
     ("session_leases", {"session": 9}, 30),
     ("inbox_read", {"session": 9, "most": 100}, 30),
+    ("inbox_take", {"session": 9, "rows": [[7, "ended"], [8, "cancel"]]}, 30),
     ("read_calls", {"ids": ["7", "8"]}, 30),
 ]
 
@@ -76,9 +79,10 @@ async def test_no_statement_of_a_turn_reads_what_has_ended(side: MysqlConnection
     )
     # MySQL counts more for the same plan: the rows of tables that it makes for a statement, too.
     times = 1 if "MariaDB" in side.version else 3
-    most = {name: number * times for name, _, number in READS}
-    read = {name: rows_read(side, Statement(name, parameters)) for name, parameters, _ in READS}
-    assert {name: number for name, number in read.items() if number > most[name]} == {}
+    read = [
+        (name, rows_read(side, Statement(name, parameters)), most * times) for name, parameters, most in READS
+    ]
+    assert [(name, number, most) for name, number, most in read if number > most] == []
 
 
 def rows_read(side: MysqlConnection, statement: Statement) -> int:
@@ -105,10 +109,12 @@ async def test_the_head_of_a_line_is_read_in_the_order_of_its_index(side: MysqlC
         ("lease_pick", "ever_calls_ready"),
         ("lease_pick_children", "ever_calls_ready_child"),
     ):
-        (pick,) = render(side, Statement(name, {"lanes": [1, 2], "room": 10}), statements("mysql")[name])
-        heads = [row for row in explained(side, pick) if row["table"] == "ever_calls"]
-        assert [(row["type"], row["key"]) for row in heads] == [("ref", index)] * 2
-        assert not any("filesort" in row["Extra"] for row in heads)
+        for lanes in [1], [1, 2]:
+            statement = Statement(name, {"lanes": lanes, "room": 10})
+            (pick,) = render(side, statement, statements("mysql")[name])
+            heads = [row for row in explained(side, pick) if row["table"] in ("ever_calls", "c")]
+            assert [(row["type"], row["key"]) for row in heads] == [("ref", index)] * len(lanes)
+            assert not any("filesort" in row["Extra"] for row in heads)
 
 
 def explained(side: MysqlConnection, query: str) -> list[dict[str, str]]:

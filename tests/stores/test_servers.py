@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
-from itertools import count, islice, product
+from itertools import product
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ import pymysql
 import pytest
 
 from everloop._core.calls import Event, State
-from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn
+from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn, TurnAnswer
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.server
 
 LANE = Lane("a", "default", "work")
 WORKER = SessionInfo(app="a", kind="worker", host="here", pid=1, lanes=(LANE,))
+CLIENT = SessionInfo(app="a", kind="client", host="here", pid=2)
 MINUTE = 60_000_000
 
 
@@ -104,43 +105,85 @@ async def test_a_turn_takes_three_round_trips_whatever_its_size(store: ServerSto
     assert (settled.settled, len(settled.leased)) == ([True] * size, size)
 
 
-async def test_plans_are_made_anew_as_the_work_grows(postgresql_url: str) -> None:
+async def test_what_a_turn_on_postgresql_does_at_once_goes_with_its_commit(postgresql_url: str) -> None:
+    store = PostgresStore(postgresql_url)
+    await store.open()
+    try:
+        worker, client = await store.open_session(WORKER, MINUTE), await store.open_session(CLIENT, MINUTE)
+        await store.turn(worker, Turn(lanes=(LANE,)))  # numbers the lane
+        runner = store._runner()
+
+        async def trips(session: int, turn: Turn) -> tuple[int, TurnAnswer]:
+            before = runner.trips
+            answer = await store.turn(session, turn)
+            return runner.trips - before, answer
+
+        made, _ = await trips(client, Turn(adds=[call(n) for n in range(3)]))
+        assert made == 1
+        made, answer = await trips(worker, Turn(lanes=(LANE,), room=2))
+        assert (made, len(answer.leased)) == (1, 2)
+        done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in answer.leased]
+        made, answer = await trips(worker, Turn(outcomes=done, lanes=(LANE,), room=2))
+        assert (made, answer.settled, len(answer.leased)) == (1, [True, True], 1)
+        made, answer = await trips(client, Turn())
+        assert (made, [end.value for end in answer.ended]) == (1, [b"jvalue", b"jvalue"])
+    finally:
+        await store.close()
+
+
+async def test_what_cannot_be_done_at_once_is_done_whole_all_the_same(postgresql_url: str) -> None:
+    store = PostgresStore(postgresql_url)
+    await store.open()
+    try:
+        worker, client = await store.open_session(WORKER, MINUTE), await store.open_session(CLIENT, MINUTE)
+        plain, hung = call(1), call(2, callbacks=(call(3),))
+        await store.turn(client, Turn(adds=[plain, hung]))
+        leased = (await store.turn(worker, Turn(lanes=(LANE,), room=2))).leased
+        done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in leased]
+
+        # A callback hangs on the second: it is ready, and leased, in the very turn that ends that one.
+        answer = await store.turn(worker, Turn(outcomes=done, adds=[call(4)], lanes=(LANE,), room=5))
+        assert answer.settled == [True, True]
+        assert [lease.id for lease in answer.leased] == [call(3).id, call(4).id]
+        assert sorted(end.id for end in (await store.turn(client, Turn())).ended) == [plain.id, hung.id]
+
+        # A repetition meets what is there.
+        answer = await store.turn(worker, Turn(outcomes=done, adds=[plain, call(5)]))
+        assert (answer.settled, [a.status for a in answer.added]) == ([False, False], ["exists", "added"])
+    finally:
+        await store.close()
+
+
+async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str) -> None:
     store = PostgresStore(postgresql_url)
     await store.open()
     worker = await store.open_session(WORKER, MINUTE)
-    turns = count()
 
-    async def work(most: int) -> None:
-        for n in islice(turns, most):
-            await store.add(None, [call(n)])
-            leased = (await store.turn(worker, Turn(lanes=(LANE,), room=1))).leased
-            done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in leased]
-            assert (await store.turn(worker, Turn(outcomes=done))).settled == [True]
-
-    def plans(connection: psycopg.Connection[Any]) -> str:
-        found = connection.execute(
-            "SELECT name, parameter_types::text[] FROM pg_prepared_statements "
-            "WHERE statement ~ '^(UPDATE ever_calls SET state|SELECT .* FOR UPDATE OF c SKIP LOCKED$)'"
-        ).fetchall()
-        assert len(found) == 3  # a lease is taken, matched and settled
-        told: list[str] = []
-        for name, types in found:
+    def plans(connection: psycopg.Connection[Any]) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for name, statement, types in connection.execute(
+            "SELECT name, statement, parameter_types::text[] FROM pg_prepared_statements "
+            "WHERE name LIKE 'ever%' AND statement ~ 'ever_(calls|inbox|payloads|outcomes)'"
+        ).fetchall():
             values = ", ".join("1" if kind == "bigint" else "'[]'" for kind in types)
             rows = connection.execute(f'EXPLAIN EXECUTE "{name}" ({values})'.encode()).fetchall()
-            told += [line for (line,) in rows]
-        return "\n".join(told)
+            told[statement] = "\n".join(line for (line,) in rows)
+        return told
 
     try:
-        await work(10)
-        assert "Seq Scan on ever_calls" in await store._runner().call(plans)
+        # Nobody has analysed these tables, and there is next to nothing in them.
+        for n in range(4):
+            turn = Turn(adds=[call(2 * n), call(2 * n + 1)], lanes=(LANE,), room=2)
+            first, second = (await store.turn(worker, turn)).leased
+            done = Outcome(first.id, first.fence, Event.SUCCEED, b"jvalue")
+            failed = Outcome(second.id, second.fence, Event.FAIL, error=b"jerror")
+            assert (await store.turn(worker, Turn(outcomes=[done]))).settled == [True]
+            assert (await store.turn(worker, Turn(outcomes=[failed]))).settled == [True]
 
-        with psycopg.connect(postgresql_url, autocommit=True) as connection:
-            connection.execute(
-                "INSERT INTO ever_calls (seq, id, lane, state, place, root, due) "
-                "SELECT -n, 'old' || n, 1, 'succeeded', 1, -n, 1 FROM generate_series(1, 60000) AS s(n)"
-            )
-        await work(40)
-        assert "Seq Scan on ever_calls" not in await store._runner().call(plans)
+        found = await store._runner().call(plans)
+        assert {"leased", "succeeded"} <= {word for text in found for word in text.split("'")}
+        for text, plan in found.items():
+            assert "Seq Scan on ever_" not in plan, f"{text}\n{plan}"
     finally:
         await store.close()
 

@@ -13,9 +13,9 @@ from everloop._core.looks import Setting, Vitals
 from everloop.store.sql.blocked import SILENT_S
 from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.mysql_address import address_of
-from everloop.store.sql.runners.mysql import BY_HAND, SLEEP, MysqlRunner
+from everloop.store.sql.runners.mysql import BY_HAND, MysqlRunner
 from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnection, connect
-from everloop.store.sql.runners.mysql_listener import MysqlListener
+from everloop.store.sql.runners.mysql_listener import SLEEP, MysqlListener
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
 
@@ -76,7 +76,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
     def _listener(self, session: int, wake: Callable[[], None]) -> MysqlListener:
         make = partial(connect, self._address, SLEEP + PATIENCE)
-        return MysqlListener(make, session, wake, worker=session in self._workers)
+        return MysqlListener(make, session, wake)
 
     def _ask_time(self, connection: MysqlConnection) -> int:
         # SYSDATE: NOW is that of the whole query. In decimals, which hold every microsecond.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from psycopg.conninfo import conninfo_to_dict
 
@@ -80,10 +81,11 @@ class PostgresStore(ServerStore[Connection]):
     _folding = BY_HAND
 
     def _thread(self, name: str) -> PostgresRunner:
-        return PostgresRunner(self._connect, name, self._fault)
+        # What only reads looks for whatever a user asks for; all else is made for its indexes.
+        return PostgresRunner(partial(self._connect, by_index=name != "reads"), name, self._fault)
 
-    def _connect(self) -> Connection:
-        connection = connector(self.url)()
+    def _connect(self, *, by_index: bool) -> Connection:
+        connection = connector(self.url, by_index=by_index)()
         self._set_clock(connection)
         return connection
 

@@ -5,10 +5,12 @@ Many statements travel as one query, and their results come back one after the o
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import pymysql
@@ -79,7 +81,7 @@ _SETTINGS = (
     "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
     " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5"
     f" /*M!, idle_transaction_timeout = {SILENT} */;\n"
-    "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet;\n"
+    "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet, DATABASE();\n"
     "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 )
 
@@ -109,6 +111,7 @@ class MysqlConnection:
         self._socket: socket.socket = raw._sock  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
         _keep_alive(self._socket)
         self._largest = 0
+        self._bells = ""
         self.version = ""
         self.number = 0
         self.answered = 0
@@ -119,18 +122,22 @@ class MysqlConnection:
         Raises:
             Unencrypted: It should be, and is not.
         """
-        *_, ((self.version, self.number, self._largest),), cipher = self.run(_SETTINGS, "connecting")
+        *_, ((self.version, self.number, self._largest, database),), cipher = self.run(
+            _SETTINGS, "connecting"
+        )
+        self._bells = f"everloop bell {sha256(database.encode()).hexdigest()[:24]} "
         if encrypted and not (cipher and cipher[0][1]):
             raise Unencrypted(_NO_TLS)
         if "mariadb" not in self.version.lower():
             self.run(_IDLE, "connecting")
 
-    def run(self, sql: str, doing: str | Sequence[str]) -> list[Rows]:
+    def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
         """Execute statements in order, in one round trip; return the rows of each.
 
         Args:
             sql: The statements, with semicolons between them.
             doing: What it is for, for messages; or that for each statement.
+            results: Where the rows are put, also those of the statements before one that fails.
 
         Raises:
             StoreError: One failed, and those behind it have not been executed.
@@ -142,7 +149,7 @@ class MysqlConnection:
                 f"the request needs a packet of {size:,} bytes, but the server takes {self._largest:,}; set "
                 "its max_allowed_packet higher, or let calls and results carry less"
             )
-        results: list[Rows] = []
+        results = [] if results is None else results
         try:
             with self._raw.cursor() as cursor:
                 cursor.execute(sql)
@@ -156,6 +163,24 @@ class MysqlConnection:
                 doing = doing[self.answered] if self.answered < len(doing) else "COMMIT"
             raise explain(error, doing) from error
         return results
+
+    def check_alive(self) -> None:
+        """See that the server has not ended the connection while it was idle.
+
+        Raises:
+            Lost: It has. Once a commit is sent, nobody could tell whether it was received.
+        """
+        look = select.poll()
+        look.register(self._socket, select.POLLIN)
+        if look.poll(0):  # it says something without being asked, or nothing ever again
+            raise Lost("the connection to MySQL is lost: the server has ended it")
+
+    def bell(self, session: int | str) -> str:
+        """Return the name of the lock that a session's listener holds, as a literal.
+
+        Names of locks are the whole server's, and 64 characters long at most.
+        """
+        return f"'{self._bells}{session}'"
 
     def literal(self, value: str) -> str:
         """Write a text as a literal of SQL."""

@@ -1,4 +1,4 @@
-"""Run verbs on PostgreSQL with psycopg, in its pipeline mode: many statements, one round trip.
+"""Run verbs on PostgreSQL with psycopg, in libpq's pipeline mode: many statements, one round trip.
 
 asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0009).
 """
@@ -6,30 +6,27 @@ asyncpg, which is faster at single statements, has no pipeline (docs/decisions/0
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
 import psycopg
-from psycopg.types.numeric import Int8
+from psycopg import pq
 
 from everloop._core.errors import StoreError, StoreUnavailable
 from everloop.store.sql.dialect import Template
 from everloop.store.sql.runners.postgresql_connection import Connection
+from everloop.store.sql.runners.postgresql_pipe import Asked, Pipe, asked, failure, plain
 from everloop.store.sql.runners.server import FULL_DISK, Collision, Lost, ServerRunner
+from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
-
-Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 log = logging.getLogger("everloop")
 
 #: The channel on which every worker listens for calls that are ready.
 READY = "ever_ready"
-_PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 #: What another transaction did to ours, by SQLSTATE: begin anew.
 _COLLISIONS = {
     "23505",  # unique_violation: the same id, or lane, was added at the same time
@@ -41,6 +38,13 @@ _COLLISIONS = {
 _PASSING = ("25006", "53", "57014", "58")
 #: The server has ended the connection: a shutdown, an administrator, a time limit of its own.
 _ENDED = ("08", "25P03", "25P04", "57P")
+_NOTIFY = """
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(c, '')
+FROM unnest(string_to_array($1, ',')) AS c
+"""
+_RING = _NOTIFY.replace("$1", "concat_ws(',', nullif($1, ''), nullif(current_setting('everloop.rung'), ''))")
+_COMMIT, _DISCARD = plain("COMMIT"), plain("DISCARD PLANS")
+_NOT_DURABLE = plain("SET LOCAL synchronous_commit = off")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,31 +52,40 @@ class PostgresRunner(ServerRunner[Connection]):
     """Runs verbs on one connection to PostgreSQL."""
 
     dialect = "postgresql"
+    _straight = True
+    _compound = True
     #: Round trips after which plans are made anew.
     _replan = 16
 
+    def __init__(self, connect: Callable[[], Connection], name: str, fault: Fault | None) -> None:
+        self._pipe: Pipe | None = None
+        self._begun = False  # a transaction, in the server
+        super().__init__(connect, name, fault)
+
+    def _connect(self) -> Connection:
+        connection = super()._connect()
+        self._straight = not connection.pooled  # what such turns set has to last beyond their commit
+        return connection
+
     def _disconnect(self, connection: Connection) -> None:
+        self._pipe = None
         connection.close()
 
     def _begin_transaction(self, connection: Connection) -> None:  # noqa: ARG002 - BEGIN goes with a query
         self._begun = False
 
     def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:
-        cursors: list[Cursor] = []
-
-        def send_all() -> None:
-            if not self._begun:
-                connection.begin()
-                if not connection.pooled and self._outgrown():
-                    connection.execute("DISCARD PLANS")
-            cursors.extend(send(connection, statement, template) for statement, template in kept)
-
-        self._together(connection, _names(kept), send_all)
+        first = self._first(connection)
+        replies = self._ask(connection, [*first, *_asked(kept)], _names(kept))[len(first) :]
         self._begun = True
-        return [
-            cursor.fetchall() if template.columns else None
-            for cursor, (_, template) in zip(cursors, kept, strict=True)
-        ]
+        return self._rows(connection, kept, replies)
+
+    def _first(self, connection: Connection) -> list[Asked]:
+        """Return what begins a transaction that has not begun."""
+        if self._begun:
+            return []
+        opening = [plain(statement) for statement in connection.opening]
+        return [*opening, _DISCARD] if not connection.pooled and self._outgrown() else opening
 
     def _outgrown(self) -> bool:
         """Whether this runner has done as much again as when its plans were last made.
@@ -87,37 +100,57 @@ class PostgresRunner(ServerRunner[Connection]):
 
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
-    ) -> None:
-        commits: list[Cursor] = []
-
-        def send_all() -> None:
-            if not self._begun:
-                connection.begin()
-            for statement, template in kept:
-                send(connection, statement, template)
-            if not durable:
-                connection.execute("SET LOCAL synchronous_commit = off")
-            commits.append(connection.execute("COMMIT"))
-            _notify(connection, scope)
-
-        try:
-            self._together(connection, _names(kept) or "COMMIT", send_all)
-        except StoreError as error:
-            if not commits or commits[0].statusmessage != "COMMIT":
-                raise
-            # It is committed, and only nobody was woken: who was not looks before long.
-            log.debug("everloop: committed, but nobody was woken: %s", error)
-            self._forget()
+    ) -> list[Any]:
+        if not self._begun and self._pipe_of(connection).has_ended():
+            # Before anything is sent: of what was sent with a commit nobody knows whether it was received.
+            lost = Lost("the connection to PostgreSQL is lost: the server has ended it while it was idle")
+            lost.unsent = True
+            raise lost
+        first = self._first(connection)
+        last = [] if durable else [_NOT_DURABLE]
+        commit = len(first) + len(kept) + len(last)
+        sent = [*first, *_asked(kept), *last, _COMMIT, *_notify(scope)]
+        replies = self._ask(connection, sent, _names(kept) or "COMMIT", until=commit + 1)
+        return self._rows(connection, kept, replies[len(first) :])
 
     def wake(self, connection: Connection, scope: Scope) -> None:
-        self._together(connection, "NOTIFY", lambda: _notify(connection, scope))
+        self._ask(connection, _notify(scope), "NOTIFY")
 
-    def _together(self, connection: Connection, doing: str, send_all: Callable[[], None]) -> None:
-        """Execute what `send_all` sends in one round trip."""
+    def _ask(
+        self, connection: Connection, sent: list[Asked], doing: str, until: int | None = None
+    ) -> list[pq.abc.PGresult]:
+        """Execute statements in one round trip; `until` counts those that must not fail.
+
+        Raises:
+            StoreError: One has failed, or the connection is lost.
+        """
         self.trips += 1
-        # The end of the block syncs and waits. A sync of our own before it would be a second round trip.
-        with explained(doing), connection.pipeline():
-            send_all()
+        with explained(doing):
+            replies = self._pipe_of(connection).ask(sent)
+            error = failure(replies[:until])
+            if error is not None:
+                raise error
+        if (error := failure(replies)) is not None:
+            # It is committed, and only nobody was woken: who was not looks before long.
+            log.debug("everloop: committed, but nobody was woken: %s", error)
+        return replies
+
+    def _pipe_of(self, connection: Connection) -> Pipe:
+        if self._pipe is None:
+            self._pipe = Pipe(connection)
+        return self._pipe
+
+    def _rows(
+        self,
+        connection: Connection,
+        kept: list[tuple[Statement, Template]],
+        replies: list[pq.abc.PGresult],
+    ) -> list[Any]:
+        read = self._pipe_of(connection).rows
+        return [
+            read(reply) if template.columns else None
+            for (_, template), reply in zip(kept, replies, strict=False)
+        ]
 
     def _roll_back(self, connection: Connection) -> None:
         with explained("ROLLBACK"):
@@ -128,37 +161,20 @@ def _names(kept: list[tuple[Statement, Template]]) -> str:
     return ", ".join(statement.name for statement, _ in kept)
 
 
-def _notify(connection: Connection, scope: Scope) -> None:
+def _asked(kept: list[tuple[Statement, Template]]) -> list[Asked]:
+    with explained(_names(kept)):
+        return [asked(statement, template) for statement, template in kept]
+
+
+def _notify(scope: Scope) -> list[Asked]:
     channels = [f"ever_{session}" for session in scope.rung if session != scope.session]
     channels += [READY] if scope.ready else []
-    if channels:
-        # After the commit, in a transaction of its own: a NOTIFY holds a lock that all notifiers of the
-        # server want until its commit is on disk. This one need not be.
-        connection.execute("BEGIN")
-        connection.execute("SET LOCAL synchronous_commit = off")
-        connection.execute("SELECT pg_notify(c, '') FROM unnest(%s::text[]) AS c", (channels,))
-        connection.execute("COMMIT")
-
-
-def send(connection: Connection, statement: Statement, template: Template) -> Cursor:
-    """Execute a statement of the dialect's file."""
-    return connection.execute(_text(template.sql), parameters_of(statement), prepare=True)
-
-
-@cache
-def _text(sql: str) -> bytes:
-    return _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")).encode()
-
-
-def parameters_of(statement: Statement) -> dict[str, Any]:
-    """Return what is bound to a statement; rows travel as one JSON text, and every integer is a bigint."""
-    return {name: _bound(value) for name, value in statement.parameters.items()}
-
-
-def _bound(value: Any) -> Any:
-    if isinstance(value, list | dict):
-        return _encode(value).decode()
-    return Int8(value) if isinstance(value, int) else value
+    # Whom `settle_straight` has told nobody here knows yet: it says so to the server.
+    if scope.rings:
+        return [plain(_RING, ",".join(channels))]
+    # After the commit, a transaction of its own: a NOTIFY holds a lock that all notifiers of the server want
+    # until its commit is on disk. This one need not be.
+    return [plain(_NOTIFY, ",".join(channels))] if channels else []
 
 
 class explained:  # noqa: N801 - a `with` phrase

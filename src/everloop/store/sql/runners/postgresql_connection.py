@@ -39,12 +39,15 @@ _SETTINGS: dict[str, Any] = {
 }
 _OPTIONS = (
     "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
-    " -c idle_in_transaction_session_timeout=5s"
+    " -c idle_in_transaction_session_timeout=5s -c jit=off"
 )
+#: For what finds its rows by an index, always: a plan that was made while a table was small, or before
+#: anybody had analysed it, is then as good as any later one, and is made once.
+_BY_INDEX = {"enable_seqscan": "off", "random_page_cost": "0", "plan_cache_mode": "force_generic_plan"}
 #: The same for one transaction.
 _LOCALLY = (
     f"SELECT set_config('application_name', '{NAME}', true), set_config('lock_timeout', '5s', true), "
-    "set_config('idle_in_transaction_session_timeout', '5s', true)"
+    "set_config('idle_in_transaction_session_timeout', '5s', true), set_config('jit', 'off', true)"
 )
 _DURABLY = ", set_config('synchronous_commit', 'on', true)"
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -65,14 +68,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     opening: tuple[str, ...] = ("BEGIN",)
     pooled = False
 
-    def begin(self) -> None:
-        """Begin a transaction."""
-        for statement in self.opening:
-            self.execute(statement.encode())
 
-
-def connector(url: str) -> Callable[[], Connection]:
+def connector(url: str, *, by_index: bool = False) -> Callable[[], Connection]:
     """Return what opens a connection with the settings that the store needs.
+
+    Args:
+        url: Of the database.
+        by_index: For statements that find their rows by an index, always.
 
     Raises:
         StoreURLError: The URL is not one of PostgreSQL.
@@ -83,7 +85,7 @@ def connector(url: str) -> Callable[[], Connection]:
 
     def connect() -> Connection:
         try:
-            return _opened(parts, shown)
+            return _opened(parts, shown, _BY_INDEX if by_index else {})
         except psycopg.Error as error:
             raise CannotOpen(refusal(door, error)) from error
 
@@ -141,14 +143,14 @@ def _word(parts: Mapping[str, Any], name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _opened(parts: dict[str, Any], shown: str) -> Connection:
+def _opened(parts: dict[str, Any], shown: str, plans: Mapping[str, str]) -> Connection:
     """Connect, and look where to."""
     own = str(parts.get("options") or "")
     named = parts.get("application_name")
     given = _SETTINGS | parts
     given["application_name"] = f"{NAME}: {named}" if named else NAME
     # What the URL says comes first: what the store needs has the last word.
-    given["options"] = f"{own} {_OPTIONS}".strip()
+    given["options"] = " ".join([own, _OPTIONS, *(f"-c {k}={v}" for k, v in plans.items())]).strip()
     try:
         connection = Connection.connect(**given)
     except psycopg.OperationalError as error:
@@ -157,14 +159,14 @@ def _opened(parts: dict[str, Any], shown: str) -> Connection:
         given["options"] = None
         connection = Connection.connect(**given)
     try:
-        _look(connection, shown, own)
+        _look(connection, shown, own, plans)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _look(connection: Connection, shown: str, own: str) -> None:
+def _look(connection: Connection, shown: str, own: str, plans: Mapping[str, str]) -> None:
     """See what this is a connection to, and what it still needs."""
     ((number, commits),) = connection.execute(_LOOK).fetchall()
     weak = commits == "off" and connection.execute(_WHO_SAID).fetchall()[0][0] in _FOR_OTHERS
@@ -188,7 +190,9 @@ def _look(connection: Connection, shown: str, own: str) -> None:
     connection.execute("SET application_name = 'everloop'")
     connection.pooled = True
     connection.prepare_threshold = None
-    connection.opening = ("BEGIN ISOLATION LEVEL READ COMMITTED", _LOCALLY + (_DURABLY if weak else ""))
+    locally = _LOCALLY + (_DURABLY if weak else "")
+    locally += "".join(f", set_config('{name}', '{value}', true)" for name, value in plans.items())
+    connection.opening = ("BEGIN ISOLATION LEVEL READ COMMITTED", locally)
 
 
 class _NotOurs(logging.Filter):

@@ -13,8 +13,9 @@ import asyncio
 import random
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any, Generic, TypeVar
@@ -24,7 +25,7 @@ from everloop.store.refusals import Refusal
 from everloop.store.sql.dialect import Template, statements
 from everloop.store.sql.runners.thread import Begin, ConnectionThread, Fault
 from everloop.store.sql.verbs.scope import Scope
-from everloop.store.sql.verbs.statement import Statement
+from everloop.store.sql.verbs.statement import Last, Statement
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -46,9 +47,11 @@ class Lost(StoreUnavailable):
 
     Attributes:
         undone: It certainly took the transaction with it: the commit had not been sent.
+        unsent: It was seen before anything was sent.
     """
 
     undone = True
+    unsent = False
 
 
 class CannotOpen(StoreUnavailable):
@@ -64,6 +67,25 @@ class CannotOpen(StoreUnavailable):
         self.lasting = refused.lasting
 
 
+@dataclass(slots=True)
+class _Doing:
+    """How far a verb is.
+
+    Attributes:
+        kept: Statements that wait for the next query, or the commit.
+        number: Of the next place at which a test may let it fail.
+        committing: Whether a commit has been sent.
+        committed: Whether all that was sent is committed.
+        commits: How many transactions of it are there.
+    """
+
+    kept: list[tuple[Statement, Template]] = field(default_factory=list[tuple[Statement, Template]])
+    number: Iterator[int] = field(default_factory=count)
+    committing: bool = False
+    committed: bool = False
+    commits: int = 0
+
+
 class ServerRunner(ConnectionThread[C], Generic[C]):
     """Runs verbs on one connection to a server, one transaction at a time.
 
@@ -72,10 +94,15 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     """
 
     dialect: str
+    #: Whether it knows the statements of turns that go straight.
+    _straight = False
+    #: Whether one statement may do several things.
+    _compound = False
 
     def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
         self._make = connect
         self.trips = 0
+        self._met = False  # the transaction under way has met another one, and is begun anew
         super().__init__(name, fault)
 
     def run(
@@ -94,6 +121,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
 
     def _repeat(self, connection: C, work: Callable[[C], T]) -> T:
         pause = PAUSE
+        self._met = False
         for tried in range(1, TRIES + 1):
             try:
                 return work(connection)
@@ -105,6 +133,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
             except Collision:
                 if tried == TRIES:
                     raise
+                self._met = True
                 time.sleep(pause * random.random())  # noqa: S311 - no secret
                 pause *= 2
         raise AssertionError("the last try returns or raises")
@@ -118,39 +147,62 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     def _transact(self, connection: C, begin: Begin[T], *, durable: bool) -> tuple[Scope, T]:
         """Run a verb from BEGIN to COMMIT."""
         scope, verb = begin()
-        kept: list[tuple[Statement, Template]] = []
-        done = count()
-        reply: Any = None
-        committing = False
+        scope.straight = self._straight and not self._met
+        scope.compound = self._compound
+        doing = _Doing()
         try:
             self._begin_transaction(connection)
             with closing(verb):
+                reply: Any = None
                 while True:
                     try:
                         asked = verb.send(reply)
                     except StopIteration as end:
                         reply = end.value
                         break
-                    step = asked if isinstance(asked, list) else [asked]
-                    for statement in step:
-                        self._meet_fault(statement.name, next(done))
-                        kept.append((statement, statements(self.dialect)[statement.name]))
-                    reply = None
-                    if any(template.columns for _, template in kept[-len(step) :]):
-                        rows = self._execute(connection, kept)[-len(step) :]
-                        reply = rows if isinstance(asked, list) else rows[0]
-                        kept = []
-            self._meet_fault("COMMIT", next(done))
-            committing = True
-            self._commit(connection, kept, scope, durable=durable)
+                    reply = self._do(connection, scope, doing, asked, durable=durable)
+            if not doing.committed:
+                self._commit_all(connection, scope, doing, durable=durable)
         except BaseException as error:
             if isinstance(error, Lost):
-                error.undone = not committing
-            else:
+                error.undone = not doing.commits and (error.unsent or not doing.committing)
+            elif not doing.committed:
                 self._undo(connection)
+            if isinstance(error, Collision) and doing.commits:
+                raise StoreUnavailable(str(error)) from error  # not anew: a part of it is there
             raise
-        self._meet_fault("COMMITTED", next(done))
         return scope, reply
+
+    def _do(self, connection: C, scope: Scope, doing: _Doing, asked: Any, *, durable: bool) -> Any:
+        """Execute what a verb has yielded, or keep it; return the reply to it."""
+        if doing.committed:
+            self._begin_transaction(connection)
+            doing.committed = False
+            scope.ready = False  # who was to be woken by that commit is
+            scope.rung.clear()
+        step: list[Statement] = asked if isinstance(asked, list) else [asked]
+        for statement in step:
+            self._meet_fault(statement.name, next(doing.number))
+            doing.kept.append((statement, statements(self.dialect)[statement.name]))
+        kept = doing.kept
+        if isinstance(asked, Last):
+            return self._commit_all(connection, scope, doing, durable=durable)[-len(step) :]
+        if not any(template.columns for _, template in kept[-len(step) :]):
+            return None
+        rows = self._execute(connection, kept)[-len(step) :]
+        kept.clear()
+        return rows if isinstance(asked, list) else rows[0]
+
+    def _commit_all(self, connection: C, scope: Scope, doing: _Doing, *, durable: bool) -> list[Any]:
+        """Execute what was kept, and commit; return the rows of each."""
+        self._meet_fault("COMMIT", next(doing.number))
+        doing.committing = True
+        rows = self._commit(connection, doing.kept, scope, durable=durable)
+        doing.kept.clear()
+        doing.committed = True
+        doing.commits += 1
+        self._meet_fault("COMMITTED", next(doing.number))
+        return rows or []
 
     def _undo(self, connection: C) -> None:
         """Roll back, whatever has failed."""
@@ -170,8 +222,11 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     @abstractmethod
     def _commit(
         self, connection: C, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
-    ) -> None:
-        """Execute what was kept, commit, and wake whom the scope names, in one round trip."""
+    ) -> list[Any] | None:
+        """Execute what was kept, commit, and wake whom the scope names, in one round trip.
+
+        Returns the rows of each where turns go straight.
+        """
 
     @abstractmethod
     def wake(self, connection: C, scope: Scope) -> None:

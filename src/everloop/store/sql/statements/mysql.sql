@@ -7,7 +7,16 @@
 --   sent one after the other, and the last one answers.
 -- A parameter that is a list or a dict arrives as JSON, a dict as the list of its pairs; the columns of rows in
 --   it are read by position. Texts are read as LONGTEXT: a shorter type would cut them off in silence.
--- `{for :x in :xs, joined by J: ...}` is `...` once for each number in a list, joined by J.
+-- `{for :x in :xs, joined by J: ...}` is `...` once for each item of a list, joined by J; with `for several`, it is
+--   nothing where there is but one. `{one :x in :xs: ...}` is
+--   `...` where there is but one item, and `{several :xs: ...}` where there are more: what is asked or written
+--   alone, as it is where little goes on, costs the server half as much without a table around it. Rows and the
+--   pairs of a dict have several names: `:x, :y`.
+-- `{C among :xs}` says that the column C is one of a list's numbers, and `{C among :xs of 'k'}` that it is one of
+--   those before a 'k' in a list of pairs; a statement without any is left out. Rows that are found by numbers
+--   are changed while they are found; joined to a list, they are first written down, and then found again.
+-- `{row: a, b}` is a row as one JSON list, in which texts are quoted already: the driver takes longer over each
+--   column of each row than over all the rest.
 --
 -- READ COMMITTED: each statement sees what has been committed when it begins. What a verb decides on is
 -- therefore locked where it is read (FOR UPDATE), and what others hold is passed over where any row will do
@@ -24,6 +33,11 @@
 INSERT INTO ever_numbers () VALUES ();
 DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID();
 SELECT LAST_INSERT_ID() * 65536 AS first
+
+-- name: seq_take
+-- the same for statements of this connection: LAST_INSERT_ID() tells it
+INSERT INTO ever_numbers () VALUES ();
+DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID()
 
 -- name: identity -> value
 -- the number that this database was given with its schema
@@ -60,6 +74,24 @@ FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '
 INSERT INTO ever_payloads (seq, args, policy, created)
 SELECT :first + b.n - 1, b.args, '', :now
 FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')) AS b
+
+-- name: add_roots_next
+-- ids: pairs of the place among them and the id, behind the number that this connection has just taken
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+{one :n, :id in :ids:
+VALUES (LAST_INSERT_ID() * 65536 + :n, :id, :lane, :state, :priority, :due, LAST_INSERT_ID() * 65536 + :n, :due,
+        :waiter)}
+{several :ids:
+SELECT LAST_INSERT_ID() * 65536 + b.n, b.id, :lane, :state, :priority, :due, LAST_INSERT_ID() * 65536 + b.n, :due,
+       :waiter
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (n BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b}
+
+-- name: add_root_payloads_next
+INSERT INTO ever_payloads (seq, args, policy, created)
+{one :each in :args: VALUES (LAST_INSERT_ID() * 65536, :each, '', :now)}
+{several :args:
+SELECT LAST_INSERT_ID() * 65536 + b.n - 1, b.args, '', :now
+FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')) AS b}
 
 -- name: add_calls
 -- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
@@ -177,14 +209,19 @@ WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 
 -- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session, crash_limit
 -- rows: i, id, fence
-SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session,
-       c.crash_limit
+SELECT {row: k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, JSON_QUOTE(c.cancel_asked),
+        c.session, c.crash_limit}
+{one :i, :id, :fence in :rows:
+FROM (SELECT :i AS i, :fence AS fence) AS k
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id)
+    ON c.id = :id AND c.fence = k.fence AND c.state = 'leased'}
+{several :rows:
 FROM (SELECT b.i, b.fence, c.seq
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
                                              fence BIGINT PATH '$[2]')) AS b
       STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq AND c.fence = k.fence AND c.state = 'leased'}
 FOR UPDATE SKIP LOCKED
 
 -- name: settle_held -> i
@@ -195,15 +232,16 @@ FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
 
 -- name: succeed
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-SET c.state = 'succeeded', c.attempt = c.attempt + 1, c.session = NULL
+UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = NULL
+WHERE {seq among :seqs}
 
 -- name: succeed_values
 -- values: pairs of seq and value
 INSERT INTO ever_outcomes (seq, ended, session, value)
+{one :seq, :value in :values: VALUES (:seq, :now, :session, :value)}
+{several :values:
 SELECT b.seq, :now, :session, b.value
-FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b
+FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b}
 
 -- name: move
 -- rows: seq, state, due, attempt, crashes, growth of the fence
@@ -314,20 +352,17 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
 -- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
--- held, so that nobody reaps it while it takes leases.
-SELECT EXISTS (SELECT 1 FROM (SELECT session FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS s)
-           AS alive,
-       (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at IS NOT NULL
-        ORDER BY due_at LIMIT 1) AS due,
-       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now) AS expired,
-       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 0) AS suspects,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told,
-       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready)
-               WHERE line IN (-1{for :lane in :lanes, joined by  :, :lane})) AS ready
+-- held, so that nobody reaps it while it takes leases. A minimum alone is looked up at the end of its index;
+-- beside anything else, MySQL might read all of it.
+SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS alive,
+       (SELECT MIN(due_at) FROM ever_calls) AS due, (SELECT MIN(expires_at) FROM ever_calls) <= :now AS expired,
+       (SELECT MIN(line) FROM ever_calls) = 0 AS suspects,
+       (SELECT 1 FROM ever_inbox WHERE session = :session LIMIT 1) AS told,
+       (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready)
+        WHERE line IN (-1{for :lane in :lanes, joined by  :, :lane}) LIMIT 1) AS ready
 
 -- name: due_next -> due
-SELECT (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at IS NOT NULL
-        ORDER BY due_at LIMIT 1) AS due
+SELECT MIN(due_at) AS due FROM ever_calls
 
 -- name: due_ready
 UPDATE (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at <= :now
@@ -341,31 +376,49 @@ FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now
 ORDER BY expires_at LIMIT 5000 FOR UPDATE SKIP LOCKED
 
 -- name: lease_pick -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
--- the head of each lane's line, and of these the first ones
-SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
-       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
-FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
+-- the head of each lane's line, and of these the first ones, in whatever order; of one lane, without a list
+-- between, though it locks the payloads, too
+SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
+{one :lane in :lanes:
+FROM ever_calls AS c FORCE INDEX (ever_calls_ready)
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+WHERE c.line = :lane
+ORDER BY c.priority, c.place, c.root, c.level, c.seq LIMIT :room FOR UPDATE SKIP LOCKED}
+{several :lanes:
+FROM (SELECT * FROM (}{for several :lane in :lanes, joined by UNION ALL:
           (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
            FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
-           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
+           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}
+{several :lanes:
+                    ) AS heads
       ORDER BY priority, place, root, level, seq LIMIT :room) AS c
-STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
-ORDER BY c.priority, c.place, c.root, c.level, c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq}
 
 -- name: lease_pick_children -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
-SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
-       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
-FROM (SELECT * FROM ({for :lane in :lanes, joined by UNION ALL:
+SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
+{one :lane in :lanes:
+FROM ever_calls AS c FORCE INDEX (ever_calls_ready_child)
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+WHERE c.child_line = :lane
+ORDER BY c.priority, c.place, c.root, c.level, c.seq LIMIT :room FOR UPDATE SKIP LOCKED}
+{several :lanes:
+FROM (SELECT * FROM (}{for several :lane in :lanes, joined by UNION ALL:
           (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
            FROM ever_calls FORCE INDEX (ever_calls_ready_child) WHERE child_line = :lane
-           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}) AS heads
+           ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}
+{several :lanes:
+                    ) AS heads
       ORDER BY priority, place, root, level, seq LIMIT :room) AS c
-STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
-ORDER BY c.priority, c.place, c.root, c.level, c.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq}
 
 -- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
-SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
-       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
+SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
 FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priority, after, due
       FROM ever_calls FORCE INDEX (ever_calls_ready)
       WHERE line = 0 AND level <= -:depth AND lane IN ({for :lane in :lanes, joined by ,: :lane})
@@ -373,27 +426,32 @@ FROM (SELECT seq, place, root, id, fence, lane, attempt, crashes, level, priorit
 STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 
 -- name: lease_take
-UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now
+UPDATE ever_calls FORCE INDEX (PRIMARY)
+SET state = 'leased', session = :session, fence = fence + 1, started = :now
+WHERE {seq among :seqs}
 
 -- Inbox -------------------------------------------------------------------------------------------
 
 -- name: inbox_read -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
 -- The calls are read as they stood when the statement began, the inbox as it stands: an end that came between
 -- is left for the next time.
-SELECT i.seq, i.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
+SELECT {row: i.seq, CONCAT('"', i.kind, '"'), JSON_QUOTE(CONVERT(c.id USING utf8mb4)), CONCAT('"', c.state, '"'),
+        JSON_QUOTE(o.value), JSON_QUOTE(o.error), c.attempt, c.fence, JSON_QUOTE(c.cancel_asked)}
 FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
       ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED) AS i
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
 WHERE i.kind = 'cancel' OR c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
-ORDER BY i.seq, i.kind
 
 -- name: inbox_take
 -- rows: seq, kind; only what was read: others may have written since
-DELETE i FROM JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', kind LONGTEXT PATH '$[1]')) AS b
-STRAIGHT_JOIN ever_inbox AS i FORCE INDEX (PRIMARY) ON i.session = :session AND i.seq = b.seq AND i.kind = b.kind
+DELETE i FROM ever_inbox AS i FORCE INDEX (PRIMARY)
+WHERE i.session = :session AND i.kind = 'ended' AND {i.seq among :rows of 'ended'};
+DELETE i FROM ever_inbox AS i FORCE INDEX (PRIMARY)
+WHERE i.session = :session AND i.kind = 'cancel' AND {i.seq among :rows of 'cancel'}
+
+-- name: inbox_told -> told
+SELECT EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
 
 -- name: wait_match -> id, seq, state
 SELECT c.id, c.seq, c.state FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b

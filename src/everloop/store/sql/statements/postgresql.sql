@@ -50,6 +50,19 @@ INSERT INTO ever_payloads (seq, args, created)
 SELECT :first::bigint + n - 1, value, :now::bigint
 FROM json_array_elements_text(:args::json) WITH ORDINALITY AS b(value, n)
 
+-- name: add_roots_next
+-- ids: an object of them by place, behind the number that this transaction has just taken
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+SELECT first + key::bigint, value, :lane::bigint, :state, :priority::bigint, :due::bigint, first + key::bigint,
+       :due::bigint, :waiter::bigint
+FROM (SELECT currval('ever_seq') * 65536 AS first OFFSET 0) AS s, json_each_text(:ids::json)
+
+-- name: add_root_payloads_next
+INSERT INTO ever_payloads (seq, args, created)
+SELECT first + n - 1, value, :now::bigint
+FROM (SELECT currval('ever_seq') * 65536 AS first OFFSET 0) AS s,
+     json_array_elements_text(:args::json) WITH ORDINALITY AS b(value, n)
+
 -- name: add_calls
 -- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
 --       child_key, asked, after, watched, waiter
@@ -152,6 +165,45 @@ WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
 -- values: an object of them by seq
 INSERT INTO ever_outcomes (seq, ended, session, value)
 SELECT key::bigint, :now::bigint, :session::bigint, value FROM json_each_text(:values::json)
+
+-- name: settle_straight -> i, waiter
+-- Ends first runs that succeeded and that nothing hangs on, all of it at once. ids and values go in pairs. With
+-- `whole` it ends all of them, and only when there is nothing else to be done, or none. What is passed over is
+-- counted in a setting, which ends with the transaction; who is to be woken stands in another one, which does
+-- not. The row with an i of null is there to set them.
+WITH said AS MATERIALIZED (
+    SELECT n - 1 AS i, id, value
+    FROM ROWS FROM (json_array_elements_text(:ids::json), json_array_elements_text(:values::json))
+         WITH ORDINALITY AS b(id, value, n)),
+free AS MATERIALIZED (
+    SELECT s.i, s.value, c.seq, c.waiter FROM said AS s
+    CROSS JOIN LATERAL (
+        SELECT seq, waiter FROM ever_calls
+        WHERE id = s.id AND state = 'leased' AND fence = 1 AND watched = 0 AND session = :session::bigint
+        FOR UPDATE SKIP LOCKED) AS c),
+met AS MATERIALIZED (
+    SELECT * FROM free
+    WHERE :whole::bigint = 0 OR current_setting('everloop.quiet', true) = '1'
+                                AND (SELECT count(*) FROM free) = (SELECT count(*) FROM said)),
+ended AS (
+    UPDATE ever_calls AS c SET state = 'succeeded', attempt = attempt + 1, session = NULL
+    FROM met WHERE c.seq = met.seq),
+stored AS (
+    INSERT INTO ever_outcomes (seq, ended, session, value)
+    SELECT seq, :now::bigint, :session::bigint, value FROM met),
+waiting AS MATERIALIZED (
+    SELECT session FROM ever_sessions
+    WHERE session = ANY (ARRAY(SELECT DISTINCT waiter FROM met WHERE waiter <> :session::bigint))),
+told AS (
+    INSERT INTO ever_inbox (session, seq, kind)
+    SELECT w.session, m.seq, 'ended' FROM met AS m JOIN waiting AS w ON w.session = m.waiter
+    ORDER BY 1, 2
+    ON CONFLICT DO NOTHING),
+counted AS MATERIALIZED (
+    SELECT set_config('everloop.left', ((SELECT count(*) FROM said) - (SELECT count(*) FROM met))::text, true),
+           set_config('everloop.rung',
+                      coalesce((SELECT string_agg('ever_' || session, ',') FROM waiting), ''), false))
+SELECT met.i, met.waiter FROM counted LEFT JOIN met ON true
 
 -- name: move
 -- rows: seq, state, due, attempt, crashes, growth of the fence
@@ -257,6 +309,21 @@ SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :sessi
                    WHERE lane = l.lane::bigint AND state = 'ready' AND gate IS NULL AND crashes < 2
                    ORDER BY priority, place, root, depth DESC, seq LIMIT 1) AS c) AS ready
 
+-- name: look_straight -> alive, due, expired, suspects, told, quiet
+-- The same; and a setting that ends with the transaction says whether there is nothing to be done.
+SELECT alive, due, expired, suspects, told,
+       set_config('everloop.quiet', (
+           alive AND coalesce(due > :now::bigint, true) AND NOT expired AND NOT told
+           AND NOT (suspects AND :wanted::bigint = 1))::int::text, true) AS quiet
+FROM (SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :session::bigint FOR KEY SHARE) AS s)
+                 AS alive,
+             (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
+             EXISTS (SELECT 1 FROM ever_calls
+                     WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
+                       AND expires <= :now::bigint) AS expired,
+             EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
+             EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told OFFSET 0) AS seen
+
 -- name: due_next -> due
 SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
 
@@ -303,6 +370,30 @@ WHERE c.state = 'ready' AND c.gate IS NULL AND c.crashes >= 2 AND c.depth >= :de
   AND c.lane IN (SELECT value::bigint FROM json_array_elements_text(:lanes::json))
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT 1 FOR UPDATE OF c SKIP LOCKED
 
+-- name: lease_straight -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- Picks and takes at once, unless something has to be done before: `look_straight` and `settle_straight` say so.
+WITH lanes AS MATERIALIZED (
+    SELECT value::bigint AS lane FROM json_array_elements_text(:lanes::json)
+    WHERE current_setting('everloop.quiet', true) = '1'
+      AND coalesce(current_setting('everloop.left', true), '') IN ('', '0')),
+picked AS MATERIALIZED (
+    SELECT c.* FROM lanes AS l
+    CROSS JOIN LATERAL (
+        SELECT seq, priority, place, root, depth FROM ever_calls
+        WHERE lane = l.lane AND state = 'ready' AND gate IS NULL AND crashes < 2
+        ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED) AS c),
+chosen AS MATERIALIZED (
+    SELECT seq FROM picked ORDER BY priority, place, root, depth DESC, seq LIMIT :room),
+taken AS (
+    UPDATE ever_calls AS c
+    SET state = 'leased', session = :session::bigint, fence = fence + 1, started = :now::bigint
+    FROM chosen WHERE c.seq = chosen.seq
+    RETURNING c.seq, c.place, c.root, c.id, c.fence, c.lane, c.attempt, c.crashes, c.depth, c.priority, c.after, c.due)
+SELECT c.seq, c.place, c.root, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM taken AS c
+CROSS JOIN LATERAL (SELECT args, policy, created FROM ever_payloads WHERE seq = c.seq OFFSET 0) AS p
+
 -- name: lease_take
 UPDATE ever_calls SET state = 'leased', session = :session::bigint, fence = fence + 1, started = :now::bigint
 WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
@@ -319,6 +410,21 @@ WHERE i.session = :session::bigint ORDER BY i.seq, i.kind LIMIT :most FOR UPDATE
 DELETE FROM ever_inbox
 WHERE session = :session::bigint AND (seq, kind) IN (
     SELECT (value->>0)::bigint, value->>1 FROM jsonb_array_elements(:rows::jsonb) AS b(value))
+
+-- name: inbox_straight -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
+-- reads and takes at once
+WITH taken AS (
+    DELETE FROM ever_inbox
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM ever_inbox WHERE session = :session::bigint
+        ORDER BY seq, kind LIMIT :most FOR UPDATE SKIP LOCKED))
+    RETURNING seq, kind)
+SELECT t.seq, t.kind, c.id, c.state, o.value, o.error, c.attempt, c.fence, c.cancel_asked
+FROM taken AS t
+CROSS JOIN LATERAL (
+    SELECT id, state, attempt, fence, cancel_asked FROM ever_calls WHERE seq = t.seq OFFSET 0) AS c
+LEFT JOIN LATERAL (SELECT value, error FROM ever_outcomes WHERE seq = t.seq OFFSET 0) AS o ON true
+ORDER BY t.seq, t.kind
 
 -- name: wait_match -> id, seq, state
 SELECT id, seq, state FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))

@@ -19,10 +19,15 @@ class Scope:
         lanes: Numbers of all lanes that the request names.
         names: The same the other way round.
         rung: Sessions whose inbox has grown.
+        rings: Whether the database itself knows whom the last statements have told (`settle_straight`).
         ready: Whether calls became ready, so that workers should look.
         scheduled: Whether calls became scheduled, or ended while they were: the next due time may be another.
         started: What this turn leases without looking for it, as the picking statements would give it.
         returned: Whether calls that may have expired came back to the queue.
+        straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
+            the transaction has met another one.
+        compound: Whether one statement of the database may do what takes several on others. Where it may not,
+            only what a client adds goes straight.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
     """
@@ -32,9 +37,12 @@ class Scope:
     lanes: dict[Lane, int] = field(default_factory=dict[Lane, int])
     names: dict[int, Lane] = field(default_factory=dict[int, Lane])
     rung: set[int] = field(default_factory=set[int])
+    rings: bool = False
     ready: bool = False
     scheduled: bool = False
     returned: bool = False
+    straight: bool = False
+    compound: bool = False
     started: list[list[Any]] = field(default_factory=list[list[Any]])
     told: list[Ended] | None = None
 

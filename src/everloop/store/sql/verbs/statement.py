@@ -6,7 +6,7 @@ database's name in it, and the same verb runs on a thread, on asyncio, and insid
 
 What is far away is asked as seldom as possible. A statement that is no query has no reply, so a runner may
 keep it until the next query, or the commit, and send them together. Queries that need nothing of each other
-are yielded as a list, and go together too. `turn` takes three round trips, whatever its size.
+are yielded as a list, and go together too. `turn` takes three round trips at most, whatever its size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ class Statement(NamedTuple):
 #: Statements that may go in one round trip, in this order; replied to by the list of their rows.
 Step = list[Statement]
 
-Verb = Generator[Statement | Step, Any, T]
+
+class Last(list[Statement]):
+    """A step that goes together with the commit, because nothing has to be decided after it.
+
+    Where a verb goes on all the same, that is a transaction of its own: what it yields as the last step of
+    the one before is then without effect. Only where `Scope.straight` says so.
+    """
+
+
+Verb = Generator[Statement | Step | Last, Any, T]
 
 
 def text(payload: bytes | None) -> str | None:

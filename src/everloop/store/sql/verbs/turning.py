@@ -3,11 +3,15 @@
 Nearly every turn asks twice: first for all that it has to know before it decides, then, behind what it
 writes, for the calls that it leases. What seldom happens (calls that expire or fall due, suspects, an inbox
 that has something) is seen by the first look and costs a question of its own only when it is there.
+
+Where the database can (`Scope.straight`), most turns ask once, or only as they are committed.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from everloop._core.calls import State
 from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswer
@@ -16,7 +20,17 @@ from everloop.store.sql.verbs.ending import expire_calls
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
 from everloop.store.sql.verbs.settling import match, settle
-from everloop.store.sql.verbs.statement import Statement, Verb, blob
+from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob
+from everloop.store.sql.verbs.straight import (
+    add_at_once,
+    is_first_success,
+    is_straight,
+    is_whole,
+    lease_at_once,
+    look_at_once,
+    settle_at_once,
+    settled_at_once,
+)
 
 #: Ends and cancellations that one answer holds at most.
 INBOX = 2_000
@@ -41,16 +55,107 @@ class _Look(NamedTuple):
     told: bool
     ready: bool
 
+    @classmethod
+    def read(cls, rows: list[list[Any]]) -> _Look:
+        ((alive, due, expired, suspects, told, ready),) = rows
+        return cls(bool(alive), due, bool(expired), bool(suspects), bool(told), bool(ready))
+
+    def is_quiet(self, scope: Scope, request: Turn) -> bool:
+        """Whether nothing has to be done beside what was asked: what `look_straight` sees, too."""
+        late = self.expired or (self.due is not None and self.due <= scope.now)
+        return not (late or self.told or (self.suspects and request.suspects))
+
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
     ended: list[Ended] = []
     scope.told = ended
-    if request.progress:
-        # Before the outcomes: the last thing that a run says of itself comes with its end.
-        last = {(p.id, p.fence): list(p) for p in request.progress}
-        yield Statement("progress_put", {"rows": list(last.values())})
-    look, added, settled = yield from _look_and_write(scope, request)
+    if not is_straight(scope, request):
+        return (yield from _go(scope, request, ended))
+    answer, left = yield from _go_straight(scope, request, ended)
+    if left is None:
+        return answer
+    following = yield from _go(scope, left, ended)
+    again = iter(following.settled)
+    return TurnAnswer(
+        settled=[done or next(again) for done in answer.settled],
+        added=answer.added,
+        leased=[*answer.leased, *following.leased],
+        ended=ended,
+        cancels=[*answer.cancels, *following.cancels],
+        next_due=following.next_due,
+        more=answer.more or following.more,
+    )
+
+
+def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[TurnAnswer, Turn | None]]:
+    """Do at once what can be done so; return the answer to it, and the turn that is left, if one is."""
+    outcomes, serves, whole = request.outcomes, bool(request.lanes), is_whole(request)
+    looking = look_at_once(scope, request)
+    first = [*looking, *_progress(request), *add_at_once(scope, request.adds)]
+    first += settle_at_once(scope, outcomes, whole=whole)
+    if serves:
+        then = [*([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
+    elif scope.compound:
+        then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
+    else:
+        then = [Statement("inbox_told", {"session": scope.session})]
+    replies = yield (Last if whole else list)([*first, *then])
+    scope.rings = False
+    settled = settled_at_once(scope, outcomes, replies[len(first) - 1]) if outcomes else []
+    cancels: list[Cancel] = []
+    leased: list[Leased] = []
+    next_due, more = None, False
+    quiet = True
+    if serves:
+        ((*seen, _),) = replies[0]
+        look = _Look.read([[*seen, True]])  # whether any call is ready, leasing finds by itself
+        quiet = look.is_quiet(scope, request)
+        next_due = replies[len(first)][0][0] if scope.scheduled else look.due
+        leased = _leases(scope, sorted(replies[-1], key=_place)) if request.room > 0 else []
+    elif scope.compound:
+        _read_inbox(replies[-1], ended, cancels)
+        more = len(replies[-1]) == INBOX
+    else:
+        ((told,),) = replies[-1]
+        quiet = not told
+    answer = TurnAnswer(
+        settled=settled,
+        added=[Added(call.id) for call in request.adds],
+        leased=leased,
+        ended=ended,
+        cancels=cancels,
+        next_due=next_due,
+        more=more,
+    )
+    if quiet and all(settled):
+        return answer, None
+    left = [o for o, done in zip(outcomes, settled, strict=True) if not done]
+    return answer, replace(request, adds=[], outcomes=left, progress=[], room=request.room - len(leased))
+
+
+def _go(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAnswer]:
+    """Do a turn the ordinary way."""
+    asks = request.outcomes or request.adds or request.progress or request.lanes
+    if asks or request.holding is not None:
+        return (yield from _look_first(scope, request, ended))
+    # It takes what the inbox holds, and nothing else.
+    cancels: list[Cancel] = []
+    found = yield _inbox(scope)
+    yield from _take_inbox(scope, found, ended, cancels)
+    return TurnAnswer(ended=ended, cancels=cancels, more=len(found) == INBOX)
+
+
+def _progress(request: Turn) -> list[Statement]:
+    # Before the outcomes: the last thing that a run says of itself comes with its end.
+    last = {(p.id, p.fence): list(p) for p in request.progress}
+    return [Statement("progress_put", {"rows": list(last.values())})] if last else []
+
+
+def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAnswer]:
+    """Do a turn for which things have to be known before they are decided."""
+    yield from _progress(request)
+    look, added, settled, early = yield from _look_and_write(scope, request)
     if request.holding is not None:
         # What could not be settled yet has been run: its outcome comes again.
         held = [o.id for o, done in zip(request.outcomes, settled, strict=True) if done is None]
@@ -59,10 +164,17 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     if request.lanes:
         next_due = yield from _promote(scope, look)
     picks = _picks(scope, request, look)
+    late = look.expired or scope.ready or scope.returned
+    if early is not None and len(picks) == 1 and not late:
+        picks = []  # nothing has come to the lines since
+    else:
+        early = []
     inbox = look.told or scope.session in scope.rung
     wanted = [*picks, *([_inbox(scope)] if inbox else []), *([_DUE] if scope.scheduled else [])]
     replies = (yield wanted) if wanted else []
-    leased = yield from _lease(scope, request, [row for rows in replies[: len(picks)] for row in rows])
+    leased = yield from _lease(
+        scope, request, [*early, *(row for rows in replies[: len(picks)] for row in rows)]
+    )
     if scope.scheduled and request.lanes:
         ((next_due,),) = replies[-1]
     cancels: list[Cancel] = []
@@ -79,20 +191,28 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     )
 
 
-def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added], list[bool | None]]]:
+def _look_and_write(
+    scope: Scope, request: Turn
+) -> Verb[tuple[_Look, list[Added], list[bool | None], list[list[Any]] | None]]:
     """Ask for everything at once where that can be, and write the calls, then the outcomes.
 
     In this order: a run may have submitted children, and ended without awaiting them.
+
+    It is also asked for what may be leased, as long as the outcomes bring nothing that would go before that,
+    and wait for nobody: what is picked is held.
     """
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
-    lanes = _lanes(scope, request)
-    first = [Statement("look", {"session": scope.session, "now": scope.now, "lanes": list(lanes)})]
+    lanes, picks = _lanes(scope, request), _picks_early(scope, request)
+    asked = [] if picks else list(lanes)
+    first = [Statement("look", {"session": scope.session, "now": scope.now, "lanes": asked})]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
-    replies = yield first
-    ((alive, due, expired, suspects, told, ready),) = replies[0]
-    look = _Look(bool(alive), due, bool(expired), bool(suspects), bool(told), bool(ready))
+    replies = yield [*first, *picks]
+    look = _Look.read(replies[0])
+    early: list[list[Any]] | None = None
+    if picks:
+        early, look = replies.pop(), look._replace(ready=True)  # as far as it matters
     matched = replies[1] if outcomes and plain else None
     added: list[Added] | None = None
     if adds and plain:
@@ -103,7 +223,7 @@ def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added
         matched = matched if not adds else None
         added = yield from add(scope, adds)
     settled = yield from settle(scope, outcomes, matched)
-    return look, added, settled
+    return look, added, settled, early
 
 
 def _is_idle(scope: Scope, request: Turn, look: _Look) -> bool:
@@ -141,15 +261,25 @@ def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
     """Return the queries for the calls that may be leased; none for a session that was reaped."""
     if not (request.lanes and request.room > 0 and look.alive):
         return []
+    picks = [_pick(scope, request)] if look.ready or scope.ready else []
     lanes = list(_lanes(scope, request))
-    pick = "lease_pick" if request.roots else "lease_pick_children"
-    picks: list[Statement] = []
-    if look.ready or scope.ready:
-        picks.append(Statement(pick, {"lanes": lanes, "room": request.room}))
     # A call that came back in this turn may be a suspect.
     if request.suspects and (look.suspects or scope.returned):
         picks.append(Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1}))
     return picks
+
+
+def _picks_early(scope: Scope, request: Turn) -> list[Statement]:
+    """Return the query for the calls that may be leased where it can be asked before the turn has written."""
+    if not (scope.straight and request.lanes and request.room > 0):
+        return []
+    waits = request.adds or request.holding is not None or not all(map(is_first_success, request.outcomes))
+    return [] if waits else [_pick(scope, request)]
+
+
+def _pick(scope: Scope, request: Turn) -> Statement:
+    pick = "lease_pick" if request.roots else "lease_pick_children"
+    return Statement(pick, {"lanes": list(_lanes(scope, request)), "room": request.room})
 
 
 def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:
@@ -158,8 +288,11 @@ def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leas
         rows = sorted(rows, key=_place)[: request.room]
         seqs = [row[0] for row in rows]
         yield Statement("lease_take", {"seqs": seqs, "session": scope.session, "now": scope.now})
+    return _leases(scope, rows or sorted(scope.started, key=_place))
+
+
+def _leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
     names = scope.names
-    rows = rows or sorted(scope.started, key=_place)
     return [
         Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
         for _, _, _, id_, fence, lane, args, policy, *rest in rows
@@ -186,6 +319,10 @@ def _take_inbox(scope: Scope, rows: list[list[Any]], ended: list[Ended], cancels
     last, kind, *_ = rows[-1]
     read = [row[:2] for row in rows]
     yield Statement("inbox_take", {"session": scope.session, "seq": last, "kind": kind, "rows": read})
+    _read_inbox(rows, ended, cancels)
+
+
+def _read_inbox(rows: list[list[Any]], ended: list[Ended], cancels: list[Cancel]) -> None:
     told = {end.id for end in ended}  # by this turn's own settlements, in the answer itself
     for _, kind, id_, state, value, error, attempt, fence, asked in rows:
         if kind == "cancel":

@@ -1,0 +1,101 @@
+"""Wake who listens on MySQL: end the sleep of its connection, in the round trip of the commit.
+
+Numbers of connections come again after a restart of the server, so none is remembered: a session's is the one
+that holds the lock of its name, and the server finds it as it ends its sleep.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from everloop._core.errors import StoreError
+from everloop.store.sql.runners.mysql_connection import MysqlConnection
+from everloop.store.sql.runners.server import Lost
+from everloop.store.sql.verbs.scope import Scope
+
+log = logging.getLogger("everloop")
+
+#: Sends named statements in one round trip, and returns the rows of each.
+Run = Callable[[MysqlConnection, list[tuple[str, str]]], list[Any]]
+#: Sessions that are remembered as quiet, at most.
+_MOST = 1_000
+_LOOK = "SELECT session, kind = 'worker', IS_USED_LOCK(CONCAT({}, session)) FROM ever_sessions WHERE {}"
+
+
+class Bells:
+    """What is known of who listens, so that most rings need no look before.
+
+    Args:
+        run: Sends statements.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._workers: set[int] = set()  # those that listened as they were looked for
+        self._quiet: set[int] = set()  # sessions that did not, and may have ended
+
+    def statements(self, connection: MysqlConnection, scope: Scope) -> list[tuple[str, str]]:
+        """Return what wakes whom the scope names as far as they are known, and then a look for the others."""
+        rung = {*scope.rung, *(self._workers if scope.ready else ())} - {scope.session}
+        quiet = rung & self._quiet
+        look = [_look(connection, quiet, scope)] if quiet or scope.ready else []
+        return [
+            ("bell", f"KILL QUERY IS_USED_LOCK({connection.bell(session)})")
+            for session in sorted(rung - quiet)
+        ] + look
+
+    def ring_rest(
+        self, connection: MysqlConnection, scope: Scope, sent: list[tuple[str, str]], results: list[Any]
+    ) -> None:
+        """Wake who was found by the look that was sent last.
+
+        Raises:
+            Lost: The connection is.
+        """
+        if sent and sent[-1][0] == "bells":
+            rung = {*scope.rung, *self._workers} - self._quiet
+            self._ring(connection, self._heard(scope, set(), results[-1], rung))
+
+    def ring(self, connection: MysqlConnection, scope: Scope) -> None:
+        """Look for everybody whom the scope names, and wake them.
+
+        Raises:
+            StoreError: The look failed.
+        """
+        rung = scope.rung - {scope.session}
+        if rung or scope.ready:
+            (found,) = self._run(connection, [_look(connection, rung, scope)])
+            self._ring(connection, self._heard(scope, rung, found, set()))
+
+    def _heard(
+        self, scope: Scope, asked: Collection[int], found: list[tuple[int, int, int | None]], rung: set[int]
+    ) -> list[int]:
+        """Remember who listens; return the connections of those that have not been rung yet."""
+        listening = {session for session, _, number in found if number is not None}
+        if scope.ready:
+            self._workers = {session for session, worker, _ in found if worker and session in listening}
+        self._quiet = (self._quiet | set(asked)) - listening if len(self._quiet) < _MOST else set()
+        passed = {*rung, scope.session}
+        return [number for session, _, number in found if number is not None and session not in passed]
+
+    def _ring(self, connection: MysqlConnection, numbers: list[int]) -> None:
+        """End the sleep of these connections; one that is gone is passed over."""
+        while numbers:
+            try:
+                self._run(connection, [("bell", f"KILL QUERY {number:d}") for number in numbers])
+                return
+            except Lost:
+                raise
+            except StoreError as error:
+                log.debug("everloop: a bell did not ring: %s", error)
+                numbers = numbers[connection.answered + 1 :]
+
+
+def _look(connection: MysqlConnection, sessions: Collection[int], scope: Scope) -> tuple[str, str]:
+    """Return the query for these sessions, and perhaps all workers': on which connection each listens."""
+    wanted = [f"session IN ({', '.join(map(str, sorted(sessions)))})"] if sessions else []
+    if scope.ready:
+        wanted.append("kind = 'worker'")
+    return "bells", _LOOK.format(connection.bell(""), " OR ".join(wanted))

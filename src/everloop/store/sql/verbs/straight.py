@@ -1,0 +1,143 @@
+"""The straight way of a turn: for what nearly every turn is, with nothing decided on the way.
+
+A plain root is added; the first run of a call on which nothing hangs succeeds; whatever is ready is leased;
+ends are taken out of the inbox. All of that is sent at once, and each statement passes over what it is not
+made for. What is left alone goes the ordinary way afterwards, in the same transaction; or, where the commit
+was sent along, in one that follows after nothing at all has been done.
+
+A call that is there already makes the transaction fail, and the runner begins it anew, the ordinary way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from everloop._core.calls import Event, State
+from everloop._core.records import Ended, Lane, NewCall, Outcome, Turn
+from everloop.store.sql.verbs.adding import is_plain
+from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement, text
+
+#: Outcomes that are settled all together or not at all.
+FEW = 16
+
+
+def is_straight(scope: Scope, request: Turn) -> bool:
+    """Tell whether a turn may go straight."""
+    adds, outcomes = request.adds, request.outcomes
+    return bool(
+        scope.straight
+        and (scope.compound or (adds and not outcomes and not request.lanes))
+        and request.holding is None
+        and request.roots
+        and all(map(is_plain, adds))
+        and all(map(is_first_success, outcomes))
+        and len({c.id for c in adds}) == len(adds)
+        and len({o.id for o in outcomes}) == len(outcomes)
+    )
+
+
+def is_first_success(outcome: Outcome) -> bool:
+    return outcome.fence == 1 and outcome.event is Event.SUCCEED and outcome.error is None
+
+
+def is_whole(request: Turn) -> bool:
+    """Tell whether a turn is sent with its commit: all of it is done then, or nothing at all.
+
+    One with many outcomes is not: a single call on which something hangs would make it go twice.
+    """
+    if request.lanes:
+        return not request.adds and not request.progress and len(request.outcomes) <= FEW
+    return not request.outcomes
+
+
+def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
+    """Return what adds plain roots, and fails when one of them is there."""
+    if not adds:
+        return []
+    now = scope.now
+    alike: dict[tuple[Lane, int, int], dict[int, str]] = {}
+    for n, c in enumerate(adds):
+        kind = c.lane, -(c.priority or 0), c.due or now + c.delay
+        alike.setdefault(kind, {})[n] = c.id
+    steps = [Statement("seq_next" if scope.compound else "seq_take", {"n": len(adds)})]
+    for (lane, priority, due), ids in alike.items():
+        state = State.SCHEDULED if due > now else State.READY
+        scope.ready = scope.ready or state is State.READY
+        scope.scheduled = scope.scheduled or state is State.SCHEDULED
+        steps.append(
+            Statement(
+                "add_roots_next",
+                {
+                    "ids": ids,
+                    "lane": scope.lanes[lane],
+                    "state": state,
+                    "priority": priority,
+                    "due": due,
+                    "waiter": scope.session,
+                },
+            )
+        )
+    steps.append(Statement("add_root_payloads_next", {"args": [text(c.args) for c in adds], "now": now}))
+    return steps
+
+
+def settle_at_once(scope: Scope, outcomes: list[Outcome], *, whole: bool) -> list[Statement]:
+    """Return what ends those whose calls nothing hangs on, and passes over the others."""
+    if not outcomes:
+        return []
+    scope.rings = whole
+    return [
+        Statement(
+            "settle_straight",
+            {
+                "ids": [o.id for o in outcomes],
+                "values": [text(o.value) for o in outcomes],
+                "whole": int(whole),
+                "session": scope.session,
+                "now": scope.now,
+            },
+        )
+    ]
+
+
+def settled_at_once(scope: Scope, outcomes: list[Outcome], rows: list[list[Any]]) -> list[bool | None]:
+    """Read the reply: which have ended; False for those that are left."""
+    settled: list[bool | None] = [False] * len(outcomes)
+    for i, waiter in rows:
+        if i is None:
+            continue
+        settled[i] = True
+        if waiter is None:
+            continue
+        if waiter != scope.session:
+            scope.rung.add(waiter)
+        elif scope.told is not None:
+            outcome = outcomes[i]
+            scope.told.append(Ended(outcome.id, State.SUCCEEDED, outcome.value, None, 1))
+    return settled
+
+
+def look_at_once(scope: Scope, request: Turn) -> list[Statement]:
+    """Return what sees whether there is something to be done before calls are leased."""
+    if not request.lanes:
+        return []
+    wanted = int(request.suspects)
+    return [Statement("look_straight", {"session": scope.session, "now": scope.now, "wanted": wanted})]
+
+
+def lease_at_once(scope: Scope, request: Turn) -> list[Statement]:
+    """Return what leases, unless there is something to be done before."""
+    if not (request.lanes and request.room > 0):
+        return []
+    return [
+        Statement(
+            "lease_straight",
+            {
+                "lanes": list({scope.lanes[lane] for lane in request.lanes}),
+                "room": request.room,
+                "session": scope.session,
+                "now": scope.now,
+            },
+        )
+    ]

@@ -14,7 +14,7 @@ endef
 
 .PHONY: help
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 .PHONY: demo
 demo: $(ENV)/.runtime ## fetch pages at once as durable tasks; ARGS="--kill" kills the worker half-way
@@ -32,13 +32,13 @@ test: $(ENV)/.dev ## everything, on each Python that is installed
 		[ "$$version" = "$$own" ] || $(MAKE) --no-print-directory $(ENV)-$$version/.test || exit 1; done
 	@$(RUN)/python tools/check.py --all
 
+.PHONY: test-matrix
+test-matrix: $(ENV)/.runtime ## as root: on Python 3.14, PostgreSQL 18 and MySQL 9, in a folder with Debian sid
+	@$(RUN)/python tools/matrix.py $(ARGS)
+
 .PHONY: bench
 bench: $(ENV)/.dev ## measure the speed, beside the machine's limits; ARGS="--check" compares the ratios
 	@$(RUN)/python -m bench $(ARGS)
-
-.PHONY: soak
-soak: $(ENV)/.dev ## a million schedules of the simulation; writes docs/evidence; ARGS="--count 50000" runs fewer
-	@$(RUN)/python -m tests.sim --soak $(ARGS)
 
 .PHONY: coverage
 coverage: $(ENV)/.dev ## which lines and branches the fast suites reach
@@ -46,6 +46,15 @@ coverage: $(ENV)/.dev ## which lines and branches the fast suites reach
 	@$(RUN)/coverage run -m pytest -q tests/unit tests/stores tests/engine
 	@$(RUN)/coverage combine --quiet
 	@$(RUN)/coverage report
+
+.PHONY: mutants
+mutants: $(ENV)/.dev ## sabotage the code in many small ways, and see that the tests notice; ARGS="words of its name"
+	@$(RUN)/python tools/mutants.py $(ARGS)
+
+.PHONY: soak
+soak: $(ENV)/.dev ## the long versions of the tests; writes docs/evidence; ARGS="machines powerloss mutants"
+	@$(RUN)/python tools/servers.py
+	@$(RUN)/python tools/soak.py $(ARGS)
 
 .PHONY: format
 format: $(ENV)/.dev ## put the code into the one format, and mend what ruff can mend

@@ -22,7 +22,7 @@ def main() -> int:
     code = 0
     for wanted in install.WANTED:
         try:
-            print(f"everloop: {wanted.name} {install.ensure(wanted).told}", flush=True)
+            print(f"everloop: {install.ensure(wanted).told}", flush=True)
         except ServerMissing as missing:
             print(f"everloop: {missing}", file=sys.stderr, flush=True)
             code = 1

@@ -1,5 +1,7 @@
 """The test suites: each folder of `tests` with a `test_*.py` in it, run by a pytest of its own.
 
+`suites.py NAME ...` runs these on this Python; it ends with the servers that ran, and with the count.
+
 A suite in which nothing ran counts as a failure: a whole suite is skipped by mistake only.
 """
 
@@ -19,10 +21,16 @@ RESULTS = ROOT / "build" / "test-results"
 
 #: What `make check` runs, two at a time.
 QUICK = ("typing", "docs", "unit")
+#: What mostly waits, for sleeps and for processes that start: it runs beside the others.
+WAITING = ("parity", "tools", "web")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: What takes minutes, and runs by `make soak` alone.
+SOAK = "soak"
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
 LIMIT_S = 900
+#: The same, and a test's own limit, where nobody waits for the end.
+PATIENT_S, PATIENT_TEST_S = 3600, 300
 
 
 @dataclass
@@ -33,12 +41,20 @@ class Tally:
     failed: int = 0
     skipped: int = 0
     complaints: list[str] = field(default_factory=list)
+    #: The servers that the tests were given, as these call themselves.
+    servers: set[str] = field(default_factory=set)
 
     def add(self, other: Tally) -> None:
         self.passed += other.passed
         self.failed += other.failed
         self.skipped += other.skipped
         self.complaints += other.complaints
+        self.servers |= other.servers
+
+    def told(self) -> str:
+        """Return the count in one line, below what there is to complain of."""
+        count = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+        return "\n".join([*self.complaints, count])
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,8 @@ class Suite:
     python: Path
     #: Whether what needs a database server runs, too.
     servers: bool = True
+    #: Whether it may take longer than usual.
+    patient: bool = False
 
     @property
     def title(self) -> str:
@@ -58,7 +76,8 @@ class Suite:
 
 def names() -> list[str]:
     """Return the suites there are, the quick ones first."""
-    found = sorted({path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")})
+    there = {path.relative_to(ROOT / "tests").parts[0] for path in ROOT.glob("tests/*/**/test_*.py")}
+    found = sorted(there - {SOAK})
     return sorted(found, key=lambda name: QUICK.index(name) if name in QUICK else len(QUICK))
 
 
@@ -87,13 +106,16 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
     if not suite.servers:
         command += ["-m", "not server"]
+    if suite.patient:
+        command += [f"--timeout={PATIENT_TEST_S}"]
+    limit = PATIENT_S if suite.patient else LIMIT_S
     environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=output, timeout=LIMIT_S, check=False
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        return Tally(failed=1, complaints=[f"{suite.title}: no end after {LIMIT_S} s"])
+        return Tally(failed=1, complaints=[f"{suite.title}: no end after {limit} s"])
     return judge(suite, done.returncode, count(results))
 
 
@@ -108,7 +130,7 @@ def run_aside(suite: Suite) -> Tally:
 
 
 def run_alone(suite: Suite) -> Tally:
-    """Run one while nothing else runs."""
+    """Run one in the foreground."""
     print(f"\n--- {suite.title}", flush=True)
     return run(suite)
 
@@ -118,11 +140,15 @@ def count(results: Path) -> Tally:
     if not results.exists():
         return Tally()
     totals = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    servers = set[str]()
     for report in ET.parse(results).getroot().iter("testsuite"):  # noqa: S314 - our own file
         for name in totals:
             totals[name] += int(report.get(name, 0))
+        servers |= {
+            noted.get("value", "") for noted in report.iterfind("properties/property[@name='server']")
+        }
     failed = totals["failures"] + totals["errors"]
-    return Tally(totals["tests"] - failed - totals["skipped"], failed, totals["skipped"])
+    return Tally(totals["tests"] - failed - totals["skipped"], failed, totals["skipped"], servers=servers)
 
 
 def judge(suite: Suite, code: int, tally: Tally) -> Tally:
@@ -136,3 +162,26 @@ def judge(suite: Suite, code: int, tally: Tally) -> Tally:
         tally.failed += 1
         tally.complaints.append(f"{suite.title}: pytest ended with {code}")
     return tally
+
+
+def main(arguments: list[str]) -> int:
+    """Run the suites of these names on this Python, with servers; return 0 when all is well."""
+    unknown = sorted(set(arguments) - set(names()))
+    if unknown or not arguments:
+        told = f"there is no suite {', '.join(map(repr, unknown))}" if unknown else "name the suites to run"
+        print(f"{told}; there are: {', '.join(names())}")
+        return 2
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    tally = Tally()
+    for name in arguments:
+        tally.add(run_alone(Suite(name, Path(sys.executable), patient=True)))
+    python = ".".join(map(str, sys.version_info[:3]))
+    print(
+        "\n".join(["", f"ran on Python {python}", *(f"ran on {server}" for server in sorted(tally.servers))])
+    )
+    print(tally.told())
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

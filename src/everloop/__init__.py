@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from everloop._core.errors import NotStorable as NotStorable
     from everloop._core.errors import OptionError as OptionError
     from everloop._core.errors import ResultNotStorable as ResultNotStorable
+    from everloop._core.errors import ResultPruned as ResultPruned
     from everloop._core.errors import RolledBack as RolledBack
     from everloop._core.errors import SchemaError as SchemaError
     from everloop._core.errors import StoreError as StoreError
@@ -38,11 +39,17 @@ if TYPE_CHECKING:
     from everloop._core.errors import TaskNotFound as TaskNotFound
     from everloop._core.errors import UsageError as UsageError
     from everloop._core.errors import WouldDeadlock as WouldDeadlock
+    from everloop._core.policy import Keep as Keep
     from everloop._core.policy import Key as Key
     from everloop._core.policy import Retry as Retry
     from everloop._functions import TaskFunction as TaskFunction
+    from everloop._history import History as History
+    from everloop._history import LogLine as LogLine
+    from everloop._history import Progress as Progress
+    from everloop._history import Run as Run
     from everloop._options import Options as Options
-    from everloop._task import Progress as Progress
+    from everloop._sync import Sync as Sync
+    from everloop._sync import SyncTask as SyncTask
     from everloop._task import Task as Task
     from everloop.engine.executor import RetryAfter as RetryAfter
     from everloop.resources.database import Database as Database
@@ -70,6 +77,7 @@ _HOMES = {
         "NotStorable",
         "OptionError",
         "ResultNotStorable",
+        "ResultPruned",
         "RolledBack",
         "SchemaError",
         "StoreError",
@@ -82,10 +90,12 @@ _HOMES = {
         "UsageError",
         "WouldDeadlock",
     ),
-    "everloop._core.policy": ("Key", "Retry"),
+    "everloop._core.policy": ("Keep", "Key", "Retry"),
     "everloop._functions": ("TaskFunction",),
+    "everloop._history": ("History", "LogLine", "Progress", "Run"),
     "everloop._options": ("Options",),
-    "everloop._task": ("Progress", "Task"),
+    "everloop._sync": ("Sync", "SyncTask"),
+    "everloop._task": ("Task",),
     "everloop.engine.executor": ("RetryAfter",),
     "everloop.resources.database": ("Database",),
     "everloop.resources.injection": ("Use",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -13,26 +13,32 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar, cast, overload
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from typing_extensions import Unpack
 
 from everloop._client import Client
+from everloop._core import forks
 from everloop._core.calls import Event
 from everloop._core.codec import Codec, Payloads
 from everloop._core.errors import FunctionError, LeaseLost, OptionError
 from everloop._core.ids import new_id
 from everloop._core.names import class_name, module_name
-from everloop._core.policy import Delay, check_classes, check_delay, check_whole
+from everloop._core.policy import Delay, Keep, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
-from everloop._core.text import without_password
-from everloop._functions import TaskFunction, check_function
+from everloop._core.text import near_miss, without_password
+from everloop._functions import TaskFunction, check_function, place_of
 from everloop._notices import notice
 from everloop._options import Options, check_name, check_names, read_options
 from everloop._runner import run_main
 from everloop._sessions import Sessions
+from everloop._sync import Sync
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable
+from everloop.engine.processes import here
+from everloop.engine.processes.home import check_shared, default_size, home_of
+from everloop.engine.processes.pool import ProcessPool
+from everloop.engine.services.pruner import EVERY
 from everloop.engine.session import LEASE, Session
 from everloop.resources.database import Database
 from everloop.resources.http import http_resource
@@ -47,6 +53,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+_KEEP = Keep()
+
+
+#: The apps of this process.
+APPS: WeakSet[App] = WeakSet()
 
 
 class TaskDecorator(Protocol):
@@ -70,7 +82,11 @@ class App(Client):
         codecs: How payloads are changed before they are stored: compressed, encrypted, kept elsewhere.
         lease: Seconds after which the calls of a dead process are taken over.
         cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
+        keep: How long finished calls are kept; its workers prune what is older. None keeps everything.
+        logs: The lowest level of what tasks log that is kept with their calls; their prints are kept with it.
+            None keeps neither.
         embed: Whether the first use without a worker may run one in this process.
+        process_pool: How many `run="process"` bodies a worker runs at once; the number of cores by default.
 
     Example:
         ```python
@@ -92,7 +108,7 @@ class App(Client):
 
     __module__ = "everloop"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting by name
         self,
         name: str,
         store: str | None = None,
@@ -102,7 +118,10 @@ class App(Client):
         codecs: Sequence[Codec] = (),
         lease: Delay = LEASE,
         cancel_wait: Delay | None = None,
+        keep: Keep | None = _KEEP,
+        logs: str | int | None = "INFO",
         embed: bool = True,
+        process_pool: int | None = None,
     ) -> None:
         self.name = check_name("App(name)", name)
         self.payloads = Payloads(codecs)
@@ -111,17 +130,37 @@ class App(Client):
         self.cancel_wait = (
             self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
         )
+        self._keep = _check_keep(keep)
+        self._logs = _check_level(logs)
         self._url = check_url(store)
         self._functions = {}
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
         self._raises = {class_name(cls): cls for cls in check_classes("App(raises=)", raises)}
         self._resources = ResourcePool()
-        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
+        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, Executor] = WeakKeyDictionary()
+        self._processes: WeakKeyDictionary[asyncio.AbstractEventLoop, ProcessPool] = WeakKeyDictionary()
+        self._pool_size = (
+            default_size()
+            if process_pool is None
+            else check_whole("App(process_pool=)", process_pool, 1, 10_000)
+        )
         self._interrupt_cancels = False
         self._module = sys._getframe(1).f_globals.get("__name__", "__main__")  # noqa: SLF001 - for the command in a notice
         self._sessions = Sessions(
-            self._make_session, self.serves, self._close_resources, self.worker_command, embed=embed
+            self._make_session,
+            self.serves,
+            self._close_resources,
+            self.worker_command,
+            embed=embed and not here.IN_CHILD,
         )
+        APPS.add(self)
+        forks.begin_anew(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: threads and processes are the parent's."""
+        forks.leave(dict(self._threads), dict(self._processes))
+        self._threads = WeakKeyDictionary()
+        self._processes = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"<everloop.App {self.name} on {without_password(self._url or 'the default store')}>"
@@ -139,7 +178,7 @@ class App(Client):
         name: str = ...,
         aliases: Sequence[str] = ...,
         raises: Sequence[type[BaseException]] = ...,
-        run: Literal["loop", "thread"] = ...,
+        run: Literal["loop", "thread", "process"] = ...,
         **options: Unpack[Options],
     ) -> TaskDecorator: ...
     def task(  # type: ignore[misc]  # mypy compares **options with a TypedDict
@@ -150,7 +189,7 @@ class App(Client):
         name: str = "",
         aliases: Sequence[str] = (),
         raises: Sequence[type[BaseException]] = (),
-        run: Literal["loop", "thread"] | None = None,
+        run: Literal["loop", "thread", "process"] | None = None,
         **options: Any,
     ) -> Any:
         """Make a function a task function: calling it gives a durable `Call`.
@@ -160,7 +199,8 @@ class App(Client):
             name: The name under which calls are stored; the function's own by default.
             aliases: Old names whose stored calls this function runs, too.
             raises: Exception classes that cross as themselves.
-            run: "loop" or "thread".
+            run: "loop", "thread", or "process" for work that keeps a core busy: it then runs in a process of
+                its own, which is killed when the body does not stop.
             **options: Defaults of each call (see `everloop.Options`).
 
         Raises:
@@ -174,7 +214,7 @@ class App(Client):
                 self,
                 fn,
                 name=check_name("name", name or fn.__name__),
-                run=_where(fn, run),
+                run=place_of(fn, run),
                 settings=read_options(cast("Options", options), f"@app.task on {fn.__name__}()"),
                 aliases=check_names("aliases", aliases),
                 raises=check_classes("raises", raises),
@@ -231,6 +271,25 @@ class App(Client):
             **engine_options: Passed to `sqlalchemy.ext.asyncio.create_async_engine`.
         """
         return Database(self._resources, url, store_url=lambda: self.store_url, **engine_options)
+
+    @cached_property
+    def sync(self) -> Sync:
+        """The app for code without a loop: `app.sync.submit(call)`, `app.sync.run(call)` and so on.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("sums", "memory://")
+
+            @app.task
+            async def add(x: int, y: int) -> int:
+                return x + y
+
+            print(app.sync.run(add(1, 2)))
+            ```
+        """
+        return Sync(self)
 
     @property
     def functions(self) -> Mapping[str, TaskFunction[..., Any]]:
@@ -324,7 +383,19 @@ class App(Client):
         return store_from_url(self.store_url)
 
     def _make_session(self) -> Session:
-        return Session(self.open_store(), self.name, lease=self.lease)
+        if here.IN_CHILD:
+            check_shared(self.store_url)
+            # Its process is watched by the worker that has started it: nothing else has to end it.
+            return Session(self.open_store(), self.name, lease=self.lease, stall_limit=None)
+        pruning = None if self._keep is None else self._keep.pruning(self.name, EVERY)
+        return Session(
+            self.open_store(),
+            self.name,
+            lease=self.lease,
+            processes=self._pool_size,
+            pruning=pruning,
+            logs=self._logs,
+        )
 
     @property
     def threads(self) -> Executor:
@@ -336,10 +407,27 @@ class App(Client):
             self._threads[loop] = threads
         return threads
 
+    def run_bodies_in(self, executor: Executor) -> None:
+        """Run `def` functions that the running loop serves there."""
+        self._threads[asyncio.get_running_loop()] = executor
+
+    async def run_in_process(self, function: TaskFunction[..., Any], attempt: Attempt) -> bytes:
+        """Run one call in a process of the running loop's worker."""
+        home = home_of(self.name, function.name, (self._module, function.fn.__module__))
+        loop = asyncio.get_running_loop()
+        pool = self._processes.get(loop)
+        if pool is None:
+            pool = self._processes[loop] = ProcessPool()
+        return await pool.run(home, attempt)
+
     async def _close_resources(self) -> None:
-        threads = self._threads.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        threads = self._threads.pop(loop, None)
         if threads is not None:
             threads.shutdown(wait=False)  # a body that nothing could stop is left behind, and ends by itself
+        processes = self._processes.pop(loop, None)
+        if processes is not None:
+            await processes.close()
         await self._resources.aclose()
 
     _concurrency = 100
@@ -373,22 +461,22 @@ class App(Client):
         return f"`everloop worker {module_name(self._module)}:{found[0] if found else 'app'}`"
 
 
-def _where(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread"]:
-    """Say where a function runs.
+def _check_keep(keep: object) -> Keep | None:
+    if keep is None or isinstance(keep, Keep):
+        return keep
+    raise OptionError(f"`App(keep=)` is a `Keep` or None, not {keep!r:.100}; write keep=Keep(calls=86400)")
 
-    Raises:
-        OptionError: `run` is unknown, or does not fit the function.
-    """
-    is_async = inspect.iscoroutinefunction(fn)
-    if run is None:
-        return "loop" if is_async else "thread"
-    if run not in ("loop", "thread"):
-        raise OptionError(f"`run` is 'loop' (for `async def`) or 'thread' (for `def`), not {run!r}")
-    if (run == "loop") != is_async:
+
+def _check_level(level: object) -> int | None:
+    if level is None or (isinstance(level, int) and not isinstance(level, bool) and level >= 0):
+        return level
+    known = logging.getLevelNamesMapping()
+    if not isinstance(level, str) or level.upper() not in known:
+        near = near_miss(level.upper(), known) if isinstance(level, str) else ""
         raise OptionError(
-            f"run={run!r} does not fit {fn.__name__}(): an `async def` runs on the loop, a `def` in a thread"
+            f"`App(logs=)` is a level of logging such as 'INFO', or None, not {level!r:.100}{near}"
         )
-    return "loop" if run == "loop" else "thread"
+    return known[level.upper()]
 
 
 def _redefined(old: TaskFunction[..., Any], new: TaskFunction[..., Any]) -> bool:

@@ -21,17 +21,18 @@ from everloop._core.errors import (
     UsageError,
     WouldDeadlock,
 )
-from everloop._core.ids import is_id, new_id
+from everloop._core.ids import new_id
+from everloop._core.keeping import not_found
 from everloop._core.names import class_name
-from everloop._core.policy import check_whole
+from everloop._core.policy import Keep, check_whole
 from everloop._core.records import Added, CallFilter, NewCall, Snapshot
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction, is_keyed
 from everloop._options import Options, read_options
-from everloop._sessions import Sessions
+from everloop._sessions import OpenSession, Sessions
 from everloop._submitting import submit_in, submit_many_in
 from everloop._task import Task
-from everloop.engine.attempt import CURRENT
+from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.closing import loop_is_closing, visitor_has_left
 from everloop.engine.session import Session
 from everloop.resources.held import held
@@ -57,6 +58,12 @@ class Client:
     _functions: dict[str, TaskFunction[..., Any]]
     _raises: dict[str, type[BaseException]]
     _interrupt_cancels: bool
+    _keep: Keep | None
+
+    @property
+    def keeps(self) -> str | None:
+        """The rule by which finished calls are pruned, in words; None when none are."""
+        return None if self._keep is None else self._keep.told
 
     # -- scheduling -----------------------------------------------------------------------------------------
 
@@ -67,11 +74,20 @@ class Client:
             AlreadyAwaited: It was scheduled before.
             ClosedError: The app is closed.
             WouldDeadlock: This code holds a connection that the call may need.
+            UsageError: This is the body of a task in a process of its own.
         """
+        return self._begin(self._sessions.current(), CURRENT.get(), call, owned=owned)
+
+    def _begin(self, entry: OpenSession, attempt: Attempt | None, call: Call[R], *, owned: bool) -> Task[R]:
         function = call.function
-        entry = self._sessions.current()
+        if owned and attempt is not None and attempt.in_child:
+            raise UsageError(
+                f"{function.name}() was awaited in the body of {attempt.leased.lane.fn}(), which runs in a "
+                "process of its own: that would keep the process for nothing but waiting. Await it in a "
+                "function with run='loop' that awaits both; or `await app.submit(...)` it, which does not "
+                "wait for its end"
+            )
         call.take()
-        attempt = CURRENT.get()
         new = function.new_call(call, attempt, owned=owned)
         state = State.SCHEDULED if new.due or new.delay else State.READY
         task: Task[R] = Task(self, entry.session, call.id, function.name, owned=owned, state=state)
@@ -196,13 +212,14 @@ class Client:
         """
         if connection is not None:
             return await submit_many_in(self, (self._with(call, options) for call in calls), connection)
-        turns = self._sessions.current().session.turns
+        entry, attempt = self._sessions.current(), CURRENT.get()
         tasks: list[Task[R]] = []
         for n, call in enumerate(calls, 1):
-            tasks.append(self.begin(self._with(call, options), owned=False))
+            tasks.append(self._begin(entry, attempt, self._with(call, options), owned=False))
             if n % CHUNK == 0:
-                await turns.room()
+                await entry.session.turns.room()
                 await asyncio.sleep(0)
+                entry = self._sessions.current()
         for task in reversed(tasks):  # the last is stored last: the others then need no waiting
             with suppress(IdConflict, KeyConflict):
                 await task.stored()
@@ -277,7 +294,7 @@ class Client:
         session = await self._sessions.opened()
         (snapshot,) = await session.store.get([str(id)])
         if snapshot is None:
-            raise _not_found(id)
+            raise self.missing(id)
         if of is not None and snapshot.lane.fn not in (of.name, *of.aliases):
             raise TaskNotFound(f"the call {id} is one of {snapshot.lane.fn!r}, not of {of.name!r}")
         task = self._task_of(session, snapshot)
@@ -300,7 +317,7 @@ class Client:
         session = await self._sessions.opened()
         (snapshot,) = await session.store.get([id_])
         if snapshot is None:
-            raise _not_found(id_)
+            raise self.missing(id_)
         return self._task_of(session, snapshot)
 
     async def cancel(self, id: str, msg: str | None = None) -> bool:
@@ -314,7 +331,7 @@ class Client:
         session = await self._sessions.opened()
         before = await session.store.get([str(id)])
         if before[0] is None:
-            raise _not_found(id)
+            raise self.missing(id)
         if before[0].state.final:
             return False
         (answer,) = await session.store.cancel([str(id)], msg or "")
@@ -331,7 +348,7 @@ class Client:
         session = await self._sessions.opened()
         (old,) = await session.store.get([str(id)])
         if old is None:
-            raise _not_found(id)
+            raise self.missing(id)
         if not old.state.final:
             raise NotRetryable(f"the call {id} is {old.state.value}: only a finished call can be retried")
         new = NewCall(
@@ -349,6 +366,10 @@ class Client:
         session.turns.add(new, task)
         await task.stored()
         return task
+
+    def missing(self, id_: object) -> TaskNotFound:
+        """Return the error for an id that no call has."""
+        return not_found(id_, self.keeps)
 
     # -- many -----------------------------------------------------------------------------------------------
 
@@ -439,9 +460,3 @@ async def _as_async(calls: Iterable[Call[R]] | AsyncIterable[Call[R]]) -> AsyncI
     else:
         for call in calls:
             yield call
-
-
-def _not_found(id_: object) -> TaskNotFound:
-    text = str(id_)
-    hint = "" if is_id(text) else " (an id looks like 0198c0de-0000-7000-8000-000000000001)"
-    return TaskNotFound(f"no call has the id {text!r}{hint}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NoReturn
 
 from everloop._core.errors import NoCurrentCall, OptionError
+from everloop._core.policy import Delay
 from everloop._core.text import is_unicode
 from everloop.engine.attempt import CURRENT, Attempt
+from everloop.engine.executor import RetryAfter
 
 
 class Current:
@@ -45,6 +47,27 @@ class Current:
         """
         reason = self._attempt.stopping
         return "shutdown" if reason == "lost" else reason
+
+    def heartbeat(self) -> None:
+        """Give a sign of life, where the option `heartbeat` asks for one; `progress` is one, too.
+
+        Cheap: nothing is stored.
+        """
+        self._attempt.beat()
+
+    def snooze(self, delay: Delay) -> NoReturn:
+        """Put this call off: it ends here, and runs again from its beginning after `delay`.
+
+        It costs neither an attempt nor a crash; `total_timeout` goes on. The same as `raise
+        RetryAfter(delay)`.
+
+        Args:
+            delay: Seconds, or a timedelta.
+
+        Raises:
+            RetryAfter: Always; let it through.
+        """
+        raise RetryAfter(delay)
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far this call is; shown by `Task.progress` and by the commands.

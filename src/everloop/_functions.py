@@ -15,8 +15,14 @@ import msgspec
 from typing_extensions import Unpack
 
 from everloop._call import Call
-from everloop._core.codec import Arguments, Payloads, Shape
-from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable, StoreUnavailable
+from everloop._core.codec import Arguments, Payloads, Shape, parameters_of
+from everloop._core.errors import (
+    FunctionError,
+    NotStorable,
+    OptionError,
+    ResultNotStorable,
+    StoreUnavailable,
+)
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
 from everloop._options import NOTHING, Options, Settings, read_options
@@ -49,6 +55,7 @@ class Home(Protocol):
     def begin(self, call: Call[R]) -> Task[R]: ...
     def check_wait(self, name: str) -> None: ...
     async def finished_task(self, id_: str) -> Task[Any]: ...
+    async def run_in_process(self, function: TaskFunction[..., Any], attempt: Attempt) -> bytes: ...
     async def settle_inside(self, attempt: Attempt, scopes: Scopes, value: bytes) -> None: ...
 
 
@@ -68,7 +75,7 @@ class TaskFunction(Generic[P, R]):
         fn: Callable[P, Any],
         *,
         name: str,
-        run: Literal["loop", "thread"],
+        run: Literal["loop", "thread", "process"],
         settings: Settings,
         aliases: Sequence[str] = (),
         raises: Sequence[type[BaseException]] = (),
@@ -76,7 +83,8 @@ class TaskFunction(Generic[P, R]):
         self.app = app
         self.fn = fn
         self.name = name
-        self.run: Literal["loop", "thread"] = run
+        self.run: Literal["loop", "thread", "process"] = run
+        self._is_async = inspect.iscoroutinefunction(fn)
         self.aliases = tuple(aliases)
         self.raises = tuple(raises)
         self.settings = settings
@@ -172,6 +180,12 @@ class TaskFunction(Generic[P, R]):
 
     async def invoke(self, attempt: Attempt) -> bytes:
         """Run the body for one attempt and return the stored form of its result."""
+        if self.run == "process":
+            return await self.app.run_in_process(self, attempt)
+        return await self.invoke_here(attempt)
+
+    async def invoke_here(self, attempt: Attempt) -> bytes:
+        """Run it in this process."""
         leased = attempt.leased
         args, kwargs = self.arguments.load(self.app.payloads.unwrap(leased.args))
         if leased.after is not None:
@@ -198,7 +212,7 @@ class TaskFunction(Generic[P, R]):
             raise ResultNotStorable(f"{self.name}() ran, but its result cannot be stored: {error}") from error
 
     async def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        if self.run == "loop":
+        if self._is_async:
             result: R = await self.fn(*args, **kwargs)
             return result
         return await _in_thread(self.app.threads, partial(self.fn, *args, **kwargs))
@@ -250,7 +264,7 @@ def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
 
 def is_keyed(call: NewCall) -> bool:
     """Tell whether adding this call, with its callbacks, meets a key."""
-    return call.key is not None or any(map(is_keyed, call.callbacks))
+    return call.key is not None or (bool(call.callbacks) and any(map(is_keyed, call.callbacks)))
 
 
 def check_function(fn: object) -> None:
@@ -273,10 +287,33 @@ def check_function(fn: object) -> None:
             f"{where} is a generator: a call has one result. Return a list, or submit a call per item"
         )
     outer = fn.__qualname__.rpartition(".")[0]
-    first = next(iter(inspect.signature(fn).parameters), "")
+    first = next((parameter.name for parameter in parameters_of(fn)), "")
     if first in ("self", "cls") or (outer and not outer.endswith("<locals>")):
         raise FunctionError(
             f"{where} is a method: a worker has no object to call it on. Move it to module level and pass "
             "what it "
             "needs as arguments"
         )
+
+
+def place_of(fn: Callable[..., Any], run: str | None) -> Literal["loop", "thread", "process"]:
+    """Say where a function runs.
+
+    Raises:
+        OptionError: `run` is unknown, or does not fit the function.
+    """
+    is_async = inspect.iscoroutinefunction(fn)
+    if run is None:
+        return "loop" if is_async else "thread"
+    if run == "process":
+        return "process"
+    if run not in ("loop", "thread"):
+        raise OptionError(
+            f"`run` is 'loop' (for `async def`), 'thread' (for `def`) or 'process' (for either), not {run!r}"
+        )
+    if (run == "loop") != is_async:
+        raise OptionError(
+            f"run={run!r} does not fit {fn.__name__}(): an `async def` runs on the loop, a `def` in a "
+            "thread, and either in a process of its own with run='process'"
+        )
+    return "loop" if run == "loop" else "thread"

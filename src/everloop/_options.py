@@ -44,6 +44,8 @@ class Options(TypedDict, total=False):
         expires: Seconds after which it is no longer started; it ends as expired.
         timeout: Seconds that one attempt may take; None means any.
         total_timeout: Seconds from submission that all attempts together may take.
+        heartbeat: Seconds within which a running body gives a sign of life (`current().heartbeat()`, or
+            `progress`); else it is ended like after `timeout`.
         retries: How often it is repeated after an exception, or a `Retry`.
         crashes: How often its worker may die with it before it is failed.
         key: Joins calls of one name (see `Key`); a text is `Key(text)`.
@@ -60,6 +62,7 @@ class Options(TypedDict, total=False):
     expires: Delay
     timeout: Delay | None
     total_timeout: Delay | None
+    heartbeat: Delay | None
     retries: int | Retry
     crashes: int
     key: str | Key
@@ -189,6 +192,7 @@ def _policy(options: Options) -> Policy:
         retry=_retry(options),
         timeout=_limit(options, "timeout"),
         total_timeout=_limit(options, "total_timeout"),
+        heartbeat=_limit(options, "heartbeat"),
     )
 
 

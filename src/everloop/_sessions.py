@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary, WeakSet
 
+from everloop._core import forks
 from everloop._core.errors import ClosedError, EverloopError
 from everloop._core.records import Lane
 from everloop._notices import notice
@@ -89,7 +90,16 @@ class Sessions:
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenSession] = WeakKeyDictionary()
         self._latest: OpenSession | None = None
         self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        forks.begin_anew(self)
         atexit.register(self._finish_all)
+
+    def after_fork(self) -> None:
+        """Begin anew: the parent's sessions go on there."""
+        forks.leave(dict(self._open), self._latest)
+        self._pid = os.getpid()
+        self._open = WeakKeyDictionary()
+        self._latest = None
+        self._closed = WeakSet()
 
     # -- finding --------------------------------------------------------------------------------------------
 
@@ -110,9 +120,7 @@ class Sessions:
         ):
             return latest  # every call passes here
         if os.getpid() != self._pid:
-            # A fork: the parent's threads and connections are not ours to use or to close.
-            self._pid = os.getpid()
-            self._open = WeakKeyDictionary()
+            self.after_fork()  # of one that Python was not told of
         entry = self._open.get(loop)
         if entry is None and automatic and loop in self._closed:
             raise ClosedError(

@@ -15,11 +15,13 @@ from everloop._core.errors import (
     IdConflict,
     KeyConflict,
     LeaseLost,
+    ResultPruned,
     RolledBack,
     TaskNotFound,
     WouldDeadlock,
 )
 from everloop._core.records import Added, Ended, Snapshot
+from everloop._history import History, LogLine, Progress, read_history, read_logs
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.visits import VISIT
 
@@ -30,25 +32,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Progress:
-    """How far a running call said it is.
-
-    Attributes:
-        done: Units done.
-        total: Units in all, or None when that is not known.
-        note: A short text.
-    """
-
-    __module__ = "everloop"
-    __slots__ = ("done", "note", "total")
-
-    def __init__(self, done: float, total: float | None, note: str) -> None:
-        self.done, self.total, self.note = done, total, note
-
-    def __repr__(self) -> str:
-        return f"Progress({self.done:g}/{'?' if self.total is None else f'{self.total:g}'}, {self.note!r})"
-
-
 class Reader(Protocol):
     """What turns stored outcomes into values and exceptions: the app."""
 
@@ -57,6 +40,7 @@ class Reader(Protocol):
     def check_wait(self, name: str, *, only_to_store: bool = False) -> None: ...
     def read_value(self, name: str, stored: bytes) -> Any: ...
     def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException: ...
+    def missing(self, id_: object) -> TaskNotFound: ...
     def is_closing(self, session: Session) -> bool: ...
 
 
@@ -200,8 +184,27 @@ class Task(asyncio.Future[R]):
         await self.stored()
         (snapshot,) = await self._session.store.get([self.id])
         if snapshot is None:
-            raise TaskNotFound(f"no call has the id {self.id!r}")
+            raise self._reader.missing(self.id)
         self.show(snapshot)
+
+    async def history(self) -> History:
+        """Read how the runs of this call ended, oldest first, each with its error.
+
+        Of a call that ran very often the first and the last runs are kept; `left_out` counts the others.
+
+        Raises:
+            TaskNotFound: No call has this id.
+        """
+        await self.stored()
+        return await read_history(self._session.store, self._reader, self.id, self._name)
+
+    async def logs(self) -> list[LogLine]:
+        """Read what the runs of this call have logged and printed, oldest first.
+
+        What was logged a moment ago may still be on its way to the store.
+        """
+        await self.stored()
+        return await read_logs(self._session.store, self.id)
 
     def show(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot says, also an end."""
@@ -442,8 +445,17 @@ class Task(asyncio.Future[R]):
             self._quiet()
 
     def _set_value(self, stored: bytes | None) -> None:
+        if stored is None:
+            self.set_exception(
+                ResultPruned(
+                    f"{self._name}() succeeded, and its result is no longer kept (see App(keep=)); "
+                    f"app.retry({self.id!r}) submits it again"
+                )
+            )
+            self._quiet()
+            return
         try:
-            value = self._reader.read_value(self._name, stored or b"")
+            value = self._reader.read_value(self._name, stored)
         except Exception as error:  # noqa: BLE001 - it belongs to who asks for the result
             self.set_exception(error)
             self._quiet()

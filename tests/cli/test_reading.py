@@ -38,6 +38,28 @@ def test_json_has_the_documented_fields(filled: Filled) -> None:
         assert TIME.fullmatch(str(shown[name]))
 
 
+def test_show_tells_of_every_run(filled: Filled) -> None:
+    shop, ids = filled
+    shown = shop.show(ids["failed"])
+    history = shown["history"]
+    assert isinstance(history, list)
+    assert [(run["attempt"], run["kind"], run["reason"]) for run in history] == [
+        (1, "failed", "ValueError: no \x1b[31mway\x9b1m"),
+        (2, "failed", "ValueError: no \x1b[31mway\x9b1m"),
+    ]
+    assert (list(history[0]), shown["history_left_out"]) == (
+        ["attempt", "kind", "started", "ended", "host", "pid", "session", "reason", "error"],
+        0,
+    )
+    table = shop.run("show", "shop:app", ids["failed"]).checked().lines
+    first, second = (line for line in table if " failed  2" in line)
+    assert re.fullmatch(
+        r"history     attempt 1 failed  \S+Z  on \S+, pid \d+  ValueError: no \[31mway1m", first
+    )
+    assert second.startswith("            attempt 2 failed  ")
+    assert "history" not in shop.run("show", "shop:app", ids["done"]).checked().out
+
+
 def test_jsonl_has_a_line_for_each_newest_first(filled: Filled) -> None:
     shop, ids = filled
     calls = [json.loads(line) for line in shop.run("ls", "shop:app", "-o", "jsonl").checked().lines]

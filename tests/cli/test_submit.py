@@ -59,7 +59,10 @@ def test_refused(shop: Shop) -> None:
             "ad",
             "[1]",
         ): "the app 'shop' has no task function 'ad'; did you mean 'add'?",
-        ("zzz",): "the app 'shop' has no task function 'zzz'; it has add, fail, hold, later, send, sit",
+        (
+            "zzz",
+        ): "the app 'shop' has no task function 'zzz'; it has add, fail, grow, hold, later, send, sit, "
+        "tell, who",
         (
             "add",
             "[]",

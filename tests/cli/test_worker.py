@@ -27,7 +27,7 @@ def test_it_says_what_it_serves_when_it_is_ready(shop: Shop) -> None:
 
     assert line == (
         f"everloop: worker ready: app shop, store {shop.store}, queues default, mail, "
-        f"functions add, fail, hold, later, send, sit, pid {running.process.pid}"
+        f"functions add, fail, grow, hold, later, send, sit, tell, who, pid {running.process.pid}"
     )
     assert running.out == ""
 

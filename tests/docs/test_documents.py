@@ -73,7 +73,8 @@ def missing(words: list[str]) -> str | None:
         case ["everloop", *rest]:
             return missing_option(group, rest)
         case ["make", *rest]:
-            targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+            makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+            targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
             return next((word for word in rest if "=" not in word and word not in targets), None)
         case ["pip" | "uv", *rest]:
             asked = re.findall(r"everloop\[([\w,]+)\]", " ".join(rest))

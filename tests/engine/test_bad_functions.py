@@ -92,8 +92,8 @@ def test_what_cannot_be_a_task_function_is_refused(make: Callable[[], Any], mess
     ("make", "message"),
     [
         (
-            lambda: app().task(run="process")(plain),
-            "`run` is 'loop' (for `async def`) or 'thread' (for `def`), not 'process'",
+            lambda: app().task(run="gpu")(plain),  # type: ignore[call-overload]  # the mistake
+            "`run` is 'loop' (for `async def`), 'thread' (for `def`) or 'process' (for either), not 'gpu'",
         ),
         (
             lambda: app().task(run="thread")(plain),
@@ -162,7 +162,7 @@ def test_a_refused_function_leaves_the_app_as_it_was() -> None:
     with pytest.raises(FunctionError):
         shop.task(numbers)
     with pytest.raises(OptionError):
-        shop.task(run="process")(plain)
+        shop.task(run="thread")(plain)
 
     assert dict(shop.functions) == {}
     assert shop.run(shop.task(plain)(3)) == 3

@@ -298,7 +298,7 @@ async def test_get_task_refuses_what_is_not_there_or_another_functions(app: App)
     async with app:
         task = await app.submit(scene.work(1))
         missing = new_id()
-        with pytest.raises(TaskNotFound, match=f"no call has the id '{missing}'$"):
+        with pytest.raises(TaskNotFound, match=f"no call has the id '{missing}'; it was not sub"):
             await app.get_task(missing)
         with pytest.raises(TaskNotFound, match="no call has the id 'x' \\(an id looks like"):
             await app.get_task("x")

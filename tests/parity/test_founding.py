@@ -1,6 +1,6 @@
 """The founding programs print what their plain twins print: embedded, and with a worker of its own.
 
-`EVERLOOP_TEST_SECOND=1` runs them at their real speed; by default a second takes a fifth of one.
+`EVERLOOP_TEST_SECOND=1` runs them at their real speed; by default a second takes two fifths of one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ast
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from tests.helpers.processes import Ran, importing_from, run_program, worker
 from tests.helpers.site import slow_site
 
 FOUNDING = Path(__file__).resolve().parents[2] / "examples" / "founding"
-SECOND = float(os.environ.get("EVERLOOP_TEST_SECOND", "0.2"))
+SECOND = float(os.environ.get("EVERLOOP_TEST_SECOND", "0.4"))
 #: What a program may take beyond its sleeps, in real seconds: too little to sleep in turn instead of at once.
-SLACK = 0.5
+SLACK = 2.5 * SECOND
 #: A busy machine may be late, but not each time.
 ATTEMPTS = 4
 
@@ -36,6 +37,9 @@ PROGRAMS: dict[str, float | None] = {
     "p8_returning": 4,
     "p9_comprehension": 4,
 }
+
+#: What program 1 was written with: from Python 3.14 on nobody makes the loop that it asks for.
+ASKED, NOW = "asyncio.get_event_loop().run_until_complete(main())", "asyncio.run(main())"
 
 every_program = pytest.mark.parametrize("program", PROGRAMS)
 
@@ -53,9 +57,8 @@ def twins(site: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
     @functools.cache
     def ran(program: str) -> Ran:
         folder = tmp_path_factory.mktemp("twin")
-        return run_program(
-            FOUNDING / f"{program}_asyncio.py", folder=folder, env=environment_in(folder, site)
-        ).checked()
+        twin = of_today(f"{program}_asyncio", folder)
+        return run_program(twin, folder=folder, env=environment_in(folder, site)).checked()
 
     return ran
 
@@ -77,13 +80,24 @@ def environment_in(folder: Path, site: str) -> dict[str, str]:
     }
 
 
+def of_today(program: str, folder: Path) -> Path:
+    """Return the program; from Python 3.14 on a copy of it, if it has the line that asyncio wants changed."""
+    path = FOUNDING / f"{program}.py"
+    source = path.read_text(encoding="utf-8")
+    if sys.version_info < (3, 14) or ASKED not in source:
+        return path
+    copy = folder / path.name
+    copy.write_text(source.replace(ASKED, NOW), encoding="utf-8")
+    return copy
+
+
 @every_program
 def test_embedded_a_program_prints_what_its_twin_prints(
     program: str, twins: Callable[[str], Ran], env: dict[str, str], tmp_path: Path
 ) -> None:
     for attempt in range(ATTEMPTS):
         ours = run_program(
-            FOUNDING / f"{program}.py", folder=tmp_path, env=env, name=f"ours{attempt}"
+            of_today(program, tmp_path), folder=tmp_path, env=env, name=f"ours{attempt}"
         ).checked()
 
         assert untimed(ours) == untimed(twins(program))
@@ -101,7 +115,7 @@ def test_with_a_worker_of_its_own_too(
         # One file for the output of both, as if they ran in one terminal.
         name = f"ours{attempt}"
         with worker(f"{program}:app", folder=tmp_path, env=env, name=name):
-            ours = run_program(FOUNDING / f"{program}.py", folder=tmp_path, env=env, name=name).checked()
+            ours = run_program(of_today(program, tmp_path), folder=tmp_path, env=env, name=name).checked()
 
         assert untimed(ours) == untimed(twins(program))
         assert [line for line in ours.err.splitlines() if "worker ready" not in line] == []

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helpers.servers.fixtures import mariadb, mariadb_url, postgresql, postgresql_url, required
-from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.servers.mysql import installed_family
 from tests.helpers.servers.postgresql import PostgresServer
 from tests.helpers.servers.server import Server
 
 __all__ = ["mariadb", "mariadb_url", "postgresql", "postgresql_url"]
 
-KINDS: dict[str, type[Server]] = {"mariadb": MariaServer, "postgresql": PostgresServer}
+KINDS: dict[str, type[Server]] = {"mariadb": installed_family(), "postgresql": PostgresServer}
 
 
 @pytest.fixture(params=sorted(KINDS))

@@ -14,6 +14,7 @@ from tests.helpers.servers import binaries, install
 from tests.helpers.servers.binaries import Binaries, ServerMissing
 from tests.helpers.servers.fixtures import required
 from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.servers.mysql import MysqlServer, installed_family
 from tests.helpers.servers.postgresql import PostgresServer
 from tests.helpers.servers.server import Server
 
@@ -85,7 +86,7 @@ def test_the_newest_postgresql_is_found(machine: Machine) -> None:
         postgres(machine, version, machine.postgresql / version[:2] / "bin")
 
     assert binaries.postgresql() == Binaries(
-        machine.postgresql / "17/bin/postgres", machine.postgresql / "17/bin/initdb", (17, 2)
+        "PostgreSQL", machine.postgresql / "17/bin/postgres", machine.postgresql / "17/bin/initdb", (17, 2)
     )
 
 
@@ -105,14 +106,14 @@ def test_a_link_on_the_path_is_followed_to_the_program(machine: Machine) -> None
     for name in ("postgres", "initdb"):
         (machine.programs / name).symlink_to(real.with_name(name))
 
-    assert binaries.postgresql() == Binaries(real, real.with_name("initdb"), (15, 18))
+    assert binaries.postgresql() == Binaries("PostgreSQL", real, real.with_name("initdb"), (15, 18))
 
 
 def test_mariadb_is_found_under_its_older_name(machine: Machine) -> None:
     server = machine.give("mysqld", "echo 'mysqld  Ver 10.6.18-MariaDB for Linux'")
     fill = machine.give("mysql_install_db", "exit 1")
 
-    assert binaries.mariadb() == Binaries(server, fill, (10, 6, 18))
+    assert binaries.mariadb() == Binaries("MariaDB", server, fill, (10, 6, 18))
 
 
 def test_another_program_of_that_name_is_no_mariadb(machine: Machine) -> None:
@@ -121,6 +122,35 @@ def test_another_program_of_that_name_is_no_mariadb(machine: Machine) -> None:
 
     with pytest.raises(ServerMissing, match=MARIADB_IS_MISSING):
         binaries.mariadb()
+
+
+def test_mysql_serves_where_there_is_no_mariadb(machine: Machine) -> None:
+    assert installed_family() is MariaServer
+
+    server = machine.give("mysqld", "echo '/usr/sbin/mysqld  Ver 9.7.4-2 for Linux on x86_64 ((Debian))'")
+
+    assert binaries.mysql_family() == Binaries("MySQL", server, server, (9, 7, 4))
+    assert isinstance(required(MariaServer), MysqlServer)
+
+    maria = machine.give("mariadbd", "echo 'mariadbd  Ver 11.8.9-MariaDB for Linux'")
+    fill = machine.give("mariadb-install-db", "exit 1")
+
+    assert binaries.mysql_family() == Binaries("MariaDB", maria, fill, (11, 8, 9))
+    assert not isinstance(required(MariaServer), MysqlServer)
+
+
+@pytest.mark.parametrize(
+    "says", ["mysqld  Ver 8.0.18 for Linux on x86_64 (MySQL)", "mysqld  Ver 10.6.18-MariaDB for Linux"]
+)
+def test_what_is_no_mysql_of_today_does_not_count(machine: Machine, says: str) -> None:
+    machine.give("mysqld", f"echo '{says}'")
+
+    with pytest.raises(
+        ServerMissing, match=r"MySQL 8.0.19 or newer is not installed: found no mysqld on PATH"
+    ):
+        binaries.mysql()
+    with pytest.raises(ServerMissing, match=MARIADB_IS_MISSING):
+        binaries.mysql_family()
 
 
 @pytest.mark.parametrize("kind", [PostgresServer, MariaServer])
@@ -143,12 +173,14 @@ def test_what_is_there_is_not_installed(machine: Machine, capsys: pytest.Capture
     server = postgres(machine, "15.18")
     maria = machine.give("mariadbd", "echo 'mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu'")
     machine.give("mariadb-install-db", "exit 1")
+    pooler = machine.give("pgbouncer", "echo 'PgBouncer 1.18.0'")
 
     assert servers.main() == 0
 
     assert capsys.readouterr().out.splitlines() == [
         f"everloop: PostgreSQL 15.18 ({server})",
         f"everloop: MariaDB 10.11.19 ({maria})",
+        f"everloop: PgBouncer 1.18.0 ({pooler})",
     ]
     assert machine.asked == []
 
@@ -162,7 +194,7 @@ def test_what_is_missing_is_installed_without_starting_a_service(machine: Machin
 
     found = install.ensure(install.WANTED[0])
 
-    assert found == Binaries(stored, stored.with_name("initdb"), (15, 18))
+    assert found == Binaries("PostgreSQL", stored, stored.with_name("initdb"), (15, 18))
     assert machine.asked == [
         "apt-get -q -o DPkg::Lock::Timeout=300 update",
         "policy 101",

@@ -23,7 +23,7 @@ from tests.servers.conftest import KINDS
 #: Starts a server, says where, and then does what is asked of it.
 PROGRAM = """
 import os, signal, sys
-from tests.helpers.servers.{module} import {kind}
+from {module} import {kind}
 from tests.servers.clients import family, shared_memory
 
 server = {kind}(fast=True).start()
@@ -111,7 +111,7 @@ def test_closing_after_a_crash_leaves_nothing_either(own: Server) -> None:
 @pytest.mark.parametrize("end", sorted(ENDS))
 def test_a_program_that_ends_without_closing_leaves_nothing(kind: str, end: str) -> None:
     required(KINDS[kind])
-    source = PROGRAM.format(module=kind, kind=KINDS[kind].__name__, end=ENDS[end])
+    source = PROGRAM.format(module=KINDS[kind].__module__, kind=KINDS[kind].__name__, end=ENDS[end])
     command = [sys.executable, "-W", "ignore", "-c", source]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -151,7 +151,7 @@ def test_a_setting_that_the_server_refuses_is_told_with_its_log(kind: str) -> No
     server = KINDS[kind](settings={"no_such_setting": 1})
 
     with pytest.raises(
-        ServerFailed, match=rf"(?s){kind} ended with \d+; the end of its log:\n.*no.such.setting"
+        ServerFailed, match=rf"(?s){server.kind} ended with \d+; the end of its log:\n.*no.such.setting"
     ):
         server.start()
 

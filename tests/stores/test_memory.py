@@ -98,9 +98,11 @@ async def test_an_outcome_that_is_none_is_refused_before_anything_happens() -> N
     await store.add(None, [CALL])
     (lease,) = (await store.turn(worker, Turn(room=1, lanes=(LANE,)))).leased
     before = await store.get([CALL.id])
-    outcomes = [Outcome(lease.id, lease.fence, event) for event in (Event.SUCCEED, Event.REAP)]
+    outcomes = [Outcome(lease.id, lease.fence, event) for event in (Event.SUCCEED, Event.DUE)]
 
-    with pytest.raises(ValueError, match="a lease ends by succeed, fail, retry, cancel, release, not by"):
+    with pytest.raises(
+        ValueError, match="a lease ends by succeed, fail, retry, cancel, release, reap, not by"
+    ):
         await store.turn(worker, Turn(outcomes=outcomes))
     assert await store.get([CALL.id]) == before
 

@@ -71,7 +71,9 @@ async def test_payloads_come_back_byte_for_byte(mysql_store: MysqlStore) -> None
 
 
 @pytest.mark.parametrize("size", [1, 400])
-async def test_a_turn_takes_three_round_trips_whatever_its_size(mysql_store: MysqlStore, size: int) -> None:
+async def test_a_turn_takes_three_round_trips_at_most_whatever_its_size(
+    mysql_store: MysqlStore, size: int
+) -> None:
     worker = await mysql_store.open_session(WORKER, MINUTE)
     await mysql_store.turn(worker, Turn(lanes=(LANE,)))  # numbers the lane
     runner = mysql_store._runner()
@@ -80,7 +82,7 @@ async def test_a_turn_takes_three_round_trips_whatever_its_size(mysql_store: Mys
     added = await mysql_store.turn(
         worker, Turn(adds=[call(n) for n in range(size)], lanes=(LANE,), room=size)
     )
-    assert runner.trips - before == 3
+    assert runner.trips - before == 2  # nothing stood before them: they were added as leased
     assert len(added.leased) == size
 
     outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in added.leased]
@@ -105,8 +107,9 @@ async def test_a_lost_connection_costs_one_that_was_idle_nothing(
 
 
 def waiting(mariadb: MariaServer) -> bool:
-    query = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-    return bool(mariadb.execute(query))
+    # Not from innodb_trx: that is kept for as long as it is read more often than every 0.1 s.
+    ((_, number),) = mariadb.execute("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+    return int(number) > 0
 
 
 async def test_a_deadlock_is_begun_anew(

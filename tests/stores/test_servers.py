@@ -112,7 +112,8 @@ async def test_plans_are_made_anew_as_the_work_grows(postgresql_url: str) -> Non
 
     async def work(most: int) -> None:
         for n in islice(turns, most):
-            leased = (await store.turn(worker, Turn(adds=[call(n)], lanes=(LANE,), room=1))).leased
+            await store.add(None, [call(n)])
+            leased = (await store.turn(worker, Turn(lanes=(LANE,), room=1))).leased
             done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in leased]
             assert (await store.turn(worker, Turn(outcomes=done))).settled == [True]
 

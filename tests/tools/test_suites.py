@@ -56,7 +56,7 @@ def test_a_suite_that_hangs_is_a_failure(project: Path, monkeypatch: pytest.Monk
 
 
 def test_a_folder_with_tests_is_a_suite_and_quick_ones_come_first(project: Path) -> None:
-    for name in ("stores", "parity", "unit"):
+    for name in ("stores", "parity", "soak", "unit"):  # what soaks runs by `make soak` alone
         (project / "tests" / name / "deep").mkdir(parents=True)
         (project / "tests" / name / "deep" / "test_x.py").touch()
     (project / "tests" / "support").mkdir()
@@ -81,3 +81,46 @@ def test_the_plan_covers_every_python(project: Path) -> None:
     ]
     assert [suite.servers for suite in suites.plan(everything=False)] == [False]
     assert [suite.servers for suite in suites.plan(everything=True)] == [True, True, True, False, False]
+
+
+SERVED = """
+import pytest
+
+@pytest.fixture(scope="session")
+def server(record_testsuite_property):
+    record_testsuite_property("server", "MySQL, which calls itself 9.7.4")
+
+def test_f(server):
+    pass
+"""
+
+
+def test_suites_that_are_named_run_on_this_python_and_tell_the_servers(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "tests" / "unit" / "test_0.py").write_text(SERVED, encoding="utf-8")
+    (project / "tests" / "stores").mkdir()
+    (project / "tests" / "stores" / "test_0.py").write_text(PASSES + FAILS, encoding="utf-8")
+
+    assert suites.main(["unit"]) == 0
+    assert suites.main(["unit", "stores"]) == 1
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        f"ran on Python {python}",
+        "ran on MySQL, which calls itself 9.7.4",
+        "stores: 1 failed",
+        "2 passed, 1 failed, 0 skipped",
+    ]
+
+
+def test_a_suite_that_is_not_there_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "tests" / "unit" / "test_0.py").write_text(PASSES, encoding="utf-8")
+
+    assert suites.main(["units"]) == 2
+    assert suites.main([]) == 2
+
+    assert capsys.readouterr().out.splitlines() == [
+        "there is no suite 'units'; there are: unit",
+        "name the suites to run; there are: unit",
+    ]

@@ -182,6 +182,25 @@ def test_who_waits_on_a_loop_that_is_closed_is_passed_over(gate: WriteGate) -> N
     assert gate._turn is None
 
 
+def test_a_thread_is_woken_by_whoever_leaves_before_it(
+    gate: WriteGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everloop._core.gate.SLOW", 3_600.0)  # it does not look by itself
+    entered = threading.Event()
+
+    def enter() -> None:
+        with gate.hold(timeout=3_600):
+            entered.set()
+
+    thread = threading.Thread(target=enter, daemon=True)
+    with gate.hold(timeout=1):
+        thread.start()
+        while not gate._changed._waiters:  # type: ignore[attr-defined]  # it is asleep only then
+            time.sleep(0)
+    assert entered.wait(20)
+    thread.join()
+
+
 def test_leaving_twice_leaves_once(gate: WriteGate) -> None:
     async def main() -> Place:
         return await gate.enter(1)

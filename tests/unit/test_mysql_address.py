@@ -39,12 +39,14 @@ def test_tls_is_asked_for_with_and_without_a_proof_of_who_answers(tmp_path: Path
     authority = tmp_path / "ca.pem"
     authority.write_text(CERTIFICATE, encoding="ascii")
 
-    encrypted = address_of("mysql://h/d?ssl=true").tls
+    encrypted = address_of("mysql://h/d?ssl_verify=false").tls
+    trusted = address_of("mysql://h/d?ssl=true").tls
     proven = address_of(f"mysql://h/d?ssl_ca={authority}").tls
     unnamed = address_of(f"mysql://h/d?ssl=1&ssl_ca={authority}&ssl_check_hostname=false").tls
 
-    assert encrypted is not None and proven is not None and unnamed is not None
+    assert encrypted is not None and trusted is not None and proven is not None and unnamed is not None
     assert (encrypted.verify_mode, encrypted.check_hostname) == (ssl.CERT_NONE, False)
+    assert (trusted.verify_mode, trusted.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert (proven.verify_mode, proven.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert (unnamed.verify_mode, unnamed.check_hostname) == (ssl.CERT_REQUIRED, False)
     assert [len(context.get_ca_certs()) for context in (proven, unnamed)] == [1, 1]
@@ -67,7 +69,7 @@ def test_tls_is_asked_for_with_and_without_a_proof_of_who_answers(tmp_path: Path
             (
                 "the store URL 'mysql://h/d?ssl_cs=x' has the unknown parameter 'ssl_cs'; did you mean "
                 "'ssl_ca'?; known are charset, ssl, ssl_ca, ssl_cert, ssl_check_hostname, ssl_key, "
-                "unix_socket"
+                "ssl_verify, unix_socket"
             ),
         ),
         (
@@ -86,10 +88,10 @@ def test_tls_is_asked_for_with_and_without_a_proof_of_who_answers(tmp_path: Path
             "the store URL 'mysql://h/d?ssl=false&ssl_ca=/x' says ssl=false beside ssl_ca; leave one out",
         ),
         (
-            "mysql://h/d?ssl=true&ssl_check_hostname=true",
+            "mysql://h/d?ssl_verify=no&ssl_ca=/x",
             (
-                "the store URL 'mysql://h/d?ssl=true&ssl_check_hostname=true' asks for the host's name to be "
-                "checked, which needs ssl_ca=/path/to/ca.pem"
+                "the store URL 'mysql://h/d?ssl_verify=no&ssl_ca=/x' says ssl_verify=false beside ssl_ca; "
+                "leave one out"
             ),
         ),
     ],
@@ -98,6 +100,10 @@ def test_a_url_that_cannot_be_meant_is_refused(url: str, message: str) -> None:
     with pytest.raises(StoreURLError) as caught:
         store_from_url(url)
     assert str(caught.value) == message
+
+
+def test_a_socket_is_where_the_server_is() -> None:
+    assert address_of("mysql://h/d?unix_socket=/run/mysqld.sock").door.place == "the socket /run/mysqld.sock"
 
 
 def test_a_wrong_port_is_refused() -> None:

@@ -37,7 +37,7 @@ class Event(StrEnum):
     DUE = "due"  # its time has come
     LEASE = "lease"  # a worker session takes it
     RELEASE = "release"  # its worker gives it back, unharmed (drain, RetryAfter)
-    REAP = "reap"  # its worker is dead
+    REAP = "reap"  # its worker is dead, or the process of the worker that ran it
     SUCCEED = "succeed"
     RETRY = "retry"  # it raised, and may try again
     FAIL = "fail"  # it raised for the last time, or its workers died too often

@@ -20,6 +20,7 @@ EverloopError
     ├── TaskNotFound       no call has this id (also LookupError)
     ├── IdConflict         the id exists with another function or other arguments (also ValueError)
     ├── KeyConflict        `Key(..., on_conflict="raise")` met a call (also ValueError)
+    ├── ResultPruned       it succeeded, and its result is no longer kept (also LookupError)
     ├── NotRetryable       only a finished call can be retried (also ValueError)
     ├── LeaseLost          another worker owns the call now: what this attempt adds is void
     ├── RolledBack         the transaction in which the call was submitted was rolled back
@@ -115,6 +116,10 @@ class IdConflict(CallError, ValueError):
 
 class KeyConflict(CallError, ValueError):
     """A call with this key exists, and `on_conflict="raise"` was asked for."""
+
+
+class ResultPruned(CallError, LookupError):
+    """The call succeeded, and its result is no longer kept."""
 
 
 class NotRetryable(CallError, ValueError):

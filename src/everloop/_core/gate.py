@@ -95,13 +95,26 @@ class WriteGate:
         Raises:
             StoreUnavailable: It was not free within `timeout` seconds.
         """
-        place = self._enter(None, holder)
+        place = self.enter_thread(timeout, holder)
         try:
-            if not place.taken:
-                self._wait(place, timeout)
             yield
         finally:
             self.leave(place)
+
+    def enter_thread(self, timeout: float, holder: object = "the store") -> Place:
+        """Wait for the gate in a thread; leave the place that is returned.
+
+        Raises:
+            StoreUnavailable: It was not free within `timeout` seconds.
+        """
+        place = self._enter(None, holder)
+        if not place.taken:
+            try:
+                self._wait(place, timeout)
+            except BaseException:
+                self.leave(place)
+                raise
+        return place
 
     def _wait(self, place: Place, timeout: float) -> None:
         deadline = time.monotonic() + timeout

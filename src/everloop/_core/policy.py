@@ -9,6 +9,7 @@ from typing import Literal
 
 from everloop._core.clock import microseconds
 from everloop._core.errors import OptionError
+from everloop._core.keeping import Pruning
 from everloop._core.text import is_unicode
 
 Delay = float | timedelta
@@ -120,6 +121,77 @@ class Retry:
         if attempt > self.times or isinstance(error, tuple(self.never)):
             return False
         return not self.only or isinstance(error, tuple(self.only))
+
+
+def _days(days: float) -> timedelta:
+    return timedelta(days=days)
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Say how long an app keeps its finished calls; its workers prune what is older.
+
+    Ages count from the end of a call. No call goes within a minute of its end, before the call at the root of
+    its tree, while a callback of it has not ended, or before who waits for it was told. With it go its
+    arguments, its result, its runs, its logs, and its key.
+
+    Args:
+        calls: Seconds (or a timedelta) for which calls that succeeded are kept; None is for ever.
+        failed: The same for those that failed, expired, or were cancelled.
+        results: After so long the result of a call goes, and the call stays; None keeps both equally long.
+        logs: After so long what its runs have logged goes; None keeps it as long as the call.
+        count: How many finished calls are kept, the newest ones; None is any number.
+
+    Example:
+        >>> Keep(calls=3600, count=None).told
+        'calls that succeeded are kept for 1 hour, others for 30 days'
+    """
+
+    calls: Delay | None = field(default=_days(7), kw_only=True)
+    failed: Delay | None = field(default=_days(30), kw_only=True)
+    results: Delay | None = field(default=None, kw_only=True)
+    logs: Delay | None = field(default=None, kw_only=True)
+    count: int | None = field(default=1_000_000, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("calls", "failed", "results", "logs"):
+            self._age(name)
+        if self.count is not None:
+            check_whole("Keep(count=)", self.count, 0)
+
+    def _age(self, name: str) -> int | None:
+        value: Delay | None = getattr(self, name)
+        return None if value is None else check_delay(f"Keep({name}=)", value, least=60)
+
+    def pruning(self, app: str, every: float) -> Pruning:
+        """Return what is asked of the store, every so many seconds."""
+        return Pruning(
+            app,
+            calls=self._age("calls"),
+            failed=self._age("failed"),
+            results=self._age("results"),
+            logs=self._age("logs"),
+            count=self.count,
+            every=round(every * 1_000_000),
+        )
+
+    @property
+    def told(self) -> str:
+        """The rule in words."""
+        calls, failed = _span(self.calls), _span(self.failed)
+        rule = f"calls that succeeded are kept {calls}, others {failed}"
+        return rule if self.count is None else f"{rule}, and at most {self.count:,} in all"
+
+
+def _span(age: Delay | None) -> str:
+    if age is None:
+        return "for ever"
+    seconds = microseconds(age) / 1e6
+    for name, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= size and seconds % size == 0:
+            number = round(seconds / size)
+            return f"for {number} {name}{'' if number == 1 else 's'}"
+    return f"for {seconds:g} seconds"
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,8 @@ class Outcome(msgspec.Struct, gc=False, frozen=True):
     """How one lease ended.
 
     Attributes:
-        event: SUCCEED, FAIL, RETRY, CANCEL or RELEASE.
+        event: SUCCEED, FAIL, RETRY, CANCEL, RELEASE or REAP: a process of the worker's died with it, and
+            `error` tells how.
         delay: For RETRY and RELEASE: microseconds until the call is ready again.
     """
 

@@ -6,6 +6,8 @@
 * `reading` - the store behind an app or a URL, opened for one command
 * `view`, `tables`, `times` - one call as JSON; rows as a table; times for humans
 * `terminal`, `live` - what the terminal can show; a line that is drawn anew
+* `stopping`, `limits` - what ends a worker; `supervisor`, `control` - several workers, and what they say;
+  `health` - /healthz and /readyz
 * `worker`, `submit`, `ls`, `show`, `retry`, `cancel`, `demo` - one command each
 """
 

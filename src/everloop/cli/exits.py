@@ -6,6 +6,7 @@
 3    no call has this id
 4    the store is unreachable or not usable, or another version's
 5    the time was over
+75   a worker process asks its supervisor for a successor (--max-memory, --max-calls)
 130  ended by Ctrl-C (SIGINT)
 143  ended by SIGTERM
 """
@@ -28,6 +29,7 @@ from everloop._core.errors import (
 )
 
 OK, FAILED, USAGE, NOT_FOUND, STORE, TIMEOUT = range(6)
+RECYCLED = 75
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 

@@ -24,8 +24,11 @@ COMMANDS = {
     "submit": ("everloop.cli.submit", "Submit a call, and with --wait print its result."),
     "ls": ("everloop.cli.ls", "List calls, newest first."),
     "show": ("everloop.cli.show", "Show everything about one call."),
+    "logs": ("everloop.cli.logs", "Show what the runs of one call have logged."),
     "retry": ("everloop.cli.retry", "Submit finished calls anew."),
     "migrate": ("everloop.cli.migrate", "Bring a store's schema up to date, or say what is missing."),
+    "export": ("everloop.cli.export", "Print finished calls and their histories as JSON lines."),
+    "doctor": ("everloop.cli.doctor", "Say what is wrong with a store and its workers, and what to do."),
     "cancel": ("everloop.cli.cancel", "Cancel calls that have not finished."),
 }
 

@@ -61,7 +61,7 @@ def command(  # noqa: PLR0913 - one per option
     output: str,
 ) -> None:
     """List calls, newest first."""
-    states = tuple(map(_state, (each for text in state for each in text.split(","))))
+    states = tuple(map(read_state, (each for text in state for each in text.split(","))))
     source = source_of(target, db)
     wanted = CallFilter(
         app=source.name, states=states, queue=queue, fn=name, tag=tag, limit=limit, before=before
@@ -87,7 +87,12 @@ async def _find(source: Source, wanted: CallFilter) -> list[Snapshot]:
         return await store.find(wanted)
 
 
-def _state(text: str) -> State:
+def read_state(text: str) -> State:
+    """Return the state with this name.
+
+    Raises:
+        click.BadParameter: There is none.
+    """
     try:
         return State(text.strip().lower())
     except ValueError:
@@ -119,7 +124,7 @@ def _print_table(calls: Sequence[Snapshot]) -> None:
 
 def note(call: Snapshot) -> str:
     """Return what is most worth knowing of a call, in one line."""
-    if why := reason(call):
+    if why := reason(call.error):
         return why
     if not call.state.final and call.progress is not None:
         done, total, text = call.progress

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import click
 
 from everloop._app import App
+from everloop._core import keeping
 from everloop._core.codec import Payloads
 from everloop._core.errors import StoreURLError, TaskNotFound
-from everloop._core.ids import is_id
 from everloop._runner import fastest_loop
 from everloop.cli.exits import STORE, Exit
 from everloop.cli.target import load_app, looks_like_target
@@ -137,5 +137,4 @@ def output_option(command: _Decorated) -> _Decorated:
 
 def not_found(id_: str) -> TaskNotFound:
     """Return the error for an id that no call has."""
-    hint = "" if is_id(id_) else " (an id looks like 0198c0de-0000-7000-8000-000000000001)"
-    return TaskNotFound(f"no call has the id {id_!r}{hint}")
+    return keeping.not_found(id_, None)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from everloop._core.records import Snapshot
+from everloop._core.runs import FIRST, RunRecord
 from everloop.cli import exits
 from everloop.cli.group import Command
 from everloop.cli.ls import STATE_STYLES
@@ -23,7 +24,7 @@ from everloop.cli.reading import (
 )
 from everloop.cli.terminal import Style, clean, paint
 from everloop.cli.times import ago, length
-from everloop.cli.view import details, dumps, iso
+from everloop.cli.view import details, dumps, history, iso
 
 
 @click.command(
@@ -44,20 +45,21 @@ def command(words: tuple[str, ...], db: str | None, output: str) -> None:
     if len(ids) != 1:
         raise click.UsageError(f"give one id, not {len(ids)}: everloop show [APP] ID")
     source = source_of(target, db)
-    call = run(_get(source, ids[0]))
-    told = details(call, source.payloads)
+    call, runs = run(_get(source, ids[0]))
+    told = details(call, source.payloads) | history(call, runs)
     if output == "table":
         print("\n".join(_lines(call, told)))
     else:
         print(dumps(told, indent=2 if output == "json" else None))
 
 
-async def _get(source: Source, id_: str) -> Snapshot:
+async def _get(source: Source, id_: str) -> tuple[Snapshot, list[RunRecord]]:
     async with source.store() as store:
         (call,) = await store.get([id_])
+        (runs,) = await store.runs([id_])
     if call is None:
         raise not_found(id_)
-    return call
+    return call, runs
 
 
 def _lines(call: Snapshot, told: dict[str, Any]) -> Iterator[str]:
@@ -78,6 +80,7 @@ def _lines(call: Snapshot, told: dict[str, Any]) -> Iterator[str]:
         yield _field("tags", _text(" ".join(f"#{tag}" for tag in call.tags)))
     if call.value is not None and not told["unreadable"]:
         yield _field("result", _text(dumps(told["result"])))
+    yield from _runs(told)
     if told["error"] is not None:
         yield from _error(told["error"])
 
@@ -126,6 +129,19 @@ def _progress(done: float, total: float | None, note: str) -> str:
         return f"{done:g} {note}".strip()
     share = min(1.0, max(0.0, done / total))
     return f"[{'#' * round(share * 20):<20}] {done:g}/{total:g} {note}".strip()
+
+
+def _runs(told: dict[str, Any]) -> Iterator[str]:
+    """Show the runs where there is more to tell than that the one there was ended as the call did."""
+    runs = told["history"]
+    if len(runs) < 2 and all(run["kind"] in ("succeeded", "failed", "cancelled") for run in runs):
+        return
+    for n, each in enumerate(runs):
+        place = f"{each['host']}, pid {each['pid']}" if each["host"] else "an unknown worker"
+        words = [f"attempt {each['attempt']} {each['kind']}", str(each["ended"]), f"on {place}"]
+        yield _field("" if n else "history", _text("  ".join([*words, each["reason"] or ""]).rstrip()))
+        if n == FIRST - 1 and told["history_left_out"]:
+            yield _field("", f"... {told['history_left_out']} more are not kept ...")
 
 
 def _error(error: dict[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from everloop._core.clock import moment
 from everloop._core.codec import Payloads
 from everloop._core.errors import NotStorable
 from everloop._core.records import Snapshot
+from everloop._core.runs import RunRecord, left_out
 from everloop._core.text import first_line
 
 # Inside JSON texts only: some terminals obey C1 controls, and lone surrogates cannot be encoded.
@@ -36,7 +37,7 @@ def summary(call: Snapshot) -> dict[str, Any]:
         "key": call.key,
         "tags": list(call.tags),
         "progress": _progress(call),
-        "reason": reason(call),
+        "reason": reason(call.error),
     }
 
 
@@ -65,9 +66,30 @@ def details(call: Snapshot, payloads: Payloads) -> dict[str, Any]:
     }
 
 
-def reason(call: Snapshot) -> str | None:
-    """Return in one line why a call failed."""
-    error = _json(call.error)
+def history(call: Snapshot, runs: list[RunRecord]) -> dict[str, Any]:
+    """Return how the runs of a call ended."""
+    return {
+        "history": [
+            {
+                "attempt": run.number,
+                "kind": run.kind,
+                "started": iso(run.started),
+                "ended": iso(run.ended),
+                "host": run.host,
+                "pid": run.pid,
+                "session": run.session,
+                "reason": reason(run.error),
+                "error": _json(run.error),
+            }
+            for run in runs
+        ],
+        "history_left_out": max(0, left_out(runs, call.attempt, call.crashes)),
+    }
+
+
+def reason(stored: bytes | None) -> str | None:
+    """Return in one line why a call, or a run of it, failed."""
+    error = _json(stored)
     if not isinstance(error, dict):
         return None
     return first_line(f"{error.get('type', 'Error')}: {error.get('text', '')}".rstrip(": "))

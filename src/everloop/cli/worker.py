@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 from everloop._app import App
 from everloop._core.text import without_password
 from everloop.cli import exits
+from everloop.cli.control import READY, Control
 from everloop.cli.group import Command
+from everloop.cli.health import Address, Answers, read_address, served
+from everloop.cli.limits import Limits, read_size
 from everloop.cli.reading import run, shared_url
+from everloop.cli.stopping import Stopping
+from everloop.cli.supervisor import Supervisor
 from everloop.cli.target import load_app
 from everloop.cli.terminal import clean, say
-from everloop.cli.times import span
+from everloop.engine.vitals import Vitals
 from everloop.engine.worker import Worker
 
 #: Seconds that threads of tasks (or of users) may hold up the end of the process.
@@ -29,8 +34,8 @@ LINGER = 2.0
 @click.command(
     "worker",
     cls=Command,
-    example="everloop worker shop:app --concurrency 200 --queues default,mail",
-    codes=(exits.OK, exits.USAGE, exits.STORE, exits.INTERRUPTED, exits.TERMINATED),
+    example="everloop worker shop:app --processes 4 --concurrency 200 --queues default,mail",
+    codes=(exits.OK, exits.FAILED, exits.USAGE, exits.STORE, exits.INTERRUPTED, exits.TERMINATED),
 )
 @click.argument("target", metavar="[APP]", required=False)
 @click.option(
@@ -59,34 +64,134 @@ LINGER = 2.0
     show_envvar=True,
     help="How long running tasks may finish after the first signal.",
 )
-def command(target: str | None, concurrency: int, queues: str | None, grace: float) -> int:
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    show_default=True,
+    envvar="EVERLOOP_PROCESSES",
+    show_envvar=True,
+    help="How many worker processes; each takes --concurrency tasks. One that dies is started anew.",
+)
+@click.option(
+    "--max-memory",
+    callback=read_size,
+    metavar="SIZE",
+    envvar="EVERLOOP_MAX_MEMORY",
+    show_envvar=True,
+    help="Replace a worker process that holds more (500MB); its calls may finish within the grace period.",
+)
+@click.option(
+    "--max-calls",
+    type=click.IntRange(1),
+    envvar="EVERLOOP_MAX_CALLS",
+    show_envvar=True,
+    help="Replace a worker process that has run so many calls.",
+)
+@click.option(
+    "--health",
+    callback=read_address,
+    metavar="ADDRESS",
+    envvar="EVERLOOP_HEALTH",
+    show_envvar=True,
+    help="Answer /healthz and /readyz here, such as 127.0.0.1:8080, or 8080 on loopback.",
+)
+@click.option("--supervised", type=int, hidden=True)
+def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by name
+    target: str | None,
+    concurrency: int,
+    queues: str | None,
+    grace: float,
+    processes: int,
+    max_memory: int | None,
+    max_calls: int | None,
+    health: Address | None,
+    supervised: int | None,
+) -> int:
     """Run the tasks of an app until it is told to stop.
 
     The first Ctrl-C or SIGTERM takes no more calls and gives the running ones the grace period; what runs
     longer is released for other workers. The second releases at once. The third kills.
     """
+    limits = Limits(max_memory, max_calls)
+    if supervised is None and (processes > 1 or limits):
+        options = {"concurrency": concurrency, "queues": queues, "grace": grace}
+        options |= {"max-memory": max_memory, "max-calls": max_calls}
+        return asyncio.run(_supervise(processes, target, options, health))
     app = load_app(target)
     # What is imported stays: the collector need not look through it with each generation.
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     shared_url(app)
+    _let_information_through()
     names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
     if names == []:
         raise click.UsageError("--queues names none; write --queues default,mail or leave it out")
     stopping = Stopping(grace)
-    return run(_serve(app, concurrency, names, stopping))
+    return run(_serve(app, concurrency, names, stopping, limits, health, supervised))
 
 
-async def _serve(app: App, concurrency: int, queues: Sequence[str] | None, stopping: Stopping) -> int:
+def _let_information_through() -> None:
+    """Let bodies log at INFO, which is kept with their calls, where nobody has set up `logging`.
+
+    Without a handler, such records are shown nowhere.
+    """
+    root = logging.getLogger()
+    if not root.handlers and root.level == logging.WARNING:
+        root.setLevel(logging.INFO)
+
+
+async def _supervise(
+    count: int, target: str | None, options: Mapping[str, object], health: Address | None
+) -> int:
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    say(f"everloop: {count} worker{'' if count == 1 else 's'}, watched by pid {os.getpid()}")
+    supervisor = Supervisor(count, [*([target] if target else []), "--processes=1", *given])
+    async with served(health, Answers(supervisor.dying, supervisor.why_not)):
+        return await supervisor.run()
+
+
+async def _serve(
+    app: App,
+    concurrency: int,
+    queues: Sequence[str] | None,
+    stopping: Stopping,
+    limits: Limits,
+    health: Address | None,
+    supervised: int | None,
+) -> int:
     stopping.listen()
-    async with app.worker(concurrency=concurrency, queues=queues, grace=stopping.grace):
-        worker = app._sessions.current().session.worker  # noqa: SLF001 - how hard to stop is for us to say
-        assert worker is not None  # noqa: S101 - it runs inside this block
-        stopping.worker = worker
-        say(_ready(app, worker))
-        await stopping.first.wait()
+    control = None if supervised is None else Control(supervised, stopping.reach)
+    vitals: list[Vitals] = []
+    answers = Answers(
+        lambda: vitals[0].dying() if vitals else "",
+        lambda: vitals[0].why_not() if vitals else "it is starting",
+    )
+    async with served(health, answers):
+        async with app.worker(concurrency=concurrency, queues=queues, grace=stopping.grace):
+            session = app._sessions.current().session  # noqa: SLF001 - how hard to stop is for us to say
+            worker = session.worker
+            assert worker is not None  # noqa: S101 - it runs inside this block
+            vitals.append(Vitals(session, worker))
+            stopping.worker = worker
+            say(_ready(app, worker))
+            watching = asyncio.create_task(_watch(limits, worker, stopping, control, answers))
+            await stopping.first.wait()
+        watching.cancel()
     _end_soon(stopping.code, LINGER if stopping.say_end() else 0.0)
     return stopping.code
+
+
+async def _watch(
+    limits: Limits, worker: Worker, stopping: Stopping, control: Control | None, answers: Answers
+) -> None:
+    """Look at this worker once a second: whether it has to be replaced, and what to say of it."""
+    while True:
+        if why := limits.passed(worker):
+            stopping.recycle(why)
+        if control is not None:
+            control.say(answers.dying() or answers.why_not() or READY)
+        await asyncio.sleep(1)
 
 
 def _ready(app: App, worker: Worker) -> str:
@@ -104,78 +209,6 @@ def _ready(app: App, worker: Worker) -> str:
 
 def _s(items: Sequence[str]) -> str:
     return "" if len(items) == 1 else "s"
-
-
-class Stopping:
-    """What signals do: the first drains, the second releases at once, the third kills.
-
-    Python's own signal handlers are used, not the loop's: the third must work while a body blocks it.
-    """
-
-    def __init__(self, grace: float) -> None:
-        self.grace = grace
-        self.worker: Worker | None = None
-        self.first = asyncio.Event()
-        self.code = exits.OK
-        self._signals = 0
-
-    def listen(self) -> None:
-        """Take over SIGINT and SIGTERM."""
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._came)
-
-    def _came(self, number: int, _frame: object) -> None:
-        self._signals += 1
-        name = signal.Signals(number).name
-        if self._signals == 1:
-            self._announce(
-                f"{name}: no more calls are taken", self._calls(f"may finish within {span(self.grace)}")
-            )
-            self._loop.call_soon_threadsafe(self._drain)
-        elif self._signals == 2:
-            self.code = 128 + number
-            self._announce(f"{name} again", self._calls("{are} released for other workers now"))
-            self._loop.call_soon_threadsafe(self._hurry)
-        else:
-            self._announce(f"{name} for the third time", "killed")
-            os._exit(128 + number)
-
-    def _drain(self) -> None:
-        self._loop.call_later(self.grace, self._grace_is_over)
-        self.first.set()
-
-    def _grace_is_over(self) -> None:
-        if self.worker is not None and self.worker.slots.running:
-            self._announce("the grace period is over", self._calls("{are} released for other workers"))
-
-    def _hurry(self) -> None:
-        self.first.set()
-        if self.worker is not None:
-            self.worker.hurry()
-
-    def _calls(self, fate: str) -> str:
-        running = self.worker.slots.running if self.worker is not None else 0
-        return _told(running, fate) if running else "no call is running"
-
-    def _announce(self, what: str, then: str) -> None:
-        # Not through sys.stderr: a signal may come while that is printing.
-        os.write(2, f"everloop: {what}: {then}\n".encode())
-
-    def say_end(self) -> bool:
-        """Announce the end; tell whether everything has stopped."""
-        left = len(self.worker.holding) if self.worker is not None else 0
-        say(
-            f"everloop: stopped; {_told(left, 'did not stop and {are} left behind')}"
-            if left
-            else "everloop: stopped"
-        )
-        return not left
-
-
-def _told(count: int, fate: str) -> str:
-    one = count == 1
-    return f"{count} running call{'' if one else 's'} {fate.format(are='is' if one else 'are')}"
 
 
 def _end_soon(code: int, linger: float) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from everloop._core.records import Leased, Parent, Progress
+
+if TYPE_CHECKING:
+    from everloop.engine.scribe import Page, Scribe
 
 #: Why a running attempt was asked to stop. "lost" is not shown to users: the lease went to another.
 Stopping = Literal["cancelled", "timeout", "shutdown", "lost"]
@@ -29,11 +33,17 @@ class Attempt:
         "_resume",
         "_suspend",
         "_then",
+        "_told",
+        "_waits",
         "began",
+        "in_child",
         "leased",
         "message",
+        "on_beat",
         "on_progress",
+        "page",
         "progress",
+        "scribe",
         "settled_inside",
         "stopping",
         "task",
@@ -54,8 +64,15 @@ class Attempt:
         self._suspend = suspend
         self._resume = resume
         self._ordinals: dict[str, int] | None = None
+        # What waits on the loop for a thread of this body; and whether that was told to stop.
+        self._waits: set[asyncio.Task[Any]] | None = None
+        self._told = False
         self.began = False  # whether the body's task has taken its first step
+        self.scribe: Scribe | None = None  # who writes down what it logs
+        self.page: Page | None = None  # and where, once it has logged something
         self.on_progress: Callable[[Progress], None] | None = None
+        self.on_beat: Callable[[], None] | None = None
+        self.in_child = False  # it runs in a process that its worker has started
 
     @property
     def parent(self) -> Parent:
@@ -126,9 +143,36 @@ class Attempt:
             self.message = message
         if self.began and self.task is not None and not self.task.done():
             self.task.cancel(message or None)
+        for waiting in self._waits or ():
+            self._told = True
+            waiting.cancel(message or None)
+
+    def waits_in(self, task: asyncio.Task[Any]) -> None:
+        """Note that a thread of this body waits for `task`; a stop that it has not heard of is told here.
+
+        Raises:
+            asyncio.CancelledError: It was asked to stop, and does not know yet.
+        """
+        if self.stopping is not None and not self._told:
+            self._told = True
+            raise asyncio.CancelledError(self.message)
+        if self._waits is None:
+            self._waits = set()
+        self._waits.add(task)
+
+    def waited_in(self, task: asyncio.Task[Any]) -> None:
+        """Note that it waits no more."""
+        if self._waits is not None:
+            self._waits.discard(task)
+
+    def beat(self) -> None:
+        """Note a sign of life."""
+        if self.on_beat is not None:
+            self.on_beat()
 
     def report(self, done: float, total: float | None, note: str) -> None:
         """Note progress; it is stored with the next turn."""
+        self.beat()
         self.progress = Progress(self.leased.id, self.leased.fence, done, total, note)
         if self.on_progress is not None:
             self.on_progress(self.progress)
@@ -136,3 +180,6 @@ class Attempt:
 
 #: The attempt in whose body this code runs.
 CURRENT: ContextVar[Attempt | None] = ContextVar("everloop_attempt", default=None)
+
+# A process that a body forks is not the attempt: its loop is the parent's.
+os.register_at_fork(after_in_child=lambda: CURRENT.set(None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -13,12 +14,14 @@ import msgspec
 
 from everloop._core.calls import Event
 from everloop._core.codec import dump_error, error_record
-from everloop._core.errors import NotStorable, ResultNotStorable, TaskFailed
+from everloop._core.errors import FunctionError, NotStorable, ResultNotStorable, TaskCrashed, TaskFailed
 from everloop._core.names import class_name
 from everloop._core.policy import Delay, Retry, check_delay
 from everloop._core.records import Leased, Outcome
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.closing import loop_is_closing
+from everloop.engine.processes.ends import ProcessDied, RaisedElsewhere
+from everloop.engine.pulse import Pulse
 
 
 class RetryAfter(Exception):
@@ -59,7 +62,10 @@ class RetryRule(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def allows(self, error: BaseException, attempt: int) -> bool:
         """Tell whether attempt number `attempt`, ended by `error`, is repeated."""
-        names = {class_name(cls) for cls in type(error).__mro__}
+        if isinstance(error, RaisedElsewhere):
+            names = error.names
+        else:
+            names = frozenset(class_name(cls) for cls in type(error).__mro__)
         if attempt > self.times or names & set(self.never):
             return False
         return not self.only or bool(names & set(self.only))
@@ -74,6 +80,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     retry: RetryRule | None = None
     timeout: int | None = None
     total_timeout: int | None = None
+    heartbeat: int | None = None
 
     def over(self, base: Policy) -> Policy:
         """Return this policy, completed by `base`."""
@@ -81,6 +88,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
             self.retry if self.retry is not None else base.retry,
             self.timeout if self.timeout is not None else base.timeout,
             self.total_timeout if self.total_timeout is not None else base.total_timeout,
+            self.heartbeat if self.heartbeat is not None else base.heartbeat,
         )
 
 
@@ -88,7 +96,7 @@ class Runnable(Protocol):
     """A task function, as the engine sees it."""
 
     name: str
-    run: Literal["loop", "thread"]
+    run: Literal["loop", "thread", "process"]
     policy: Policy
 
     async def invoke(self, attempt: Attempt) -> bytes:
@@ -101,6 +109,7 @@ class Runnable(Protocol):
 
 
 _policies = msgspec.json.Decoder(Policy)
+log = logging.getLogger("everloop")
 random_unit: Callable[[], float] = random.random
 #: Where Everloop's own code lies.
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
@@ -144,10 +153,12 @@ async def _invoke(function: Runnable, attempt: Attempt) -> bytes:
     return await function.invoke(attempt)
 
 
-def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> list[asyncio.TimerHandle]:
-    """Arm the timeouts: of this attempt, and of the call as a whole."""
-    if not (policy.timeout or policy.total_timeout):
-        return []
+def _start_timers(
+    attempt: Attempt, policy: Policy, now: Callable[[], int]
+) -> Sequence[asyncio.TimerHandle | Pulse]:
+    """Arm the timeouts: of this attempt, of the call as a whole, and between two signs of life."""
+    if not (policy.timeout or policy.total_timeout or policy.heartbeat):
+        return ()
     limits: list[tuple[float, str]] = []
     if policy.timeout:
         limits.append((policy.timeout / 1e6, f"the attempt took longer than {policy.timeout / 1e6:g} s"))
@@ -158,7 +169,12 @@ def _start_timers(attempt: Attempt, policy: Policy, now: Callable[[], int]) -> l
             attempt.stop("timeout", text)  # it is too late already: the body does not begin
         limits.append((left, text))
     loop = asyncio.get_running_loop()
-    return [loop.call_later(seconds, attempt.stop, "timeout", text) for seconds, text in limits]
+    timers: list[asyncio.TimerHandle | Pulse] = [
+        loop.call_later(seconds, attempt.stop, "timeout", text) for seconds, text in limits
+    ]
+    if policy.heartbeat:
+        timers.append(Pulse(attempt, policy.heartbeat / 1e6))
+    return timers
 
 
 def _after_error(
@@ -178,8 +194,19 @@ def _after_error(
     if isinstance(error, ResultNotStorable):
         # Its effect has happened: it is not repeated.
         return _outcome(attempt, Event.FAIL, error=error_record(ResultNotStorable, str(error)))
-    record = dump_error(error, skip_frames=_own_frames(error))
-    delay = None if isinstance(error, NotStorable) else _repeat_after(attempt, policy, error, now)
+    return _after_failure(attempt, policy, error, now)
+
+
+def _after_failure(attempt: Attempt, policy: Policy, error: BaseException, now: Callable[[], int]) -> Outcome:
+    """Decide what an exception of the body means."""
+    if isinstance(error, ProcessDied):
+        return _outcome(attempt, Event.REAP, error=error_record(TaskCrashed, _crashed(attempt, error)))
+    if isinstance(error, RaisedElsewhere):
+        record = error.record
+    else:
+        record = dump_error(error, skip_frames=own_frames(error))
+    unfit = isinstance(error, NotStorable | FunctionError)
+    delay = None if unfit else _repeat_after(attempt, policy, error, now)
     if delay is None:
         return _outcome(attempt, Event.FAIL, error=record)
     return _outcome(attempt, Event.RETRY, error=record, delay=delay)
@@ -205,7 +232,16 @@ def _put_off(attempt: Attempt, error: BaseException) -> int | None:
     return None
 
 
-def _own_frames(error: BaseException) -> int:
+def _crashed(attempt: Attempt, error: ProcessDied) -> str:
+    leased = attempt.leased
+    log.warning("everloop: the process that ran %s() (call %s) died: %s", leased.lane.fn, leased.id, error)
+    return (
+        f"processes died with it {leased.crashes + 1} times, more often than `crashes` allows; the last one: "
+        f"{error}"
+    )
+
+
+def own_frames(error: BaseException) -> int:
     """Count the outermost frames of a traceback that are ours: users look for theirs."""
     count, trace = 0, error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):

@@ -26,6 +26,8 @@ log = logging.getLogger("everloop")
 
 #: Seconds between looks at dead sessions and at the store's upkeep.
 TICK = 1.0
+#: Seconds that whoever stops gives a look that is under way.
+LEAVE_S = 0.2
 #: A loop that has not answered for so many seconds is reported with its stack.
 STALL_REPORT = 5.0
 #: A worker whose loop has not answered for so many seconds is ended.
@@ -88,28 +90,48 @@ class Keeper:
         self._reported = False
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="everloop-keeper", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
-        """End the thread; waits for the verb in flight."""
+        """End the thread; waits for the verb in flight, but not for a server that says nothing."""
         self._stop.set()
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has just ended
-                self._loop.call_soon_threadsafe(self._woken.set)
+                self._loop.call_soon_threadsafe(self._leave)
         if self._thread.is_alive():
             self._thread.join()
 
     # -- in the thread ----------------------------------------------------------------------------------
 
     def _main(self) -> None:
-        asyncio.run(self._keep())
+        with contextlib.suppress(asyncio.CancelledError):  # by `_leave`
+            asyncio.run(self._keep())
+
+    def _leave(self) -> None:
+        self._woken.set()
+        if self._loop is not None and self._task is not None:
+            # A verb in flight is done all the same: closing the store waits for it.
+            self._loop.call_later(LEAVE_S, self._task.cancel)
 
     async def _keep(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        try:
+            await self._keep_until_stopped(self._loop)
+        finally:
+            await self._store.close()
+
+    async def _keep_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         # Everybody looks once in each tick, and has to connect, too.
         witness = Witness(max(self._lease / 3, 2 * TICK))
         next_renewal = 0.0
@@ -131,17 +153,15 @@ class Keeper:
                 next_renewal = 0.0
                 log.debug("everloop: the keeper could not reach the store: %s", error)
             self._watch_loop()
-            timer = self._loop.call_later(min(TICK, self._lease / 3), self._woken.set)
+            timer = loop.call_later(min(TICK, self._lease / 3), self._woken.set)
             await self._woken.wait()
             self._woken.clear()
             timer.cancel()
-        await self._store.close()
 
     async def _renew(self) -> bool:
         alive = await self._store.renew(self._session, round(self._lease * 1_000_000))
         if not alive:
             self._call_owner(self._lost)
-            await self._store.close()
         return alive
 
     def _watch_loop(self) -> None:

@@ -12,10 +12,14 @@ from typing import Literal, Protocol
 from weakref import ref
 
 from everloop._core.errors import StoreError
+from everloop._core.keeping import Pruning
 from everloop._core.records import Cancel, Ended, Lane, SessionInfo
+from everloop.engine import capture
 from everloop.engine.apart import Apart
 from everloop.engine.executor import Runnable
 from everloop.engine.keeper import STALL_LIMIT, Keeper
+from everloop.engine.scribe import Scribe
+from everloop.engine.services.pruner import Pruner
 from everloop.engine.turns import RETRY_TO, Sink, TurnLoop
 from everloop.engine.worker import Worker
 from everloop.store.protocol import Store
@@ -52,6 +56,10 @@ class Session:
         store: An open store.
         app: The app's name.
         lease: Seconds for which the session lives without renewal.
+        stall_limit: Seconds for which its loop may be blocked, or None.
+        processes: How many bodies its worker runs in processes of their own at once.
+        pruning: What the worker prunes from time to time, if anything.
+        logs: The lowest level of what its bodies log that is kept; None keeps nothing of it.
     """
 
     def __init__(
@@ -61,6 +69,9 @@ class Session:
         *,
         lease: float = LEASE,
         stall_limit: float | None = STALL_LIMIT,
+        processes: int = 1,
+        pruning: Pruning | None = None,
+        logs: int | None = None,
     ) -> None:
         self.store = store
         self.app = app
@@ -72,8 +83,12 @@ class Session:
         self.turns.expects = lambda: self.waiting
         self.turns.on_lost_answer = self._after_lost_answer
         self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
+        self._pruner = None if pruning is None else Pruner(store, pruning)
+        self._logs = logs
+        self._scribe: Scribe | None = None
         self._lease = lease
         self._stall_limit = stall_limit
+        self._processes = processes
         # Who waits for which id: `_held` keeps its waiters alive, because somebody awaits them; `_seen` does
         # not: a submitted task that nobody keeps needs no telling.
         # Invariant: an id is in at most one of the two; further waiters of it hang on the first.
@@ -101,12 +116,17 @@ class Session:
     async def start_worker(self, functions: Mapping[Lane, Runnable], concurrency: int) -> Worker:
         """Serve these functions from this session, too."""
         if self.worker is None:
-            self.worker = Worker(self.turns, functions, concurrency, self.store.now)
+            self._capture()
+            self.worker = Worker(
+                self.turns, functions, concurrency, self.store.now, self._processes, self._scribe
+            )
         else:
             self.worker.add_functions(functions)
         await self.store.serve(self.number, self._info())
         self._listen()
         self.turns.taker = self.worker
+        if self._pruner is not None:
+            self._pruner.start()
         self.turns.look()
         return self.worker
 
@@ -122,9 +142,20 @@ class Session:
             log.warning("everloop: the store was not told that this worker ends (%s)", error)
 
     async def _drain(self, worker: Worker, grace: float) -> None:
+        if self._pruner is not None:
+            await self._pruner.stop()
         await worker.drain(grace)
         self.turns.taker = None
         self.worker = None
+        if self._scribe is not None:
+            scribe, self._scribe = self._scribe, None
+            capture.end()
+            await scribe.close()
+
+    def _capture(self) -> None:
+        if self._logs is not None and self._scribe is None:
+            self._scribe = Scribe(self.store, self._logs)
+            capture.begin()
 
     async def close(self, grace: float = 0.0) -> None:
         """Drain, flush, and end the session; its leases are released and nothing is cancelled."""
@@ -225,6 +256,11 @@ class Session:
         worker.cancel(
             [Cancel(call.id, call.fence, message) for call, message in asked if message is not None]
         )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its leases are renewed, or about to be again."""
+        return self._keeper is None or self._keeper.is_alive or self.closing
 
     # -- waiters ------------------------------------------------------------------------------------------
 

@@ -71,14 +71,11 @@ class Sink(Protocol):
 class Taker(Protocol):
     """Who takes leases: a worker, as the turn loop sees it."""
 
-    @property
-    def room(self) -> int: ...
+    def wants(self) -> tuple[int, tuple[Lane, ...]]: ...
     @property
     def takes_roots(self) -> bool: ...
     @property
     def takes_suspects(self) -> bool: ...
-    @property
-    def lanes(self) -> tuple[Lane, ...]: ...
     @property
     def holding(self) -> tuple[str, ...]: ...
     def begin(self, leased: list[Leased]) -> None: ...
@@ -136,6 +133,7 @@ class TurnLoop:
         self._next_due: int | None = None
         self._pause = 0.0
         self._away_since = 0.0
+        self._answered_at = asyncio.get_running_loop().time()
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -164,6 +162,16 @@ class TurnLoop:
     def look(self) -> None:
         """Make a turn soon: something may have come."""
         self._wake.set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the store did not answer the last time."""
+        return bool(self._pause)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the store answered a turn."""
+        return asyncio.get_running_loop().time() - self._answered_at
 
     @property
     def unflushed(self) -> int:
@@ -282,6 +290,7 @@ class TurnLoop:
     def _answered(self, batch: _Batch, answer: TurnAnswer) -> None:
         lost, self._uncertain = self._uncertain, False
         self._pause = 0.0
+        self._answered_at = asyncio.get_running_loop().time()
         self._most = min(BATCH, 2 * self._most)
         held = [o for o, settled in zip(batch.outcomes, answer.settled, strict=True) if settled is None]
         self._unsettled -= len(batch.outcomes) - len(held)
@@ -343,12 +352,13 @@ class TurnLoop:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
             waiting = [item.id for item in [*self._items, *self._held] if isinstance(item, Outcome)]
             holding = (*(taker.holding if taker else ()), *waiting)
+        room, lanes = taker.wants() if taker is not None else (0, ())
         return Turn(
             outcomes=batch.outcomes,
             adds=[call for call, _ in batch.adds],
             progress=batch.progress,
-            room=taker.room if taker and self._most == BATCH else 0,
-            lanes=taker.lanes if taker else (),
+            room=room if self._most == BATCH else 0,
+            lanes=lanes,
             roots=taker.takes_roots if taker else True,
             suspects=taker.takes_suspects if taker else False,
             holding=holding,

@@ -14,6 +14,7 @@ from everloop._core.policy import SUSPECT
 from everloop._core.records import Cancel, Lane, Leased, Outcome, Progress
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable, execute
+from everloop.engine.scribe import Scribe
 from everloop.engine.slots import Slots
 from everloop.engine.turns import TurnLoop
 
@@ -28,6 +29,8 @@ class Worker:
         functions: What this worker serves.
         concurrency: How many bodies run at once; suspended ones do not count.
         now: The store's clock, for timeouts.
+        processes: How many bodies run in processes of their own at once.
+        scribe: Writes down what the bodies log, if anybody does.
     """
 
     def __init__(
@@ -36,25 +39,55 @@ class Worker:
         functions: Mapping[Lane, Runnable],
         concurrency: int,
         now: Callable[[], int],
+        processes: int = 1,
+        scribe: Scribe | None = None,
     ) -> None:
         self._turns = turns
-        self._functions = functions
+        self._serve(functions)
         self._now = now
+        self._scribe = scribe
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.slots = Slots(concurrency)
         self._attempts: dict[str, Attempt] = {}
         self._suspects: set[Attempt] = set()
-        self._draining = False
+        self.begun = 0  # calls whose body was started
+        self._moved_at = self._loop.time()
+        self.draining = False
         self._hurried = False
         self._changed = asyncio.Event()
-        self.lanes: tuple[Lane, ...] = tuple(functions)
+        self._process_room = processes  # may be negative: what was leased before a function changed its place
+        self._in_processes: set[Attempt] = set()
+        self._asked_for_processes = False
 
     # -- as the turn loop sees it --------------------------------------------------------------------
 
     @property
     def room(self) -> int:
-        return 0 if self._draining else self.slots.room
+        return 0 if self.draining else self.slots.room
+
+    def wants(self) -> tuple[int, tuple[Lane, ...]]:
+        """Say how many calls are wanted now, and of which lanes.
+
+        What runs in processes is asked for in turns of its own, as many as there are processes: others
+        would wait here, while another worker has room for them.
+        """
+        room = self.room
+        apart = self._process_lanes
+        if not apart:
+            return room, self.lanes
+        free = min(room, self._process_room - len(self._in_processes))
+        if free > 0 and not self._asked_for_processes:
+            self._asked_for_processes = True
+            self._turns.look()  # the others' turn is the next one
+            return free, apart
+        self._asked_for_processes = False
+        return room, self._other_lanes
+
+    @property
+    def stillness(self) -> float:
+        """Seconds since a body ended."""
+        return self._loop.time() - self._moved_at
 
     @property
     def takes_roots(self) -> bool:
@@ -72,7 +105,7 @@ class Worker:
     def begin(self, leased: list[Leased]) -> None:
         """Start the bodies of what was leased."""
         for each in leased:
-            if self._draining:  # the turn was under way when that began
+            if self.draining:  # the turn was under way when that began
                 self._turns.settle(Outcome(each.id, each.fence, Event.RELEASE))
             else:
                 self._start(each)
@@ -96,20 +129,30 @@ class Worker:
     def add_functions(self, functions: Mapping[Lane, Runnable]) -> bool:
         """Serve these too; True when some are new."""
         new = functions.keys() - set(self.lanes)
-        self._functions = {**self._functions, **functions}
-        self.lanes = tuple(self._functions)
+        self._serve({**self._functions, **functions})
         return bool(new)
+
+    def _serve(self, functions: Mapping[Lane, Runnable]) -> None:
+        self._functions = functions
+        self.lanes = tuple(functions)
+        self._process_lanes = tuple(lane for lane, function in functions.items() if function.run == "process")
+        self._other_lanes = tuple(lane for lane in self.lanes if lane not in self._process_lanes)
 
     # -- bodies -----------------------------------------------------------------------------------------
 
     def _start(self, leased: Leased) -> None:
         attempt = Attempt(leased, self._suspend, self._resume)
         attempt.on_progress = self._progress
+        attempt.scribe = self._scribe
         self._attempts[leased.id] = attempt
         if leased.crashes >= SUSPECT:
             self._suspects.add(attempt)
+        function = self._functions[leased.lane]
+        if function.run == "process":
+            self._in_processes.add(attempt)
         self.slots.start()
-        body = self._run(self._functions[leased.lane], attempt)
+        self.begun += 1
+        body = self._run(function, attempt)
         attempt.task = self._loop.create_task(body, name=f"{leased.lane.fn} {leased.id}", context=Context())
 
     async def _run(self, function: Runnable, attempt: Attempt) -> None:
@@ -127,11 +170,15 @@ class Worker:
 
     def _free(self, attempt: Attempt) -> None:
         attempt.end()
+        if attempt.page is not None and self._scribe is not None:
+            self._scribe.ended(attempt)
         self.slots.end()
         self._suspects.discard(attempt)
+        self._in_processes.discard(attempt)
         held = self._attempts.get(attempt.leased.id)
         if held is attempt:
             del self._attempts[attempt.leased.id]
+        self._moved_at = self._loop.time()
         self._changed.set()
         self._turns.look()
 
@@ -157,7 +204,7 @@ class Worker:
         Suspended bodies wait for calls that this worker no longer takes, so they are unwound as soon as
         only they are left. Unwinding cancels no call: the next run of the parent re-attaches.
         """
-        self._draining = True
+        self.draining = True
         deadline = self._loop.time() + grace
         while self.slots.running > 0 and not self._hurried and self._loop.time() < deadline:
             await self._change(deadline - self._loop.time())
@@ -170,7 +217,7 @@ class Worker:
 
     async def unwind(self) -> None:
         """Stop every body with a private reason; its call is released, unharmed."""
-        self._draining = True
+        self.draining = True
         for attempt in list(self._attempts.values()):
             attempt.stop("shutdown")
         tasks = [a.task for a in self._attempts.values() if a.task is not None]

@@ -72,7 +72,7 @@ class ServerConnector:
         checked.setdefault("connect_timeout", CONNECT_TIMEOUT)
         if self.abandoned is not None:
             checked["charset"] = checked.get("charset") or "utf8mb4"
-            checked["ssl"] = tls_context(checked.get("ssl"))
+            checked["ssl"] = tls_context(checked.get("ssl"), checked.pop("ssl_verify", None))
         return checked
 
     async def _connected(self, positional: tuple[Any, ...], arguments: dict[str, Any]) -> Any:

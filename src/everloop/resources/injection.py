@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar, cast
 
+from everloop._core.codec import parameters_of
 from everloop._core.errors import FunctionError, OptionError
 from everloop.resources.database import Database
 from everloop.resources.resource import Resource
@@ -82,7 +83,7 @@ def _what_is_wrong_with_function(scope: Callable[..., object]) -> str:
     if inspect.iscoroutinefunction(scope) or inspect.isgeneratorfunction(scope):
         return "it has to return an asynchronous context manager (@contextlib.asynccontextmanager makes one)"
     try:
-        parameters = inspect.signature(scope).parameters.values()
+        parameters = parameters_of(scope)
     except ValueError:  # a callable of C tells nothing
         return ""
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -101,7 +102,7 @@ def injected(fn: Callable[..., Any]) -> dict[str, Injected]:
         FunctionError: One of them cannot be given by name.
     """
     found: dict[str, Injected] = {}
-    for parameter in inspect.signature(fn).parameters.values():
+    for parameter in parameters_of(fn):
         if isinstance(parameter.default, Injected):
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise FunctionError(

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
+from everloop._core.codec import parameters_of
 from everloop._core.errors import FunctionError
 from everloop.resources.opened import OpenHere, OpenPerLoop
 
@@ -115,7 +116,7 @@ def _check(fn: object, name: str) -> None:
             "        async with ... as it:\n"
             "            yield it"
         )
-    if inspect.signature(fn).parameters:
+    if parameters_of(fn):
         raise FunctionError(
             f"the resource {name!r} takes parameters, but it is opened without any: let it read its settings "
             "itself, or enter another resource in it with `async with other() as it:`"

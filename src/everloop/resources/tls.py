@@ -13,17 +13,27 @@ _OFF = ("", "0", "disable", "disabled", "false", "no", "off")
 _KNOWN = ("ca", "capath", "cert", "check_hostname", "cipher", "key")
 
 
-def tls_context(asked: object) -> ssl.SSLContext | None:
+def tls_context(asked: object, verify: object = None) -> ssl.SSLContext | None:
     """Return the context that an `ssl` argument of a driver asks for, or None where it asks for none.
 
     Args:
         asked: A context, a bool or such a word of a URL, or the files that `ssl_ca`, `ssl_cert`, `ssl_key`,
             `ssl_capath`, `ssl_cipher` and `ssl_check_hostname` of a URL name. The server's certificate is
-            always verified; only a context of your own can do without.
+            verified.
+        verify: A word of `_OFF`, as `ssl_verify` of a URL has it, encrypts for whoever answers.
 
     Raises:
         ConfigError: It is something else, or one of its files cannot be read.
     """
+    if verify is not None:
+        if str(verify).lower() not in (*_ON, *_OFF):
+            raise ConfigError(f"`ssl_verify` is true or false, not {verify!r:.100}")
+        if str(verify).lower() in _OFF:
+            context = tls_context(True if asked is None else asked)
+            if context is not None:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            return context
     if asked is None or asked is False or (isinstance(asked, str) and asked.lower() in _OFF):
         return None
     if isinstance(asked, ssl.SSLContext):

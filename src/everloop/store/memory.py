@@ -12,15 +12,12 @@ The answer then does not depend on the order in which a request lists them.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterable, Sequence
 from threading import RLock
-from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
+from everloop._core import forks
 from everloop._core.calls import Event, State, step
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.codec import error_record
@@ -43,6 +40,8 @@ from everloop._core.records import (
     TurnAnswer,
 )
 from everloop.store.memory_bells import Bells
+from everloop.store.memory_keeping import Keeping
+from everloop.store.memory_lock import atomic
 from everloop.store.memory_rows import NO_FENCE, Row, Session, Tables
 from everloop.store.no_transactions import NoTransactions
 
@@ -50,34 +49,17 @@ from everloop.store.no_transactions import NoTransactions
 INBOX = 2_000
 
 #: How a lease can end.
-SETTLING = (Event.SUCCEED, Event.FAIL, Event.RETRY, Event.CANCEL, Event.RELEASE)
+SETTLING = (Event.SUCCEED, Event.FAIL, Event.RETRY, Event.CANCEL, Event.RELEASE, Event.REAP)
 
 #: An ended call, and the fence below which a child of it was not asked for in its last run.
 End = tuple[Row, int]
 
 _SYSTEM = SystemClock()
 _named: dict[str, tuple[Tables, Bells]] = {}
-_lock = RLock()  # one for all: several stores may share their tables by name
-
-P = ParamSpec("P")
-T = TypeVar("T")
+_lock = forks.waiting_for(RLock())  # one for all: several stores may share their tables by name
 
 
-def _atomic(
-    verb: Callable[Concatenate[MemoryStore, P], Awaitable[T]],
-) -> Callable[Concatenate[MemoryStore, P], CoroutineType[Any, Any, T]]:
-    """Let no other thread in while a verb runs."""
-
-    @wraps(verb)
-    async def locked(self: MemoryStore, *args: P.args, **kwargs: P.kwargs) -> T:
-        await asyncio.sleep(0)  # as a store that answers later would: who asks in a loop starves nobody
-        with self.lock:
-            return await verb(self, *args, **kwargs)
-
-    return locked  # type: ignore[return-value]  # `wraps` forgets that it is a method
-
-
-class MemoryStore(NoTransactions):
+class MemoryStore(Keeping, NoTransactions):
     """A store in this process's memory.
 
     Args:
@@ -109,14 +91,14 @@ class MemoryStore(NoTransactions):
 
     # -- sessions ---------------------------------------------------------------------------------
 
-    @_atomic
+    @atomic
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         tables = self._tables
         tables.last_session += 1
-        tables.sessions[tables.last_session] = Session(info, self.now() + lease)
+        tables.sessions[tables.last_session] = Session(info, self.now() + lease, self.now())
         return tables.last_session
 
-    @_atomic
+    @atomic
     async def renew(self, session: int, lease: int) -> bool:
         there = self._tables.sessions.get(session)
         if there is None:
@@ -124,13 +106,13 @@ class MemoryStore(NoTransactions):
         there.until = self.now() + lease
         return True
 
-    @_atomic
+    @atomic
     async def serve(self, session: int, info: SessionInfo) -> None:
         there = self._tables.sessions.get(session)
         if there is not None:
             there.info = info
 
-    @_atomic
+    @atomic
     async def close_session(self, session: int) -> None:
         self._release(self._tables.held(session), self.now())
         self._tables.sessions.pop(session, None)
@@ -142,10 +124,10 @@ class MemoryStore(NoTransactions):
             if row.cancel_asked is not None:
                 ends.append(self._stop(row, Event.CANCEL, now))
             else:
-                self._requeue(row, State.READY, row.due)
+                self._requeue(row, State.READY, row.due, now)
         self._follow(ends, now)
 
-    @_atomic
+    @atomic
     async def reap(self, *, overdue: bool = True) -> int:
         if not overdue:
             return 0  # every session lives in this process
@@ -154,24 +136,27 @@ class MemoryStore(NoTransactions):
         dead = [number for number, there in sessions.items() if there.until <= now]
         ends: list[End] = []
         for row in [row for session in dead for row in self._tables.held(session)]:
-            row.crashes += 1
-            limit = row.new.crash_limit
-            if row.cancel_asked is not None:
-                ends.append(self._stop(row, Event.CANCEL, now))
-            elif row.crashes > limit:
-                text = f"its worker died with it {row.crashes} times; `crashes={limit}` allows {limit}"
-                ends.append(self._stop(row, Event.FAIL, now, error_record(TaskCrashed, text)))
-            else:
-                self._requeue(row, step(row.state, Event.REAP), row.due)
+            ends += self._crash(row, now)
         for session in dead:
             del sessions[session]
         self._follow(ends, now)
         self._ring()
         return len(dead)
 
+    def _crash(self, row: Row, now: int, last_words: bytes | None = None) -> list[End]:
+        row.crashes += 1
+        limit = row.new.crash_limit
+        if row.cancel_asked is not None:
+            return [self._stop(row, Event.CANCEL, now)]
+        if row.crashes > limit:
+            text = f"its worker died with it {row.crashes} times; `crashes={limit}` allows {limit}"
+            return [self._stop(row, Event.FAIL, now, last_words or error_record(TaskCrashed, text))]
+        self._requeue(row, step(row.state, Event.REAP), row.due, now, last_words)
+        return []
+
     # -- the hot path -----------------------------------------------------------------------------
 
-    @_atomic
+    @atomic
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:
         now = self.now()
         for progress in turn.progress:
@@ -199,13 +184,13 @@ class MemoryStore(NoTransactions):
             more=more,
         )
 
-    @_atomic
+    @atomic
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
         answers = self._add(session, calls, self.now())
         self._ring()
         return answers
 
-    @_atomic
+    @atomic
     async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
         unknown: list[str] = []
         for id in ids:
@@ -217,7 +202,7 @@ class MemoryStore(NoTransactions):
         self._ring()
         return unknown
 
-    @_atomic
+    @atomic
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
         now = self.now()
         rows = self._tables.rows
@@ -249,24 +234,27 @@ class MemoryStore(NoTransactions):
 
     def _settle_one(self, row: Row, outcome: Outcome, now: int) -> list[End]:
         event = outcome.event
+        if event is Event.REAP:
+            return self._crash(row, now, outcome.error)
         row.attempt += event is not Event.RELEASE
         if event is Event.RELEASE and row.cancel_asked is not None:
             return [self._stop(row, Event.CANCEL, now, outcome.error)]
         if event is Event.RETRY and row.cancel_asked is not None:
-            self._finish(row, step(row.state, Event.CANCEL), now, None, outcome.error)
+            self._finish(row, step(row.state, Event.CANCEL), now, None, outcome.error, by_body=True)
             return [(row, row.fence)]
         if event in (Event.RETRY, Event.RELEASE):
             state = step(row.state, event)
             if outcome.delay:
-                self._requeue(row, state, now + outcome.delay)
+                self._requeue(row, state, now + outcome.delay, now, outcome.error)
             else:
-                self._requeue(row, step(state, Event.DUE), row.due)
+                self._requeue(row, step(state, Event.DUE), row.due, now, outcome.error)
             return []
-        self._finish(row, step(row.state, event), now, outcome.value, outcome.error)
+        self._finish(row, step(row.state, event), now, outcome.value, outcome.error, by_body=True)
         return [(row, row.fence)]
 
-    def _requeue(self, row: Row, state: State, due: int) -> None:
+    def _requeue(self, row: Row, state: State, due: int, now: int, error: bytes | None = None) -> None:
         """Put a leased call back; what its last holder writes from now on is void."""
+        self._note_run(row, now, error)
         row.state, row.due, row.session = state, due, None
         row.fence += 1
         self._ready = True
@@ -279,8 +267,17 @@ class MemoryStore(NoTransactions):
     # -- ending -----------------------------------------------------------------------------------
 
     def _finish(
-        self, row: Row, state: State, now: int, value: bytes | None = None, error: bytes | None = None
+        self,
+        row: Row,
+        state: State,
+        now: int,
+        value: bytes | None = None,
+        error: bytes | None = None,
+        *,
+        by_body: bool = False,
     ) -> None:
+        if row.state is State.LEASED:
+            self._note_run(row, now, error, state if by_body else None)
         row.state, row.ended, row.value, row.error = state, now, value, error
         del self._tables.live[row.id]
 
@@ -345,7 +342,7 @@ class MemoryStore(NoTransactions):
             else:
                 replaced += met
         row = existing or self._insert(call, parent, now)
-        if parent is not None and row.new.parent is not None and row.new.parent.id == parent.id:
+        if parent is not None and row.parent == parent.id:
             row.asked = parent.fence
         if call.told and session is not None:
             self._tell_of(row, session)
@@ -363,7 +360,7 @@ class MemoryStore(NoTransactions):
         return None if child is None or child.state in lost else child
 
     def _insert(self, call: NewCall, parent: Row | None, now: int) -> Row:
-        seq = len(self._tables.rows) + 1
+        self._tables.last_seq = seq = self._tables.last_seq + 1
         due = call.due or now + call.delay
         state = State.SCHEDULED if due > now else State.READY
         if call.after is not None and not self._tables.rows[call.after].state.final:
@@ -415,6 +412,7 @@ class MemoryStore(NoTransactions):
         for row in taken:
             row.state, row.session, row.started = step(row.state, Event.LEASE), session, now
             row.fence += 1
+            row.before = row.attempt, row.crashes
         return [row.leased() for row in taken]
 
     # -- telling ----------------------------------------------------------------------------------
@@ -455,21 +453,21 @@ class MemoryStore(NoTransactions):
 
     # -- reads ------------------------------------------------------------------------------------
 
-    @_atomic
+    @atomic
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
         rows = self._tables.rows
         return [rows[id].snapshot() if id in rows else None for id in ids]
 
-    @_atomic
+    @atomic
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         rows = self._tables.rows
-        last = len(rows) + 1
+        last = self._tables.last_seq + 1
         if filter.before is not None:
             last = rows[filter.before].seq if filter.before in rows else 0
         shown = [row for row in reversed(rows.values()) if row.seq < last and row.matches(filter)]
         return [row.snapshot() for row in shown[: filter.limit]]
 
-    @_atomic
+    @atomic
     async def counts(self, app: str | None = None, queue: str | None = None) -> dict[str, int]:
         counts = {state.value: 0 for state in State}
         for row in self._tables.rows.values():
@@ -477,7 +475,7 @@ class MemoryStore(NoTransactions):
                 counts[row.state.value] += 1
         return counts
 
-    @_atomic
+    @atomic
     async def serving(self, app: str) -> list[tuple[str, str]]:
         now = self.now()
         lanes: set[Lane] = set()

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from everloop._core.calls import State
+from everloop._core.logs import LogChunk
 from everloop._core.records import CallFilter, Ended, KeyRule, Lane, Leased, NewCall, SessionInfo, Snapshot
+from everloop._core.runs import RunRecord
 
 #: Above every fence: no child was asked for.
 NO_FENCE = 1 << 62
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Row:
     """One call. What it was born with is in `new`; the rest is its life."""
 
@@ -37,11 +39,20 @@ class Row:
     value: bytes | None = None
     error: bytes | None = None
     progress: tuple[float, float | None, str] | None = None
+    orphan: bool = False  # its parent's row is gone
+    before: tuple[int, int] = (0, 0)  # attempts and crashes when its lease began
+    runs: dict[int | None, RunRecord] = field(default_factory=dict[int | None, RunRecord])  # by place
+    logs: dict[tuple[int, int], LogChunk] = field(default_factory=dict[tuple[int, int], LogChunk])
     waiters: set[int] = field(default_factory=set[int])  # Invariant: empty once the call is final
 
     @property
     def id(self) -> str:
         return self.new.id
+
+    @property
+    def parent(self) -> str | None:
+        """The parent's id, while that is there."""
+        return self.new.parent.id if self.new.parent and not self.orphan else None
 
     @property
     def order(self) -> tuple[int, int, int, int, int]:
@@ -76,7 +87,7 @@ class Row:
             and filter.fn in (None, lane.fn)
             and (not filter.states or self.state in filter.states)
             and (filter.tag is None or filter.tag in new.tags)
-            and (filter.parent is None or (new.parent is not None and new.parent.id == filter.parent))
+            and filter.parent in (None, self.parent)
         )
 
     def leased(self) -> Leased:
@@ -119,7 +130,7 @@ class Row:
             crash_limit=new.crash_limit,
             depth=self.depth,
             session=self.session,
-            parent=new.parent.id if new.parent else None,
+            parent=self.parent,
             owned=new.owned,
             after=new.after,
             key=new.key.value if new.key else None,
@@ -138,6 +149,7 @@ class Session:
 
     info: SessionInfo
     until: int
+    opened: int
     ended: dict[str, None] = field(default_factory=dict[str, None])
     cancels: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -146,7 +158,7 @@ class Session:
 class Tables:
     """Everything that one memory store holds.
 
-    Rows are only ever added, in the order of `seq`, so "newest" is "last".
+    Rows are added in the order of `seq`, so "newest" is "last".
     """
 
     rows: dict[str, Row] = field(default_factory=dict[str, Row])
@@ -156,6 +168,8 @@ class Tables:
     keyed: dict[tuple[str, str, str], list[Row]] = field(
         default_factory=dict[tuple[str, str, str], list[Row]]
     )
+    sweeps: dict[str, int] = field(default_factory=dict[str, int])  # when the last one of an app began
+    last_seq: int = 0  # Invariant: only grows
     sessions: dict[int, Session] = field(default_factory=dict[int, Session])
     last_session: int = 0  # Invariant: only grows; a number is never re-used
 
@@ -169,6 +183,20 @@ class Tables:
             self.followers.setdefault(new.after, []).append(row)
         if new.key is not None:
             self.keyed.setdefault((new.lane.app, new.lane.fn, new.key.value), []).append(row)
+
+    def remove(self, row: Row) -> None:
+        """Forget a row of a call that is final, and to which nothing live points."""
+        new = row.new
+        del self.rows[row.id]
+        for child in self.children.pop(row.id, ()):
+            child.orphan = True
+        self.followers.pop(row.id, None)
+        if row.parent is not None:
+            self.children[row.parent].remove(row)
+        if new.after is not None and row in self.followers.get(new.after, ()):
+            self.followers[new.after].remove(row)
+        if new.key is not None:
+            self.keyed[new.lane.app, new.lane.fn, new.key.value].remove(row)
 
     def with_key(self, lane: Lane, key: str) -> list[Row]:
         """Return the calls that were added under `key`, oldest first."""

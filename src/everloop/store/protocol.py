@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from everloop._core.keeping import Pruned, Pruning
+from everloop._core.logs import LogChunk
+from everloop._core.looks import Backlog, SessionLook
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -24,6 +27,7 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
+from everloop._core.runs import RunRecord
 from everloop.store.transactions import UserTransaction
 
 
@@ -42,16 +46,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, scoped_session
 
+    #: What a user may give as `connection=` without a loop.
+    SyncConnection: TypeAlias = Connection | Session | scoped_session[Any] | DbapiConnection
     #: What a user may give as `connection=`.
-    UserConnection: TypeAlias = (
-        AsyncConnection
-        | AsyncSession
-        | async_scoped_session[Any]
-        | Connection
-        | Session
-        | scoped_session[Any]
-        | DbapiConnection
-    )
+    UserConnection: TypeAlias = AsyncConnection | AsyncSession | async_scoped_session[Any] | SyncConnection
 
 
 class Store(Protocol):
@@ -137,7 +135,8 @@ class Store(Protocol):
           again. An end is told to every session that waits for it, starts the callbacks, and
           cancels the owned children that the last attempt did not ask for; an end from outside (a
           cancel, an expiry, a crash) cancels them all. A call whose cancellation was asked does not go
-          back to the queue: RETRY and RELEASE end it as cancelled, RELEASE from outside. Outcomes are
+          back to the queue: RETRY, RELEASE and REAP end it as cancelled, the last two from outside. REAP
+          counts a crash, as `reap` does. Outcomes are
           judged together; what their ends lead to comes after. Repeating a settlement answers False.
         * *lease*: at most `room` ready calls of `lanes`, by priority, then the root's due time and
           submission, then deepest first. Two sessions never receive the same call, and one that was
@@ -168,6 +167,31 @@ class Store(Protocol):
 
         A final call stays as it is. Owned children of a call that ends here are cancelled too.
         Idempotent.
+        """
+        ...
+
+    async def prune(self, request: Pruning) -> Pruned:
+        """Delete what is kept for too long, a page at a time; the answer says how to go on.
+
+        A finished call goes when it ended too long ago, or when there are too many newer ones of the app and
+        it did not end just now. It stays while its root is there, unless that goes with it; while its parent
+        lives, which may ask for it again; while a callback of it lives; and while a session is yet to be told
+        of its end. With it goes all that belongs to it: its id and its key are free again.
+
+        Values go earlier where that is asked for, under the same conditions but that the root has ended; then
+        the call has succeeded without one. So do logs, also those of calls that live.
+
+        Atomic page by page; each is small, and waits for no transaction beside it. Idempotent, and harmless
+        when several processes do it at once. A sweep is not begun when another one has begun within
+        `request.every`.
+        """
+        ...
+
+    async def log(self, chunks: Sequence[LogChunk]) -> None:
+        """Store what runs have logged; of calls that are not there, nothing.
+
+        Not in order with anything else, and a machine that loses power may lose the last of it. Idempotent by
+        call, fence and number.
         """
         ...
 
@@ -212,6 +236,18 @@ class Store(Protocol):
         """Return what is stored of each call, None for an unknown id."""
         ...
 
+    async def runs(self, ids: Sequence[str]) -> list[list[RunRecord]]:
+        """Return how the leases of each call ended, oldest first; nothing for an unknown id.
+
+        Each lease ends once: its body ended, its worker died, or it was given back. All that were the outcome
+        of their call are kept, of the others the first and the last ones (see `everloop._core.runs`).
+        """
+        ...
+
+    async def logs(self, id: str, after: tuple[int, int] = (0, 0), most: int = 1_000) -> list[LogChunk]:
+        """Return what the runs of a call have logged, in order, behind `after` (fence, number)."""
+        ...
+
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         """Return the calls that match, newest first."""
         ...
@@ -222,6 +258,18 @@ class Store(Protocol):
 
     async def serving(self, app: str) -> list[tuple[str, str]]:
         """Return the (queue, function) pairs that a living worker session of `app` serves."""
+        ...
+
+    async def backlog(self, app: str | None = None) -> list[Backlog]:
+        """Count the calls that are ready, lane by lane; lanes without any are left out."""
+        ...
+
+    async def sessions(self, app: str | None = None) -> list[SessionLook]:
+        """Return the sessions that are open, or over and not reaped yet, oldest first."""
+        ...
+
+    async def swept(self, app: str) -> int | None:
+        """Return the instant at which the last sweep of an app's calls began."""
         ...
 
     # -- hints --------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ _POSTGRESQL = {
 }
 #: What Python's own errors mean.
 _CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (ssl.SSLCertVerificationError, "certificate"),
     (ssl.SSLError, "tls"),
     (socket.gaierror, "name"),
     (TimeoutError, "timeout"),
@@ -48,6 +49,7 @@ _WORDS = (
     ("rights", re.compile(r"permission denied for database")),
     ("full", re.compile(r"too many (?:clients|connections)|remaining connection slots")),
     ("starting", re.compile(r"the database system is (?:starting up|shutting down|in recovery mode)")),
+    ("certificate", re.compile(r"certificate verify failed|server certificate for .* does not match")),
     ("tls", re.compile(r"\b(?:ssl|tls)\b|certificate", re.IGNORECASE)),
     ("name", re.compile(r"resolve host|Name or service not known")),
     ("timeout", re.compile(r"timeout|timed out", re.IGNORECASE)),
@@ -80,8 +82,16 @@ _GRANT = {
     "NOT EXISTS {database} CHARACTER SET utf8mb4; GRANT ALL ON {database}.* TO '{user}'@'%'",
     "postgresql": "As an administrator: GRANT CONNECT ON DATABASE {database} TO {user}",
 }
+_PROVE = {
+    "mysql": "The server's certificate does not prove who it is: give the authority that has signed it, "
+    "ssl_ca=/path/ca.pem; ssl_check_hostname=false leaves its name out, and with ssl_verify=false the "
+    "connection is encrypted for whoever answers",
+    "postgresql": "The server's certificate does not prove who it is: give the authority that has signed it, "
+    "sslrootcert=/path/ca.pem; sslmode=verify-ca leaves its name out, and with sslmode=require the "
+    "connection is encrypted for whoever answers",
+}
 #: What does not pass by itself: something has to be set right first.
-_LASTING = ("database", "host", "login", "name", "option", "password", "rights", "tls")
+_LASTING = ("certificate", "database", "host", "login", "name", "option", "password", "rights", "tls")
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class Door:
 
     Attributes:
         shown: The URL without its password.
+        at: Where that is, when host and port do not say: a socket, or several hosts.
     """
 
     family: Literal["mysql", "postgresql"]
@@ -99,6 +110,13 @@ class Door:
     host: str | None
     port: int | None
     database: str | None
+    at: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the server should be."""
+        port = self.port or (5432 if self.family == "postgresql" else 3306)
+        return self.at or f"{self.host or 'localhost'}:{port}"
 
 
 @dataclass(frozen=True)
@@ -119,10 +137,16 @@ def refusal(door: Door, error: BaseException) -> Refusal:
     if door.password is not None and len(door.password) > 2:
         said = said.replace(door.password, "***")
     kind = next((kind for each in _causes(error) if (kind := _kind(each))), "")
-    advice = {"database": _CREATE[door.family], "rights": _GRANT[door.family], **_ADVICE}.get(kind, "")
-    place = f"{door.host or 'localhost'}:{door.port or (5432 if door.family == 'postgresql' else 3306)}"
+    advice = {
+        "certificate": _PROVE[door.family],
+        "database": _CREATE[door.family],
+        "rights": _GRANT[door.family],
+        **_ADVICE,
+    }.get(kind, "")
+    if kind == "unreachable" and door.at.startswith("the socket"):
+        advice = "Is the server running on this machine, and is its socket right? It is {place}"
     told = advice.format(
-        user=door.user or "...", host=door.host, database=door.database or "...", place=place
+        user=door.user or "...", host=door.host, database=door.database or "...", place=door.place
     )
     text = f"cannot connect to {door.shown}: {said}" + (f". {told}" if told else "")
     return Refusal(text, kind in _LASTING)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from everloop import App, Retry, current
 
 app = App("shop", lease=2)
+log = logging.getLogger("shop")
 
 
 @app.task
@@ -33,6 +36,13 @@ async def send(to: str, *, subject: str = "") -> str:
 
 
 @app.task
+async def tell(what: str) -> None:
+    print("printed", what)
+    log.info("informed of %s", what)
+    log.warning("warned\nof it")
+
+
+@app.task
 async def hold(gate: str) -> str:
     """Note the start, and run until the gate opens."""
     current().progress(1, 2, "holding \x1b[7mon")
@@ -48,3 +58,19 @@ def sit(gate: str) -> None:
     Path(gate).with_suffix(".begun").touch()
     while not Path(gate).exists():
         time.sleep(0.01)
+
+
+@app.task
+async def who() -> int:
+    """Tell in which process this runs."""
+    return os.getpid()
+
+
+@app.task
+async def grow(megabytes: int) -> int:
+    """Hold more memory from now on."""
+    held.append(b"x" * (megabytes * 1_000_000))
+    return os.getpid()
+
+
+held: list[bytes] = []

@@ -23,6 +23,7 @@ class ServerMissing(Exception):
 class Binaries:
     """A server's programs."""
 
+    product: str
     server: Path
     #: What fills a fresh data folder.
     init: Path
@@ -30,7 +31,7 @@ class Binaries:
 
     @property
     def told(self) -> str:
-        return f"{'.'.join(map(str, self.version))} ({self.server})"
+        return f"{self.product} {'.'.join(map(str, self.version))} ({self.server})"
 
 
 def postgresql() -> Binaries:
@@ -41,7 +42,7 @@ def postgresql() -> Binaries:
     """
     folders = [path / "bin" for path in POSTGRESQL_ROOT.glob("*")]
     found = [
-        Binaries(server, init, _version(server, r"PostgreSQL\) (\d+(?:\.\d+)*)"))
+        Binaries("PostgreSQL", server, init, _version(server, r"PostgreSQL\) (\d+(?:\.\d+)*)"))
         for server, init in _beside("postgres", "initdb", folders)
     ]
     usable = [binaries for binaries in found if binaries.version >= (13,)]
@@ -60,7 +61,7 @@ def mariadb() -> Binaries:
         for server, install in _beside(name, init, []):
             version = _version(server, r"Ver (\d+(?:\.\d+)*)-MariaDB")
             if version >= (10, 6):
-                return Binaries(server, install, version)
+                return Binaries("MariaDB", server, install, version)
     raise ServerMissing(
         _advice(
             "MariaDB 10.6 or newer",
@@ -68,6 +69,48 @@ def mariadb() -> Binaries:
             "mariadb-server-core mariadb-client-core",
         )
     )
+
+
+def pgbouncer() -> Binaries:
+    """Find PgBouncer; nothing fills a folder for it.
+
+    Raises:
+        ServerMissing: There is none.
+    """
+    found = shutil.which("pgbouncer", path=os.pathsep.join([*os.get_exec_path(), *FOLDERS]))
+    if found is None:
+        raise ServerMissing(_advice("PgBouncer", "pgbouncer", "pgbouncer"))
+    return Binaries(
+        "PgBouncer", Path(found), Path(found), _version(Path(found), r"PgBouncer (\d+(?:\.\d+)*)")
+    )
+
+
+def mysql() -> Binaries:
+    """Find Oracle's MySQL, whose server fills its data folder itself.
+
+    Raises:
+        ServerMissing: There is none; MariaDB does not count.
+    """
+    for server, _ in _beside("mysqld", "mysqld", []):
+        version = _version(server, r"Ver (\d+(?:\.\d+)*)(?!.*MariaDB)")
+        if version >= (8, 0, 19):
+            return Binaries("MySQL", server, server, version)
+    raise ServerMissing(_advice("MySQL 8.0.19 or newer", "mysqld", "mysql-server-core"))
+
+
+def mysql_family() -> Binaries:
+    """Find MariaDB, or MySQL where there is no MariaDB: whichever `mysql://` leads to in the tests.
+
+    Raises:
+        ServerMissing: There is neither; with the advice for MariaDB.
+    """
+    try:
+        return mariadb()
+    except ServerMissing as missing:
+        try:
+            return mysql()
+        except ServerMissing:
+            raise missing from None
 
 
 def _beside(server: str, init: str, folders: list[Path]) -> list[tuple[Path, Path]]:

@@ -1,20 +1,22 @@
 """Fixtures of the servers, to be imported by the conftest of a suite that needs them.
 
-`postgresql` and `mariadb` are one server for the session, started by the first test that asks;
+`postgresql` and `mariadb` are one server for the session, started by the first test that asks; where MySQL is
+installed and MariaDB is not, `mariadb` is a MySQL. Which it was stands in the report of the suite.
 `postgresql_url` and `mariadb_url` are a fresh database for each test. A test that kills a server takes one of
 its own from `required`. A missing server fails the test with advice; EVERLOOP_SKIP_SERVERS=1 skips it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast
 
 import pytest
 
 from tests.helpers.servers import install
 from tests.helpers.servers.binaries import ServerMissing
 from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.servers.mysql import installed_family
 from tests.helpers.servers.postgresql import PostgresServer
 from tests.helpers.servers.server import Server
 
@@ -28,18 +30,20 @@ __all__ = [
 ]
 
 S = TypeVar("S", bound=Server)
+#: Notes something about the whole suite in its report.
+Report = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgresServer]:
+def postgresql(record_testsuite_property: Report) -> Iterator[PostgresServer]:
     """A PostgreSQL server of the session, that spares the disk."""
-    yield from _served(PostgresServer)
+    yield from _served(PostgresServer, record_testsuite_property)
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaServer]:
+def mariadb(record_testsuite_property: Report) -> Iterator[MariaServer]:
     """A MariaDB server of the session, that spares the disk."""
-    yield from _served(MariaServer)
+    yield from _served(MariaServer, record_testsuite_property)
 
 
 @pytest.fixture
@@ -69,8 +73,10 @@ def mariadb_kept(mariadb: MariaServer) -> Iterator[str]:
 def required(kind: type[S], *, fast: bool = True) -> S:
     """Return a server that is not started yet; fail or skip the test where there is none.
 
-    For tests with a server of their own.
+    For tests with a server of their own. Who asks for MariaDB gets MySQL where only that is installed.
     """
+    if issubclass(kind, MariaServer):
+        kind = cast("type[S]", installed_family())
     if install.skipped():
         pytest.skip(f"{install.SKIP}=1")
     try:
@@ -79,8 +85,10 @@ def required(kind: type[S], *, fast: bool = True) -> S:
         pytest.fail(str(missing), pytrace=False)
 
 
-def _served(kind: type[S]) -> Iterator[S]:
+def _served(kind: type[S], report: Report) -> Iterator[S]:
     with required(kind) as server:
+        [[version]] = server.execute("select version()")
+        report("server", f"{server.binaries.product}, which calls itself {version}")
         yield server
 
 

@@ -36,7 +36,9 @@ class Wanted:
 WANTED = (
     Wanted("PostgreSQL", binaries.postgresql, ("postgresql",), "postgresql"),
     # The programs alone: without a service, and without the user and the data folder of one.
-    Wanted("MariaDB", binaries.mariadb, ("mariadb-server-core", "mariadb-client-core"), None),
+    # Where MySQL is installed instead, it serves: the packages of the two exclude each other.
+    Wanted("MariaDB", binaries.mysql_family, ("mariadb-server-core", "mariadb-client-core"), None),
+    Wanted("PgBouncer", binaries.pgbouncer, ("pgbouncer",), "pgbouncer"),
 )
 
 

@@ -6,21 +6,13 @@ import signal
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import pymysql
 
 from tests.helpers.servers import binaries
 from tests.helpers.servers.place import Template, User
 from tests.helpers.servers.server import ADMIN, PASSWORD, Row, Server
-
-#: Read by the server at each start, before it answers. An anonymous user would shadow `name@'%'`.
-INIT = f"""\
-create user if not exists {ADMIN}@'%' identified by '{PASSWORD}';
-grant all on *.* to {ADMIN}@'%' with grant option;
-alter user root@localhost identified by '{PASSWORD}';
-delete from mysql.global_priv where user = '';
-flush privileges;
-"""
 
 
 class MariaServer(Server):
@@ -35,6 +27,23 @@ class MariaServer(Server):
     scheme = "mysql"
     stop_signal = signal.SIGTERM
     quit_signal = signal.SIGKILL
+    #: Read by the server at each start, before it answers.
+    init_sql: ClassVar[str] = (
+        f"create user if not exists {ADMIN}@'%' identified by '{PASSWORD}';\n"
+        f"grant all on *.* to {ADMIN}@'%' with grant option;\n"
+        f"alter user root@localhost identified by '{PASSWORD}';\n"
+        # An anonymous user would shadow `name@'%'`.
+        "delete from mysql.global_priv where user = '';\n"
+        "flush privileges;\n"
+    )
+    own_settings: ClassVar[dict[str, str | int]] = {}
+    #: What spares the disk.
+    fast_settings: ClassVar[dict[str, str | int]] = {
+        "innodb-flush-log-at-trx-commit": 0,
+        "innodb-flush-method": "nosync",
+        "innodb-doublewrite": 0,
+        "sync-frm": 0,
+    }
 
     def _find(self) -> binaries.Binaries:
         return binaries.mariadb()
@@ -47,7 +56,12 @@ class MariaServer(Server):
         return self.folder / "socket"
 
     def _template(self) -> Template:
-        command = (
+        name = f"{self.kind}-{'.'.join(map(str, self.version))}"
+        return Template(name, self._init(), self.user, {})
+
+    def _init(self) -> tuple[str, ...]:
+        """Return the command that fills a data folder."""
+        return (
             str(self.binaries.init),
             "--no-defaults",
             "--datadir={folder}/data",
@@ -55,12 +69,10 @@ class MariaServer(Server):
             "--skip-name-resolve",
             "--skip-test-db",
         )
-        name = f"{self.kind}-{'.'.join(map(str, self.version))}"
-        return Template(name, command, self.user, {})
 
     def _arguments(self) -> list[str]:
         init = self.folder / "init.sql"
-        init.write_text(INIT, encoding="utf-8")
+        init.write_text(self.init_sql, encoding="utf-8")
         self.user.own(init)
         settings: dict[str, str | int] = {
             "datadir": str(self.folder / "data"),
@@ -74,14 +86,7 @@ class MariaServer(Server):
             # Without it the server asks for the name of who connects, and knows this machine by another one.
             "skip-name-resolve": 1,
         }
-        if self.fast:
-            settings |= {
-                "innodb-flush-log-at-trx-commit": 0,
-                "innodb-flush-method": "nosync",
-                "innodb-doublewrite": 0,
-                "sync-frm": 0,
-            }
-        settings |= self.settings
+        settings |= self.own_settings | (self.fast_settings if self.fast else {}) | self.settings
         return ["--no-defaults", *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items())]
 
     def _create(self, name: str, password: str) -> None:

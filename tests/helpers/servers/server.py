@@ -206,6 +206,11 @@ class Server(ABC):
             start_new_session=True,
         )
         atexit.register(self.close)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Put into the folder what it begins with."""
+        assert self._folder is not None
         self._template().copy(self._folder / "data")
 
     def _launch(self) -> dict[str, Any]:

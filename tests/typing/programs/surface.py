@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, assert_type
 
 import everloop
-from everloop import App, Call, Key, Retry, Task, TaskFunction
+from everloop import App, Call, Key, Retry, Run, SyncTask, Task, TaskFunction
 
 app = App("surface", "memory://", raises=[KeyError], lease=timedelta(seconds=5))
 
@@ -99,6 +100,7 @@ async def tasks() -> None:
     assert_type(task.attempts, int)
     assert_type(task.cancel("enough"), bool)
     await task.refresh()
+    assert_type((await task.history())[0], Run)
 
 
 async def from_the_app() -> None:
@@ -130,6 +132,7 @@ async def inside() -> None:
     assert_type(current.id, str)
     assert_type(current.attempt, int)
     current.progress(1, 2, "half")
+    current.heartbeat()
     if current.stopping == "shutdown":
         return
     async with app as client:
@@ -146,6 +149,27 @@ def programs() -> None:
         assert_type(runner.run(fetch("a")), int)
     assert_type(asyncio.new_event_loop().run_until_complete(fetch("a")), int)
 
+
+def without_a_loop(connection: sqlite3.Connection) -> None:
+    assert_type(app.sync.run(fetch("a"), timeout=5), int)
+    task = app.sync.submit(fetch("a"), connection=connection, priority=1)
+    assert_type(task, SyncTask[int])
+    assert_type(task.result(timeout=timedelta(seconds=1)), int)
+    assert_type(task.exception(), BaseException | None)
+    assert_type(app.sync.submit_many([fetch("a")], tags=["many"]), list[SyncTask[int]])
+    assert_type(app.sync.get_task(task.id, fetch), SyncTask[int])
+    assert_type(app.sync.get_task(task.id), SyncTask[Any])
+    assert_type(app.sync.cancel(task.id), bool)
+    assert_type(app.sync.retry(task.id), SyncTask[Any])
+    assert_type(app.sync.counts("mail"), dict[str, int])
+
+
+@app.task(run="process", timeout=5)
+def compute(n: int) -> list[int]:
+    return [n]
+
+
+assert_type(compute(1), Call[list[int]])
 
 # A task function can be handed on with its parameters, or without.
 TOOLS: dict[str, TaskFunction[..., int]] = {"fetch": fetch}

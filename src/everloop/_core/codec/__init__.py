@@ -16,6 +16,7 @@ from everloop._core.codec.errors import dump_error, error_record
 from everloop._core.codec.known import register
 from everloop._core.codec.payload import Codec, Payloads
 from everloop._core.codec.remote import RemoteTraceback, load_error
+from everloop._core.codec.signatures import parameters_of
 from everloop._core.codec.values import Shape
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "dump_error",
     "error_record",
     "load_error",
+    "parameters_of",
     "register",
 ]

@@ -1,0 +1,1 @@
+"""What goes on behind a worker's turns: one loop per file."""

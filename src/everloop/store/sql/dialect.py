@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+#: Stands in a migration that only adds: the release with this schema works on, beside it and started anew.
+_OLDEST = re.compile(r"^-- oldest: (\d+)$", re.MULTILINE)
 _NAME = re.compile(r"^-- name: (?P<name>\w+)(?: -> (?P<columns>.+))?$", re.MULTILINE)
 
 
@@ -36,11 +39,26 @@ def statements(dialect: str) -> dict[str, Template]:
 
 
 class Migration(NamedTuple):
-    """One step of the schema."""
+    """One step of the schema.
+
+    Attributes:
+        oldest: The oldest schema whose release goes on with this one; 0 where that is none but its own.
+    """
 
     number: int
     name: str
     script: str
+    oldest: int = 0
+
+
+def oldest_of(known: Iterable[Migration]) -> int:
+    """Return the oldest schema whose release goes on with what these migrations make."""
+    return max(each.oldest or each.number for each in known)
+
+
+def under(schema: int) -> str:
+    """Return the name under which a schema says that: whoever changes only its number says nothing of it."""
+    return f"oldest {schema}"
 
 
 @cache
@@ -50,8 +68,22 @@ def migrations(dialect: str) -> tuple[Migration, ...]:
     found: list[Migration] = []
     for entry in folder.iterdir():
         number, _, name = entry.name.removesuffix(".sql").partition("_")
-        found.append(Migration(int(number), name, entry.read_text("utf-8")))
+        script = entry.read_text("utf-8")
+        goes_on = _OLDEST.search(script)
+        found.append(Migration(int(number), name, script, int(goes_on[1]) if goes_on else 0))
     return tuple(sorted(found))
+
+
+#: Said of a store whose schema is newer than the program, when that does not matter.
+GOES_ON = "everloop: the store %s has schema %d; this version of Everloop knows %d, and goes on with it"
+
+
+def newer(store: str, found: int, known: int) -> str:
+    """Tell of a store whose schema is too new."""
+    return (
+        f"{store} has schema {found}, but this version of Everloop knows {known}; "
+        "upgrade it (pip install -U everloop). Nothing has been changed"
+    )
 
 
 def split(script: str) -> list[str]:

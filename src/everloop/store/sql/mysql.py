@@ -7,9 +7,11 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 
-from everloop._core.clock import Clock
-from everloop._core.errors import ConfigError, StoreUnavailable
-from everloop.store.sql.dialect import migrations, split
+from everloop._core.clock import Clock, SystemClock
+from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop._core.looks import Setting, Vitals
+from everloop.store.sql.blocked import SILENT_S
+from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql import BY_HAND, SLEEP, MysqlRunner
 from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnection, connect
@@ -26,9 +28,28 @@ _LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
 #: What the user lacks a right for: a command on a table, a database, the log-in's own.
 _FORBIDDEN = (1142, 1044, 1227, 1370)
 #: Given once, whoever comes again.
-_NAME = "INSERT IGNORE INTO ever_meta VALUES ('identity', {0})"
-#: The last word of the schema: without it, it is made again.
-_DONE = "INSERT INTO ever_meta VALUES ('schema', {0}) ON DUPLICATE KEY UPDATE value = {0}"
+_NAME = "INSERT IGNORE INTO ever_meta (name, value) VALUES ('identity', {0})"
+_META = "SELECT value FROM ever_meta WHERE name = '{}'"
+#: The last words of the schema: without them, it is made again.
+_DONE = "INSERT INTO ever_meta (name, value) VALUES ('{0}', {1}) ON DUPLICATE KEY UPDATE value = {1}"
+_LATE = "SELECT 1 FROM ever_sessions WHERE until <= {:d} LIMIT 1"
+#: Whose transaction is open for so long that it may be what holds rows of sessions that should have ended.
+_HOLDERS = """
+SELECT p.id, p.user FROM information_schema.innodb_trx AS t
+JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id
+WHERE p.db = DATABASE() AND t.trx_started < NOW() - INTERVAL {:g} SECOND AND t.trx_rows_locked > 0
+AND EXISTS (SELECT 1 FROM ever_sessions WHERE until <= {:d})
+"""
+_SIZE = """SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED) FROM information_schema.tables
+WHERE table_schema = DATABASE() AND table_name LIKE 'ever\\_%'"""
+_LOSS = "a crash of the server loses calls that were acknowledged"
+_SETTINGS = (
+    ("innodb_flush_log_at_trx_commit", "1", _LOSS),
+    ("sync_binlog", "1", "after a power cut a replica may lack what the server has, or have more"),
+    ("innodb_doublewrite", "ON", "a power cut destroys the database"),
+)
+_VARIABLES = """SHOW VARIABLES WHERE variable_name IN
+('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')"""
 _FIND = """
 SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
 """
@@ -98,15 +119,45 @@ class MysqlStore(ServerStore[MysqlConnection]):
                 f"somebody else has been migrating this database for {_PATIENCE} s; look at SHOW PROCESSLIST"
             )
         try:
+            known = migrations("mysql")
             found = self._schema(connection)
-            for number, _, script in migrations("mysql"):
-                if number > found:
-                    for statement in split(script):
+            if found > known[-1].number:
+                return  # a newer release was quicker
+            for each in known:
+                if each.number > found:
+                    for statement in split(each.script):
                         connection.run(statement, doing)
             connection.run(_NAME.format(secrets.randbits(62)), doing)
-            connection.run(_DONE.format(migrations("mysql")[-1][0]), doing)
+            connection.run(_DONE.format(under(known[-1].number), oldest_of(known)), doing)
+            connection.run(_DONE.format("schema", known[-1].number), doing)
         finally:
             connection.run(f"DO RELEASE_LOCK({_LOCK})", doing)
+
+    def _unblock(self, connection: MysqlConnection, before: int) -> None:
+        # The server ends our own by itself (see `MysqlConnection.prepare`). Who may not see the transactions
+        # of all gets an error, or no rows.
+        if not connection.run(_LATE.format(before), "looking for who is late")[0]:
+            self._blocked.tell({}, "", "")
+            return
+        try:
+            found = connection.run(_HOLDERS.format(SILENT_S, before), "looking for what blocks")[0]
+        except StoreError as error:
+            if not self._forbidden(error.__cause__):
+                raise
+            found = ()
+        self._blocked.tell({number: f"user {user}" for number, user in found}, "may hold", "KILL {}")
+
+    def _vitals(self, connection: MysqlConnection) -> Vitals:
+        sizes, variables = connection.run(f"{_SIZE};\n{_VARIABLES}", "looking at the server")
+        values = {str(name): str(value) for name, value in variables}
+        names = [each for each in _SETTINGS if each[0] != "sync_binlog" or values.get("log_bin") == "ON"]
+        kind = "MariaDB" if "mariadb" in connection.version.lower() else "MySQL"
+        return Vitals(
+            f"{kind} {connection.version}",
+            int(sizes[0][0]),
+            self._ask_time(connection) - SystemClock().now(),
+            tuple(Setting(name, values.get(name, ""), wanted, risk) for name, wanted, risk in names),
+        )
 
     def _forbidden(self, error: BaseException | None) -> bool:
         return bool(error and error.args and error.args[0] in _FORBIDDEN)
@@ -115,18 +166,14 @@ class MysqlStore(ServerStore[MysqlConnection]):
         user, database = self._address.user or "the_user", self._address.database
         return f"As an administrator: GRANT ALL ON {database}.* TO '{user}'@'%'"
 
-    def _read_identity(self, connection: MysqlConnection) -> int:
-        rows = connection.run("SELECT value FROM ever_meta WHERE name = 'identity'", "reading the identity")[
-            0
-        ]
+    def _read_meta(self, connection: MysqlConnection, name: str) -> int:
+        rows = connection.run(_META.format(name), f"reading the schema's {name}")[0]
         return int(rows[0][0]) if rows else 0
 
     def _schema(self, connection: MysqlConnection) -> int:
         """Return the schema's number; 0 when there is none, or only a part of it."""
-        doing = "reading the schema's number"
-        tables = connection.run(_FIND, doing)[0]
-        rows = connection.run("SELECT value FROM ever_meta WHERE name = 'schema'", doing)[0] if tables else ()
-        return int(rows[0][0]) if rows else 0
+        tables = connection.run(_FIND, "looking for the schema")[0]
+        return self._read_meta(connection, "schema") if tables else 0
 
 
 def check_version(version: str) -> None:

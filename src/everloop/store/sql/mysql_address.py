@@ -12,7 +12,9 @@ from everloop.store.refusals import Door
 
 _TRUE, _FALSE = ("true", "1", "yes", "required"), ("false", "0", "no")
 #: What a URL's query may say; `charset` is only there because URLs for SQLAlchemy have it.
-_KNOWN = ("charset", "ssl", "ssl_ca", "ssl_cert", "ssl_check_hostname", "ssl_key", "unix_socket")
+_KNOWN = (
+    "charset", "ssl", "ssl_ca", "ssl_cert", "ssl_check_hostname", "ssl_key", "ssl_verify", "unix_socket",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Address:
     @property
     def door(self) -> Door:
         """Return what messages about it need."""
-        return Door("mysql", self.shown, self.user, self.password, self.host, self.port, self.database)
+        at = f"the socket {self.unix_socket}" if self.unix_socket else ""
+        return Door("mysql", self.shown, self.user, self.password, self.host, self.port, self.database, at)
 
 
 def unverified() -> ssl.SSLContext:
@@ -53,9 +56,10 @@ def address_of(url: str) -> Address:
     """Take a URL apart.
 
     `mysql://user:password@host:port/database`, with the parameters `unix_socket=/path`, `ssl=true`
-    (encrypted; `ssl=false`: never), `ssl_ca=/path` (encrypted, and the server proves who it is;
-    `ssl_check_hostname=false` leaves its name out), and `ssl_cert=/path` with `ssl_key=/path` (so does the
-    client).
+    (encrypted, and the server proves who it is to the authorities that this system trusts; `ssl=false`: never
+    encrypted), `ssl_ca=/path` (to this authority), `ssl_check_hostname=false` (its name does not count),
+    `ssl_verify=false` (encrypted for whoever answers), and `ssl_cert=/path` with `ssl_key=/path` (the client
+    proves who it is).
 
     Raises:
         StoreURLError: It names no database, or has a parameter that is not known, or a wrong value of one.
@@ -105,30 +109,26 @@ def _tls(given: dict[str, str], shown: str) -> ssl.SSLContext | None:
     """Return the context that the parameters ask for; None when they ask for nothing."""
     wanted = _flag(given, "ssl", shown)
     check_name = _flag(given, "ssl_check_hostname", shown)
-    files = [name for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in given]
-    if wanted is False and (files or check_name):
-        raise StoreURLError(
-            f"the store URL {shown!r} says ssl=false beside {', '.join(files) or 'ssl_check_hostname'}; "
-            "leave one out"
-        )
-    if check_name and "ssl_ca" not in given:
-        raise StoreURLError(
-            f"the store URL {shown!r} asks for the host's name to be checked, which needs "
-            "ssl_ca=/path/to/ca.pem"
-        )
-    if not (wanted or files):
+    verify = _flag(given, "ssl_verify", shown)
+    asks = [name for name in _KNOWN if name.startswith("ssl_") and name in given]
+    if wanted is False and asks:
+        raise StoreURLError(f"the store URL {shown!r} says ssl=false beside {', '.join(asks)}; leave one out")
+    if verify is False and (check_name or "ssl_ca" in given):
+        beside = "ssl_ca" if "ssl_ca" in given else "ssl_check_hostname=true"
+        raise StoreURLError(f"the store URL {shown!r} says ssl_verify=false beside {beside}; leave one out")
+    if not (wanted or asks):
         return None
     try:
         context = unverified()
-        if "ssl_ca" in given:
-            context = ssl.create_default_context(cafile=given["ssl_ca"])
+        if verify is not False:
+            context = ssl.create_default_context(cafile=given.get("ssl_ca"))
             # The certificates that MySQL makes for itself do not pass what Python 3.13 adds.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             context.check_hostname = check_name is not False
         if "ssl_cert" in given:
             context.load_cert_chain(given["ssl_cert"], given.get("ssl_key"))
     except OSError as error:
-        said = ", ".join(f"{name}={given[name]}" for name in files)
+        said = ", ".join(f"{name}={given[name]}" for name in asks)
         raise ConfigError(f"the files of TLS cannot be used ({said}): {error}") from error
     return context
 

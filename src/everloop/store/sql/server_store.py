@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection
 from functools import partial
@@ -9,9 +10,11 @@ from typing import Generic, Self, TypeVar
 
 from everloop._core.clock import Clock
 from everloop._core.errors import ConfigError, SchemaError, StoreError, StoreUnavailable, UsageError
+from everloop._core.looks import Vitals
 from everloop._core.records import Lane
 from everloop._core.text import without_password
-from everloop.store.sql.dialect import Migration, migrations
+from everloop.store.sql.blocked import LATE, Blocked
+from everloop.store.sql.dialect import GOES_ON, Migration, migrations, newer, under
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.listener import Listener
 from everloop.store.sql.runners.server import CannotOpen, ServerRunner
@@ -20,6 +23,8 @@ from everloop.store.sql.server_clock import ServerClock
 from everloop.store.sql.sql_store import SqlStore
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb
+
+log = logging.getLogger("everloop")
 
 C = TypeVar("C")
 
@@ -45,6 +50,7 @@ class ServerStore(SqlStore, Generic[C]):
         self.url = url
         self._fault = fault
         self._shown = without_password(url)
+        self._blocked = Blocked()
         self._identity = 0  # the number that this database was given with its schema
         self._hot: ServerRunner[C] | None = None
         self._beside: ServerRunner[C] | None = None
@@ -103,6 +109,12 @@ class ServerStore(SqlStore, Generic[C]):
         for runner in (self._hot, self._beside, self._reading):
             if runner is not None:
                 runner.close()
+
+    async def reap(self, *, overdue: bool = True) -> int:
+        reaped = await super().reap(overdue=overdue)
+        if overdue and self._blocked.may_look(reaped=reaped > 0):
+            await self._runner().call_anew(partial(self._unblock, before=self.now() - LATE))
+        return reaped
 
     async def tend(self) -> None:
         await self._runner().call_anew(self._set_clock)
@@ -177,6 +189,9 @@ class ServerStore(SqlStore, Generic[C]):
         if isinstance(self._clock, ServerClock):
             self._clock.set(lambda: self._ask_time(connection))
 
+    async def vitals(self) -> Vitals:
+        return await self._reader().call_anew(self._vitals)
+
     # -- the dialect's own ----------------------------------------------------------------------------------
 
     @abstractmethod
@@ -201,16 +216,16 @@ class ServerStore(SqlStore, Generic[C]):
             self._apply(connection)
             found = self._schema(connection)
         if found > newest:
-            raise SchemaError(
-                f"the store has schema {found}, but this version of Everloop knows {newest}; upgrade it "
-                "(pip install -U everloop). Nothing has been changed"
-            )
+            oldest = self._read_meta(connection, under(found)) or found
+            if oldest > newest:
+                raise SchemaError(newer("the store", found, newest))
+            log.info(GOES_ON, self._shown, found, newest)
         if found < newest:
             raise SchemaError(
                 f"the store has schema {found}, and this version of Everloop needs {newest}; workers of the "
                 f"release before go on with it. Bring it up to date: everloop migrate {self._shown}"
             )
-        self._identity = self._read_identity(connection)
+        self._identity = self._read_meta(connection, "identity")
 
     @abstractmethod
     def _check_server(self, connection: C) -> None:
@@ -229,6 +244,10 @@ class ServerStore(SqlStore, Generic[C]):
         """Apply the migrations that are missing, one process at a time; a database's first also names it."""
 
     @abstractmethod
+    def _vitals(self, connection: C) -> Vitals:
+        """Return what the server tells of itself; in the thread."""
+
+    @abstractmethod
     def _forbidden(self, error: BaseException | None) -> bool:
         """Tell whether the driver's error is about rights."""
 
@@ -237,8 +256,12 @@ class ServerStore(SqlStore, Generic[C]):
         """Return what an administrator executes."""
 
     @abstractmethod
-    def _read_identity(self, connection: C) -> int:
-        """Return the number that this database was given with its schema."""
+    def _unblock(self, connection: C, before: int) -> None:
+        """End what holds rows of sessions that should have ended `before`; tell what is the user's."""
+
+    @abstractmethod
+    def _read_meta(self, connection: C, name: str) -> int:
+        """Return what the schema says of itself under this name; 0 where it says nothing."""
 
     @abstractmethod
     def _ask_time(self, connection: C) -> int:

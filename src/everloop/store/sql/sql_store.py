@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from everloop._core.clock import Clock
 from everloop._core.errors import StoreUnavailable, UsageError
+from everloop._core.keeping import Pruned, Pruning
+from everloop._core.logs import LogChunk
+from everloop._core.looks import Backlog, SessionLook, Vitals
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -24,12 +27,13 @@ from everloop._core.records import (
     Turn,
     TurnAnswer,
 )
-from everloop.store.sql.dialect import Migration, split
+from everloop._core.runs import RunRecord
+from everloop.store.sql.dialect import Migration, migrations, oldest_of, split, under
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.thread import ConnectionThread
 from everloop.store.sql.spelling import Folding
-from everloop.store.sql.verbs import asking, sessions
+from everloop.store.sql.verbs import asking, keeping, sessions
 from everloop.store.sql.verbs.adding import add, lanes_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.settling import settle
@@ -50,6 +54,8 @@ Make = Callable[[Scope], Verb[T]]
 #: The last word of a schema that is made by hand, and of one that is brought up to date.
 _FIRST = "INSERT INTO ever_meta (name, value) VALUES ('schema', {}), ('identity', {})"
 _LATER = "UPDATE ever_meta SET value = {} WHERE name = 'schema'"
+#: Which releases may go on with it.
+_OLDEST = "INSERT INTO ever_meta (name, value) VALUES ('{}', {})"
 
 
 class _KeyIsBusy(StoreUnavailable):
@@ -131,6 +137,8 @@ class SqlStore(ABC):
         statements = [statement for each in missing for statement in split(each.script)]
         if missing:
             newest = missing[-1].number
+            oldest = oldest_of(each for each in migrations(self.dialect) if each.number <= newest)
+            statements.append(_OLDEST.format(under(newest), oldest))
             fresh = missing[0].number == 1
             last = _FIRST.format(newest, secrets.randbits(62)) if fresh else _LATER.format(newest)
             statements.append(last)
@@ -188,6 +196,27 @@ class SqlStore(ABC):
 
     async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
         return await self._write_apart(partial(asking.cancel, ids=ids, message=message))
+
+    # -- keeping ----------------------------------------------------------------------------------------
+
+    async def prune(self, request: Pruning) -> Pruned:
+        if request.youngest is None and request.count is None:
+            return Pruned()
+        if request.after is None:
+            if not await self._write_apart(partial(keeping.begin_sweep, request=request)):
+                return Pruned()
+            asked = request
+            request = await self._read(lambda _: keeping.find_bound(asked))
+        going_on = request
+        page = await self._read(partial(keeping.look, request=going_on))
+        if page.empty:
+            return Pruned(next=page.next)
+        return await self._write_apart(partial(keeping.drop, request=going_on, page=page))
+
+    async def log(self, chunks: Sequence[LogChunk]) -> None:
+        if chunks:
+            begin = partial(self._begin, partial(keeping.log, chunks=chunks), None)
+            await self._apart().run(begin, durable=False)
 
     # -- in a transaction of the user's -------------------------------------------------------------------
 
@@ -265,6 +294,12 @@ class SqlStore(ABC):
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
         return await self._read(lambda _: asking.get(ids))
 
+    async def runs(self, ids: Sequence[str]) -> list[list[RunRecord]]:
+        return await self._read(lambda _: asking.runs(ids))
+
+    async def logs(self, id: str, after: tuple[int, int] = (0, 0), most: int = 1_000) -> list[LogChunk]:
+        return await self._read(lambda _: keeping.logs(id, after, most))
+
     async def find(self, filter: CallFilter) -> list[Snapshot]:
         return await self._read(lambda _: asking.find(filter))
 
@@ -273,6 +308,19 @@ class SqlStore(ABC):
 
     async def serving(self, app: str) -> list[tuple[str, str]]:
         return await self._read(partial(asking.serving, app=app))
+
+    async def backlog(self, app: str | None = None) -> list[Backlog]:
+        return await self._read(lambda _: asking.backlog(app))
+
+    async def sessions(self, app: str | None = None) -> list[SessionLook]:
+        return await self._read(lambda _: asking.sessions(app))
+
+    async def swept(self, app: str) -> int | None:
+        return await self._read(lambda _: asking.swept(app))
+
+    @abstractmethod
+    async def vitals(self) -> Vitals:
+        """Return what the database tells of itself."""
 
     # -- transactions ---------------------------------------------------------------------------------------
 

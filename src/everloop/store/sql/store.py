@@ -9,6 +9,7 @@ from sqlite3 import Connection
 
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.gate import write_gate
+from everloop._core.looks import Vitals
 from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.runners.doorbell import Doorbell
 from everloop.store.sql.runners.hand import Hand
@@ -90,10 +91,16 @@ class SqliteStore(SqlStore):
             bell.unlink(missing_ok=True)
         return reaped
 
+    async def vitals(self) -> Vitals:
+        return await self._reader().call(self._file.vitals)
+
     # -- hints and upkeep -----------------------------------------------------------------------------------
 
     def listen(self, session: int, wake: Callable[[], None]) -> Callable[[], None]:
-        return self._bell.listen(session, wake, worker=session in self._workers)
+        worker = session in self._workers
+        if worker:
+            self._runner().post(self._file.lay_out)
+        return self._bell.listen(session, wake, worker=worker)
 
     async def tend(self) -> None:
         await self._runner().call(self._checkpoint)

@@ -168,7 +168,9 @@ async def _check(store: Store, ledger: Ledger) -> None:
     _once([(outcome.id, outcome.fence) for outcome in ledger.settled], "settled under one fence")
     again = {answer.id for _, answer in ledger.added if answer.status == "exists"}
     _once([told for told in ledger.told if told[1] not in again], "told to one session")
-    ran = Counter(outcome.id for outcome in ledger.settled if outcome.event is not Event.RELEASE)
+    ran = Counter(
+        outcome.id for outcome in ledger.settled if outcome.event not in (Event.RELEASE, Event.REAP)
+    )
     same({id: call.attempt for id, call in calls.items() if call.attempt}, dict(ran), "attempts")
     by_key: dict[str, set[str]] = {}
     for call, answer in ledger.added:

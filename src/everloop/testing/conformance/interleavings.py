@@ -199,7 +199,7 @@ async def _strike(factory: FaultyFactory, name: str, place: int, *, answer_lost:
         holds(await _fails(requests[name], both.store), "a verb whose statement fails raises")
         striker.arm(None)
         if answer_lost:
-            _happened(both, requests[name])
+            happened(both, requests[name])
         await both.look()
         await requests[between].of(both)
         await both.look()
@@ -224,7 +224,7 @@ async def _fails(request: Ask, store: Store) -> bool:
     return False
 
 
-def _happened(both: SideBySide, request: Ask) -> None:
+def happened(both: SideBySide, request: Ask) -> None:
     """Tell the oracle of a request that the store carried out, and whose answer nobody got."""
     oracle, log, at = both.oracle, both.log, both.clock.now()
     match request.verb, request.args:

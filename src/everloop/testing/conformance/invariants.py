@@ -25,6 +25,7 @@ class Log:
         acknowledged: The ids of the calls that it said it has.
         crash_limits: Of the calls that it said it added.
         leases: Which session was given which (id, fence).
+        given: The fences of the leases of each call, in the order in which they were given.
         open: Sessions that were opened, and not yet closed or reaped.
         settled: The outcomes that were answered True, by id.
         asked: The fence under which a parent last asked for a child, by the ids of both.
@@ -33,6 +34,7 @@ class Log:
     acknowledged: set[str] = field(default_factory=set[str])
     crash_limits: dict[str, int] = field(default_factory=dict[str, int])
     leases: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
+    given: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     open: set[int] = field(default_factory=set[int])
     settled: dict[str, list[Outcome]] = field(default_factory=dict[str, list[Outcome]])
     asked: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
@@ -63,12 +65,22 @@ class Log:
         for lease in leased:
             self.note_lease(session, *lease)
 
+    def forget(self, ids: set[str]) -> None:
+        """Note that these calls were pruned: their ids are free again, and so are their fences."""
+        self.acknowledged -= ids
+        self.leases = {lease: session for lease, session in self.leases.items() if lease[0] not in ids}
+        self.asked = {pair: fence for pair, fence in self.asked.items() if not ids.intersection(pair)}
+        for id in ids:
+            self.crash_limits.pop(id, None)
+            self.settled.pop(id, None)
+
     def note_lease(self, session: int, id: str, fence: int) -> None:
         """Note a lease, which must be greater than every earlier one of the call."""
-        earlier = [known for other, known in self.leases if other == id]
+        earlier = self.given.setdefault(id, [])
         holds(
             fence > max(earlier, default=0), f"I3: the lease of {id} at {fence} is after those at {earlier}"
         )
+        earlier.append(fence)
         self.leases[id, fence] = session
 
 
@@ -111,9 +123,9 @@ def ends_are_final(before: Calls, after: Calls, _log: Log) -> None:
 def attempts(_before: Calls, after: Calls, log: Log) -> None:
     """I6: attempts are the accepted ends of runs; crashes are counted apart, up to the limit."""
     for id, call in after.items():
-        ran = [o for o in log.settled.get(id, ()) if o.event is not Event.RELEASE]
+        ran = [o for o in log.settled.get(id, ()) if o.event not in (Event.RELEASE, Event.REAP)]
         same(call.attempt, len(ran), f"I6: the attempts of {id}")
-        leases = sum(1 for other, _ in log.leases if other == id)
+        leases = len(log.given.get(id, ()))
         holds(call.attempt + call.crashes <= leases, f"I6: {id} had a lease for each attempt and crash")
         over = call.crashes > log.crash_limits.get(id, call.crashes)
         holds(call.state.final or not over, f"I6: {id} crashed {call.crashes} times and has ended")

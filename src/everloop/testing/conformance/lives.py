@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from everloop._core.records import NewCall, Outcome
 
@@ -51,6 +51,18 @@ class Look:
 Fact = tuple[str, int, Any]
 
 
+class Run(NamedTuple):
+    """A lease that has ended."""
+
+    fence: int
+    attempt: int
+    how: str
+    session: int | None
+    started: int | None
+    ended: int
+    error: Any
+
+
 def look(birth: NewCall, facts: Iterable[Fact]) -> Look:
     """Compute what a call looks like after these facts."""
     now = Look("unborn", 0)
@@ -68,8 +80,10 @@ def _leased(now: Look, _: NewCall, at: int, session: int) -> Look:
     return replace(now, state="leased", fence=now.fence + 1, session=session, started=at)
 
 
-def _settled(now: Look, _: NewCall, at: int, outcome: Outcome) -> Look:
+def _settled(now: Look, birth: NewCall, at: int, outcome: Outcome) -> Look:
     how = str(outcome.event)
+    if how == "reap":
+        return _bereft(now, birth, at, outcome.error)
     if how == "release":
         if now.asked is not None:
             return _stopped(now, "cancelled", at, outcome.error)
@@ -86,12 +100,12 @@ def _given_back(now: Look, _: NewCall, at: int, __: Any) -> Look:
     return _back(now, at, 0) if now.asked is None else _stopped(now, "cancelled", at)
 
 
-def _bereft(now: Look, birth: NewCall, at: int, _: Any) -> Look:
+def _bereft(now: Look, birth: NewCall, at: int, last_words: Any) -> Look:
     now = replace(now, crashes=now.crashes + 1)
     if now.asked is not None:
         return _stopped(now, "cancelled", at)
     if now.crashes > birth.crash_limit:
-        return _stopped(now, "failed", at, Like(b"TaskCrashed"))
+        return _stopped(now, "failed", at, last_words or Like(b"TaskCrashed"))
     return _back(now, at, 0)
 
 
@@ -117,17 +131,47 @@ _WORDS: dict[str, Callable[[Look, NewCall, int, Any], Look]] = {
     "given back": _given_back,
     "worker died": _bereft,
     "cancelled": lambda now, _, at, __: _stopped(now, "cancelled", at),
+    "value dropped": lambda now, _, __, ___: replace(now, value=None),
     "expired": lambda now, _, at, __: _stopped(now, "expired", at, Like(b"TaskExpired")),
 }
 
 
-@dataclass
+def runs(birth: NewCall, facts: Iterable[Fact]) -> list[Run]:
+    """Tell how the leases ended.
+
+    The one that was the call's outcome is kept; of the others the first five and the last fifteen, and the
+    last three that were given back.
+    """
+    counted: list[Run] = []
+    given_back: list[Run] = []
+    outcome: list[Run] = []
+    now = Look("unborn", 0)
+    for word, at, detail in facts:
+        before, now = now, _WORDS[word](now, birth, at, detail)
+        if before.state != "leased" or now.state == "leased":
+            continue
+        error = detail.error if word == "settled" else None
+        run = Run(before.fence, before.attempt + 1, "released", before.session, before.started, at, error)
+        if now.crashes > before.crashes:
+            counted.append(run._replace(how="crashed", error=error or now.error))
+        elif now.attempt == before.attempt:
+            given_back.append(run)
+        elif now.live:
+            counted.append(run._replace(how="failed"))
+        else:
+            outcome.append(run._replace(how=now.state))
+    return sorted(counted[:5] + counted[5:][-15:] + given_back[-3:] + outcome, key=lambda run: run.fence)
+
+
+@dataclass(eq=False)
 class Life:
     """A call: how it was born, and what happened since."""
 
     number: int
     birth: NewCall
     born: int
+    parent: Life | None = None
+    pruned: bool = False
     facts: list[Fact] = field(default_factory=list[Fact])
     now: Look = field(default_factory=lambda: Look("unborn", 0))
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
+from everloop._core.keeping import Pruning
 from everloop._core.records import Added, Lane, NewCall, Outcome, Snapshot, Turn
-from everloop.testing.conformance.lives import LIVE, Life, Like
+from everloop.testing.conformance.lives import LIVE, Life, Like, runs
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Oracle:
         self.lives: dict[str, Life] = {}
         self.until: dict[int, int] = {}
         self.ever: set[int] = set()  # every session that there was
+        self._born = 0
+        self._sweeps: dict[str, int] = {}
         self._waiting: set[tuple[int, str]] = set()
         self._mail: dict[int, set[str]] = {}
         self._asks: dict[int, set[tuple[str, int]]] = {}
@@ -136,6 +139,52 @@ class Oracle:
         states = [self.lives[id].now.state if id in self.lives else None for id in ids]
         return [(id, state, state == "leased") for id, state in zip(ids, states, strict=True)]
 
+    # -- keeping ----------------------------------------------------------------------------------
+
+    def prune(self, request: Pruning, at: int) -> tuple[set[str], set[str]]:
+        """Forget what is kept for too long; return whose calls and whose values are gone."""
+        if at - self._sweeps.get(request.app, at - request.every) < request.every:
+            return set(), set()
+        self._sweeps[request.app] = at
+        ended = self._ended(request.app, at)
+        newest = sorted(ended, key=lambda life: life.number, reverse=True)
+        surplus = set(newest) if request.count is None else set(newest[request.count :])
+        old = {
+            life
+            for life, age in ended.items()
+            if _reached(age, request.calls if life.now.state == "succeeded" else request.failed)
+            or (request.count is not None and life in surplus and age >= 60_000_000)
+        }
+        free = {life for life in old if not self._is_needed(life)}
+        gone = {life for life in free if self._root(life).pruned or self._root(life) in free}
+        worn = {
+            life
+            for life, age in ended.items()
+            if life not in old and life.now.value is not None and _reached(age, request.results)
+            if not self._is_needed(life) and (self._root(life).pruned or not self._root(life).now.live)
+        }
+        for life in gone:
+            life.pruned = True
+            del self.lives[life.birth.id]
+        for life in worn:
+            life.add("value dropped", at)
+        return {life.birth.id for life in gone}, {life.birth.id for life in worn}
+
+    def _ended(self, app: str, at: int) -> dict[Life, int]:
+        """Return the finished calls of an app, and how long ago each ended."""
+        mine = (life for life in self.lives.values() if life.birth.lane.app == app)
+        return {life: at - life.now.ended for life in mine if life.now.ended is not None}
+
+    def _is_needed(self, life: Life) -> bool:
+        """Tell whether a live parent or callback, or a session that has not been told yet, may need it."""
+        if life.parent is not None and life.parent.now.live:
+            return True
+        if any(other.birth.after == life.birth.id and other.now.live for other in self.lives.values()):
+            return True
+        told = {id for mail in self._mail.values() for id in mail}
+        asked = {id for asks in self._asks.values() for id, _ in asks}
+        return life.birth.id in told | asked
+
     # -- rules ------------------------------------------------------------------------------------
 
     def _let_rules_hold(self, at: int) -> None:
@@ -166,7 +215,7 @@ class Oracle:
     def _unwanted(self) -> list[Life]:
         found: list[Life] = []
         for life in self.lives.values():
-            parent = self.lives[life.birth.parent.id] if life.birth.parent else None
+            parent = life.parent
             if parent is None or not life.birth.owned or parent.now.live or not life.now.live:
                 continue
             if parent.now.outside or life.now.wanted < parent.now.fence:
@@ -247,7 +296,7 @@ class Oracle:
                 there = rivals[0]
             replaced += [] if there else rivals
         life = there or self._give_birth(call, at)
-        if call.parent and life.birth.parent and life.birth.parent.id == call.parent.id:
+        if call.parent and life.parent is self.lives[call.parent.id]:
             life.add("wanted", at, call.parent.fence)
         if call.told and session is not None:
             self._inform(session, life.birth.id)
@@ -257,14 +306,15 @@ class Oracle:
         return Added(life.birth.id, "exists" if there else "added")
 
     def _give_birth(self, call: NewCall, at: int) -> Life:
-        life = self.lives[call.id] = Life(len(self.lives), call, at)
+        parent = self.lives[call.parent.id] if call.parent else None
+        life = self.lives[call.id] = Life(self._born, call, at, parent)
+        self._born += 1
         life.add("born", at, bool(call.after and self.lives[call.after].now.live))
         return life
 
     def _same_child(self, call: NewCall) -> Life | None:
         def is_it(other: Life) -> bool:
-            theirs, mine = other.birth.parent, call.parent
-            related = theirs is not None and mine is not None and theirs.id == mine.id
+            related = call.parent is not None and other.parent is self.lives[call.parent.id]
             return related and call.child_key is not None and other.birth.child_key == call.child_key
 
         newest = self._newest_first(is_it)[:1]
@@ -290,11 +340,8 @@ class Oracle:
 
     # -- what follows from birth ------------------------------------------------------------------
 
-    def _parent(self, life: Life) -> Life | None:
-        return self.lives[life.birth.parent.id] if life.birth.parent else None
-
     def _root(self, life: Life) -> Life:
-        parent = self._parent(life)
+        parent = life.parent
         return life if parent is None else self._root(parent)
 
     def _place(self, life: Life) -> int:
@@ -302,13 +349,13 @@ class Oracle:
         return root.birth.due or root.born + root.birth.delay
 
     def depth(self, life: Life) -> int:
-        parent = self._parent(life)
+        parent = life.parent
         return 0 if parent is None else self.depth(parent) + 1
 
     def priority(self, life: Life) -> int:
         if life.birth.priority is not None:
             return life.birth.priority
-        parent = self._parent(life)
+        parent = life.parent
         return 0 if parent is None else self.priority(parent)
 
     def snapshot(self, id: str) -> Snapshot:
@@ -327,16 +374,25 @@ class Oracle:
             crash_limit=birth.crash_limit,
             expires=None if birth.expires is None else life.born + birth.expires,
             depth=self.depth(life),
-            parent=birth.parent.id if birth.parent else None,
+            parent=life.parent.birth.id if life.parent and not life.parent.pruned else None,
             key=birth.key.value if birth.key else None,
             retry_of=birth.retry_of,
             cancel_asked=now.asked,
             **fields,
         )
 
+    def runs(self, id: str) -> list[Any]:
+        """Return what a store must tell of a call's runs; every session is here, in process 1."""
+        life = self.lives.get(id)
+        return [] if life is None else [(*run, "here", 1) for run in runs(life.birth, life.facts)]
+
 
 def _scope(lane: Lane) -> tuple[str, str]:
     return lane.app, lane.fn
+
+
+def _reached(age: int, limit: int | None) -> bool:
+    return limit is not None and age >= limit
 
 
 def _identity(call: NewCall) -> tuple[str, str, bytes]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from random import Random
 
 from everloop._core.calls import Event, State
+from everloop._core.keeping import Pruning
 from everloop._core.records import CallFilter, KeyRule, Lane, NewCall, Outcome, Parent, Progress, Turn
 from everloop.testing.conformance.scene import SECOND, uuid
 
 LANES = tuple(Lane(app, queue, fn) for app in ("a", "b") for queue in ("p", "q") for fn in ("f", "g"))
-ENDS = (Event.SUCCEED, Event.FAIL, Event.CANCEL, Event.RETRY, Event.RELEASE)
+ENDS = (Event.SUCCEED, Event.FAIL, Event.CANCEL, Event.RETRY, Event.RELEASE, Event.REAP)
 DELAYS = (0, 0, 0, SECOND // 2, 3 * SECOND)
 
 
@@ -26,6 +27,7 @@ class Requests:
         self.random = random
         self.ids: list[str] = []
         self.leases: list[tuple[str, int]] = []
+        self.gone: set[str] = set()
         self._child_keys: dict[str, list[str]] = {}
 
     def some(self, population: Sequence[str], most: int) -> list[str]:
@@ -49,6 +51,27 @@ class Requests:
         """Draw a lease, mostly a recent one; older ones are stale."""
         return self.random.choice(self.leases[-6:] if self.random.random() < 0.8 else self.leases)
 
+    def forget(self, ids: set[str]) -> None:
+        """Ask nothing more about calls that were pruned; their ids are not used again."""
+        self.gone |= ids
+        self.ids = [id for id in self.ids if id not in ids]
+        self.leases = [lease for lease in self.leases if lease[0] not in ids]
+
+    # -- keeping ----------------------------------------------------------------------------------
+
+    def pruning(self) -> Pruning:
+        """Draw what is kept for too long."""
+        choice = self.random.choice
+        ages = (None, 0, SECOND, 10 * SECOND)
+        return Pruning(
+            choice(("a", "b")),
+            calls=choice(ages),
+            failed=choice(ages),
+            results=choice(ages),
+            count=choice((None, None, 0, 3)),
+            every=choice((0, 0, 2 * SECOND)),
+        )
+
     # -- adding -----------------------------------------------------------------------------------
 
     def calls(self, most: int = 4) -> list[NewCall]:
@@ -60,7 +83,7 @@ class Requests:
         if self.ids and draw() < 0.1:
             id = self._known_id()
         else:
-            id = uuid(len(self.ids) + 1)
+            id = uuid(len(self.ids) + len(self.gone) + 1)
             self.ids.append(id)
         if draw() < 0.3:
             return NewCall(id=id, lane=self.lane(), args=b"jplain")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from everloop._core.calls import State
 from everloop._core.clock import ManualClock
+from everloop._core.keeping import Pruning
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -21,6 +24,7 @@ from everloop._core.records import (
 from everloop.store.protocol import Store
 from everloop.testing.conformance.expect import holds, same
 from everloop.testing.conformance.invariants import INVARIANTS, Log
+from everloop.testing.conformance.lives import Look
 from everloop.testing.conformance.oracle import Expected, Oracle
 
 
@@ -41,17 +45,25 @@ class SideBySide:
         self.calls: dict[str, Snapshot] = {}
         self.doing = "nothing yet"
         self.met: Counter[str] = Counter()
+        self._wanted: dict[str, tuple[Look, Snapshot]] = {}  # as long as nothing happens to a call
 
     async def look(self) -> None:
         """Compare all that is stored, and try the invariants."""
         ids = list(self.oracle.lives)
         before, self.calls = self.calls, {}
         for id, seen in zip(ids, await self.store.get(ids), strict=True):
-            same(seen, self.oracle.snapshot(id), f"what is stored of {id}")
+            same(seen, self._wanted_of(id), f"what is stored of {id}")
             if seen is not None:
                 self.calls[id] = seen
         for invariant in INVARIANTS:
             invariant(before, self.calls, self.log)
+
+    def _wanted_of(self, id: str) -> Snapshot:
+        now = self.oracle.lives[id].now
+        known = self._wanted.get(id)
+        if known is None or known[0] is not now:
+            known = self._wanted[id] = now, self.oracle.snapshot(id)
+        return known[1]
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -142,6 +154,31 @@ class SideBySide:
             same(cancel.message, self.oracle.lives[cancel.id].now.asked, "the message of a cancellation")
         self.oracle.handed_out(session, {*ended}, {*cancels})
 
+    # -- keeping ----------------------------------------------------------------------------------
+
+    async def prune(self, request: Pruning) -> set[str]:
+        """Let a whole sweep go by; return the ids that are free again."""
+        self.doing = f"prune({request})"
+        gone, worn = self.oracle.prune(request, self.clock.now())
+        calls = results = 0
+        going_on: Pruning | None = request
+        while going_on is not None:
+            done = await self.store.prune(going_on)
+            calls, results, going_on = calls + done.calls, results + done.results, done.next
+        same((calls, results), (len(gone), len(worn)), f"what is pruned: {gone}, and the values of {worn}")
+        ids = list(gone)
+        same(await self.store.get(ids), [None] * len(ids), f"what is left of {ids}")
+        self.log.forget(gone)
+        self.calls = {
+            id: msgspec.structs.replace(call, parent=None) if call.parent in gone else call
+            for id, call in self.calls.items()
+            if id not in gone
+        }
+        for id in worn:
+            self.calls[id] = msgspec.structs.replace(self.calls[id], value=None)
+        self.met.update({"pruned": calls, "value pruned": results})
+        return gone
+
     # -- reads ------------------------------------------------------------------------------------
 
     async def find(self, filter: CallFilter) -> None:
@@ -153,6 +190,14 @@ class SideBySide:
             shown = shown[ids.index(filter.before) + 1 :] if filter.before in ids else []
         wanted = [call for call in shown if _fits(call, filter)][: filter.limit]
         same(await self.store.find(filter), wanted, "the answer to find")
+
+    async def runs(self, ids: Sequence[str]) -> None:
+        """Compare how leases ended."""
+        self.doing = f"runs({ids})"
+        for id, seen in zip(ids, await self.store.runs(ids), strict=True):
+            wanted = self.oracle.runs(id)
+            same([tuple(run) for run in seen], wanted, f"the runs of {id}")
+            self.met.update(f"a run {run.kind}" for run in seen)
 
     async def counts(self, app: str | None) -> None:
         """Compare the numbers of calls with what was last looked at."""

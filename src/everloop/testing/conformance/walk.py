@@ -72,6 +72,7 @@ class Walker:
             self._open: 3,
             self._close: 1,
             self._read: 3,
+            self._prune: 2,
         }
 
     async def step(self) -> None:
@@ -98,6 +99,7 @@ class Walker:
         left = {id: call.state.value for id, call in self.both.calls.items() if not call.state.final}
         same(left, {}, "calls that do not end although a worker takes them all")
         await self.both.find(CallFilter(limit=10_000))
+        await self.both.runs([*self._requests.ids, *self.both.calls])
         await self.both.counts(None)
         for life in self.both.oracle.lives.values():
             self.both.met.update(word for word, _, _ in life.facts)
@@ -148,7 +150,16 @@ class Walker:
 
     async def _read(self) -> None:
         await self.both.find(self._requests.filter())
+        await self.both.runs(self._requests.some(self._requests.ids, 5))
         await self.both.counts(self._random.choice((None, "a", "b")))
+
+    async def _prune(self) -> None:
+        if self._random.random() < 0.3:
+            self.both.clock.advance(60)  # from then on a call that is one too many may go
+        gone = await self.both.prune(self._requests.pruning())
+        self._requests.forget(gone)
+        if gone:
+            self._again = None
 
     # -- asking again -----------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ def borrow(connection: object) -> Borrowed:
         OptionError: It is none that has a transaction of ours to be in.
         UsageError: It is closed.
     """
+    if isinstance(connection, Borrowed):
+        return connection
     if isinstance(connection, sqlite3.Connection):
         _check_open(connection)
         return Borrowed("sqlite", partial(_run_on_sqlite3, connection))

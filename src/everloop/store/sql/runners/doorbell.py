@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from everloop._core import forks
+
 _LONGEST = 90  # bytes of a folder's path: a socket's path may have 107
 _WORKER = "w"
 _TICK = 100_000_000  # nanoseconds: more than any file system's time stamps are coarse
@@ -50,6 +52,7 @@ class Doorbell:
             (self.folder / former).unlink(missing_ok=True)
         bell = _datagrams()
         bell.bind(str(path))
+        forks.close_in_children(bell)  # a bell that answers says that the process lives
         self._own.add(name)
 
         def ringing() -> None:

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from everloop._core.errors import StoreError
+from everloop.store.sql.runners.thread import CONNECTING_S
 
 log = logging.getLogger("everloop")
 
@@ -28,14 +29,17 @@ class Listener(ABC):
         self._wake = wake
         self._owner = asyncio.get_running_loop()
         self._stopped = threading.Event()
+        self._connecting = False
         self._thread = threading.Thread(target=self._main, name="everloop-bell", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread. Idempotent."""
+        """End the thread; one that is still connecting ends when that does. Idempotent."""
         self._stopped.set()
         self._interrupt()
-        self._thread.join()
+        self._thread.join(CONNECTING_S)
+        while self._thread.is_alive() and not self._connecting:
+            self._thread.join(CONNECTING_S)
 
     @abstractmethod
     def _interrupt(self) -> None:
@@ -67,7 +71,11 @@ class Listener(ABC):
         pause = PAUSE
         while not self._stopped.is_set():
             try:
-                self._connect()
+                self._connecting = True
+                try:
+                    self._connect()
+                finally:
+                    self._connecting = False
                 pause = PAUSE
                 self._ring()
                 self._listen()

@@ -18,7 +18,7 @@ from pymysql.converters import conversions
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
 from everloop.store.refusals import refusal
 from everloop.store.sql.mysql_address import Address, unverified
-from everloop.store.sql.runners.server import CannotOpen, Collision, Lost
+from everloop.store.sql.runners.server import FULL_DISK, CannotOpen, Collision, Lost
 
 #: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
 _COLLISIONS = {
@@ -62,15 +62,23 @@ _PASSING = {
     1969,  # ER_STATEMENT_TIMEOUT (MariaDB)
     3024,  # ER_QUERY_TIMEOUT (MySQL)
 }
+#: Of these: the server has no space left.
+_FULL = (1021, 1114)
 _INTERRUPTED = 1317  # ER_QUERY_INTERRUPTED
 _UNENCRYPTED = 2026  # CR_SSL_CONNECTION_ERROR
 #: Seconds that the server may take for an answer. It waits for a lock 5 s at most.
 PATIENCE = 60
+#: Seconds for which a transaction may stand still before the server ends the connection. A process that
+#: stands still within one has its system answer for it for ever, and nobody could take over what it holds.
+SILENT = 5
+#: The same on MySQL, which ends all connections that say nothing: the next verb opens another.
+_IDLE = "SET wait_timeout = 30"
 #: Sent once; a `SET` that names no scope is the session's. The zone: a local instant may come twice a year.
 _SETTINGS = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;\n"
     "SET sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00',"
-    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5;\n"
+    " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5"
+    f" /*M!, idle_transaction_timeout = {SILENT} */;\n"
     "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet;\n"
     "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 )
@@ -114,6 +122,8 @@ class MysqlConnection:
         *_, ((self.version, self.number, self._largest),), cipher = self.run(_SETTINGS, "connecting")
         if encrypted and not (cipher and cipher[0][1]):
             raise Unencrypted(_NO_TLS)
+        if "mariadb" not in self.version.lower():
+            self.run(_IDLE, "connecting")
 
     def run(self, sql: str, doing: str | Sequence[str]) -> list[Rows]:
         """Execute statements in order, in one round trip; return the rows of each.
@@ -271,7 +281,7 @@ def explain(error: pymysql.MySQLError, doing: str) -> StoreError:
         return Unencrypted(f"{_NO_TLS}. It said: {said}")
     for codes, kind, what in _KINDS:
         if code in codes:
-            return kind(f"{what} {told}")
+            return kind(f"{what} {told}{FULL_DISK if code in _FULL else ''}")
     return StoreError(f"MySQL failed {told}")
 
 

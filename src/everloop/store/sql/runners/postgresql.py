@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8
 
-from everloop._core.errors import StoreError, StoreUnavailable, StoreURLError
-from everloop._core.text import without_password
-from everloop.store.refusals import Door, refusal
+from everloop._core.errors import StoreError, StoreUnavailable
 from everloop.store.sql.dialect import Template
-from everloop.store.sql.runners.server import CannotOpen, Collision, Lost, ServerRunner
+from everloop.store.sql.runners.postgresql_connection import Connection
+from everloop.store.sql.runners.server import FULL_DISK, Collision, Lost, ServerRunner
 from everloop.store.sql.spelling import Folding
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 log = logging.getLogger("everloop")
@@ -44,21 +41,6 @@ _COLLISIONS = {
 _PASSING = ("25006", "53", "57014", "58")
 #: The server has ended the connection: a shutdown, an administrator, a time limit of its own.
 _ENDED = ("08", "25P03", "25P04", "57P")
-#: A connection that has died is noticed, and a lock that is held for too long given up. A process that stands
-#: still within a transaction (its machine sleeps, a debugger holds it) has its system answer for it for ever:
-#: the server ends that one, or nobody could take over what it holds.
-_SETTINGS: dict[str, Any] = {
-    "autocommit": True,
-    "application_name": "everloop",
-    "client_encoding": "UTF8",
-    "connect_timeout": 10,
-    "keepalives_idle": 20,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-    "options": "-c default_transaction_isolation=read\\ committed -c lock_timeout=5s"
-    " -c idle_in_transaction_session_timeout=5s",
-}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -80,8 +62,8 @@ class PostgresRunner(ServerRunner[Connection]):
 
         def send_all() -> None:
             if not self._begun:
-                connection.execute("BEGIN")
-                if self._outgrown():
+                connection.begin()
+                if not connection.pooled and self._outgrown():
                     connection.execute("DISCARD PLANS")
             cursors.extend(send(connection, statement, template) for statement, template in kept)
 
@@ -110,7 +92,7 @@ class PostgresRunner(ServerRunner[Connection]):
 
         def send_all() -> None:
             if not self._begun:
-                connection.execute("BEGIN")
+                connection.begin()
             for statement, template in kept:
                 send(connection, statement, template)
             if not durable:
@@ -206,7 +188,8 @@ def explain(error: psycopg.Error, doing: str) -> StoreError:
     if state.startswith(_ENDED):
         return Lost(f"PostgreSQL ended the connection ({doing}): {said} ({state})")
     if state.startswith(_PASSING):
-        return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state})")
+        full = FULL_DISK if state == "53100" else ""
+        return StoreUnavailable(f"PostgreSQL cannot go on now ({doing}): {said} ({state}){full}")
     return StoreError(f"PostgreSQL failed ({doing}): {said} ({state})")
 
 
@@ -233,42 +216,3 @@ def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
 BY_HAND = Folding(
     "postgresql", lambda template, _: (template.sql,), _parameters_by_hand, _rows_by_hand, _explain_by_hand
 )
-
-
-def connector(url: str) -> Callable[[], Connection]:
-    """Return what opens a connection with the settings that the store needs.
-
-    Raises:
-        StoreURLError: The URL is not one of PostgreSQL.
-    """
-    shown = without_password(url)
-    try:
-        parts: dict[str, Any] = dict(conninfo_to_dict(_for_libpq(url)))
-    except psycopg.ProgrammingError as error:
-        said = str(error).strip().partition("\n")[0]
-        raise StoreURLError(
-            f"the store URL {shown!r} cannot be read by PostgreSQL's library: {said}"
-        ) from error
-    port = str(parts.get("port") or "")
-    door = Door(
-        "postgresql", shown, _word(parts, "user"), _word(parts, "password"), _word(parts, "host"),
-        int(port) if port.isdecimal() else None, _word(parts, "dbname"),
-    )  # fmt: skip
-
-    def connect() -> Connection:
-        try:
-            return psycopg.connect(**(_SETTINGS | parts))
-        except psycopg.Error as error:
-            raise CannotOpen(refusal(door, error)) from error
-
-    return connect
-
-
-def _word(parts: Mapping[str, Any], name: str) -> str | None:
-    value = parts.get(name)
-    return None if value is None else str(value)
-
-
-def _for_libpq(url: str) -> str:
-    """Write `ssl=`, as URLs for asyncpg have it, as `sslmode=`."""
-    return re.sub(r"(?<=[?&])ssl=", "sslmode=", url)

@@ -1,13 +1,18 @@
-"""Listen for NOTIFY."""
+"""Listen for NOTIFY; behind a pooler, where that cannot be, be silent."""
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 from collections.abc import Callable
+from functools import cache
 
 from everloop.store.sql.runners.listener import Listener
-from everloop.store.sql.runners.postgresql import READY, Connection, explained
+from everloop.store.sql.runners.postgresql import READY, explained
+from everloop.store.sql.runners.postgresql_connection import Connection
+
+log = logging.getLogger("everloop")
 
 
 class PostgresListener(Listener):
@@ -35,6 +40,9 @@ class PostgresListener(Listener):
 
     def _connect(self) -> None:
         self._connection = self._make()
+        if self._connection.pooled:
+            _tell(f"{self._connection.info.host}:{self._connection.info.port}")
+            return
         with explained("LISTEN"):
             for channel in self._channels:
                 self._connection.execute(f"LISTEN {channel}".encode())
@@ -42,6 +50,10 @@ class PostgresListener(Listener):
     def _listen(self) -> None:
         connection = self._connection
         if connection is None:
+            return
+        if connection.pooled:
+            self._disconnect()
+            self._stopped.wait()
             return
         while not self._stopped.is_set():
             readable, _, _ = select.select([connection.fileno(), self._read], [], [])
@@ -59,3 +71,12 @@ class PostgresListener(Listener):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+@cache  # once in a process
+def _tell(place: str) -> None:
+    log.warning(
+        "everloop: the store's URL leads to a pooler (%s), where nobody can listen: what other processes "
+        "commit is found by looking, once a second. A URL of the server itself is quicker",
+        place,
+    )

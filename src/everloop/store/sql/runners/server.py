@@ -29,6 +29,8 @@ from everloop.store.sql.verbs.statement import Statement
 C = TypeVar("C")
 T = TypeVar("T")
 
+#: Said behind what a server says of it.
+FULL_DISK = "; the server's disk is full: give it space, and what waits goes on by itself"
 #: How often a transaction is begun anew when it met another one.
 TRIES = 8
 #: Seconds before it is, at most, doubled each time.

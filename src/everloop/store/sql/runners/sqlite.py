@@ -13,8 +13,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -32,6 +31,8 @@ T = TypeVar("T")
 
 #: How long a writer waits for the file before the store counts as unavailable, in seconds.
 PATIENCE = 30.0
+#: Seconds between two looks whether another process has left the file: the more, the longer it lies idle.
+LONGEST = 0.001
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _decode = msgspec.json.Decoder(list[list[Any]]).decode
 _encode = msgspec.json.Encoder().encode
@@ -63,11 +64,17 @@ class SqliteRunner(ConnectionThread[sqlite3.Connection]):
     def _transact(
         self, connection: sqlite3.Connection, begin: Begin[T], *, write: bool, durable: bool
     ) -> tuple[Scope, T]:
-        """Run a verb from BEGIN to COMMIT."""
+        """Run a verb from BEGIN to COMMIT; what is not committed is rolled back."""
+        # One function, without context managers: everybody waits for it, and each hop costs as much as a
+        # statement when the machine has been idle.
         scope, verb = begin()
         done = count()
         reply: Any = None
-        with self._begun(connection, write=write, durable=durable), closing(verb):
+        place = self._gate.enter_thread(PATIENCE) if write else None
+        try:
+            if not durable:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            begin_patiently(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
             while True:
                 try:
                     asked = verb.send(reply)
@@ -90,23 +97,16 @@ class SqliteRunner(ConnectionThread[sqlite3.Connection]):
             self._meet_fault("COMMIT", next(done))
             _commit(connection)
             self._meet_fault("COMMITTED", next(done))
-        return scope, reply
-
-    @contextmanager
-    def _begun(self, connection: sqlite3.Connection, *, write: bool, durable: bool) -> Generator[None]:
-        """Hold a transaction open; what is not committed in the block is rolled back."""
-        with self._gate.hold(timeout=PATIENCE) if write else nullcontext():
+        except BaseException:
+            verb.close()
+            _roll_back(connection)
+            raise
+        finally:
             if not durable:
-                connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                begin_patiently(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
-                yield
-            except BaseException:
-                _roll_back(connection)
-                raise
-            finally:
-                if not durable:
-                    connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA synchronous = FULL")
+            if place is not None:
+                place.leave()
+        return scope, reply
 
 
 def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
@@ -122,7 +122,7 @@ def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorname", "").startswith(_BUSY) and time.monotonic() < deadline:
                 time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - no secret
-                pause = min(pause * 1.3, 0.004)
+                pause = min(pause * 1.3, LONGEST)
                 continue
             raise explain(error, begin) from error
         else:

@@ -20,6 +20,9 @@ from everloop.store.sql.verbs.statement import Verb
 
 log = logging.getLogger("everloop")
 
+#: Seconds that whoever leaves waits for a connection that is being made.
+CONNECTING_S = 0.5
+
 C = TypeVar("C")
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ class ConnectionThread(ABC, Generic[C]):
         self._work: SimpleQueue[tuple[Callable[[C], Any], asyncio.Future[Any] | None] | None] = SimpleQueue()
         self._connection: C | None = None
         self._closed = False
+        self._connecting = False
         self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
         self._thread.start()
 
@@ -67,11 +71,17 @@ class ConnectionThread(ABC, Generic[C]):
             self._work.put((work, None))
 
     def close(self) -> None:
-        """Close the connection and end the thread, after the work that was sent. Idempotent."""
+        """Close the connection and end the thread, after the work that was sent. Idempotent.
+
+        Where there is no connection yet, because the server says nothing, that is not waited for: the work
+        fails, and the thread ends when the attempt does.
+        """
         if not self._closed:
             self._closed = True
             self._work.put(None)
-            self._thread.join()
+            self._thread.join(CONNECTING_S)
+            while self._thread.is_alive() and not self._connecting:
+                self._thread.join(CONNECTING_S)
 
     # -- in the thread --------------------------------------------------------------------------------
 
@@ -96,7 +106,11 @@ class ConnectionThread(ABC, Generic[C]):
 
     def _open(self) -> C:
         if self._connection is None:
-            self._connection = self._connect()
+            self._connecting = True
+            try:
+                self._connection = self._connect()
+            finally:
+                self._connecting = False
         return self._connection
 
     def _meet_fault(self, name: str, done: int) -> None:

@@ -50,6 +50,12 @@ INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter
 SELECT b.seq, b.id, :lane, :state, :priority, :due, b.seq, :due, :waiter
 FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b
 
+-- name: add_started
+-- the same, leased to the session that waits for them
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter, fence, session, started)
+SELECT b.seq, b.id, :lane, 'leased', :priority, :due, b.seq, :due, :waiter, 1, :waiter, :now
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b
+
 -- name: add_root_payloads
 INSERT INTO ever_payloads (seq, args, policy, created)
 SELECT :first + b.n - 1, b.args, '', :now
@@ -169,9 +175,10 @@ WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
 
 -- Settling ----------------------------------------------------------------------------------------
 
--- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session, crash_limit
 -- rows: i, id, fence
-SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+SELECT k.i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session,
+       c.crash_limit
 FROM (SELECT b.i, b.fence, c.seq
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]',
                                              fence BIGINT PATH '$[2]')) AS b
@@ -206,6 +213,17 @@ UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = b.state, c.due = b.due, c.attempt = b.attempt, c.crashes = b.crashes,
     c.fence = c.fence + b.growth, c.session = NULL
+
+-- name: run_put
+-- rows: seq, slot, fence, number, kind, session, error
+INSERT INTO ever_runs (seq, slot, fence, number, kind, session, started, ended, error)
+SELECT c.seq, b.slot, b.fence, b.number, b.kind, b.session, c.started, :now, b.error
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+    seq BIGINT PATH '$[0]', slot BIGINT PATH '$[1]', fence BIGINT PATH '$[2]', number BIGINT PATH '$[3]',
+    kind LONGTEXT PATH '$[4]', session BIGINT PATH '$[5]', error LONGTEXT PATH '$[6]')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+ON DUPLICATE KEY UPDATE fence = b.fence, number = b.number, kind = b.kind, session = b.session,
+    started = c.started, ended = :now, error = b.error
 
 -- name: end_outcomes
 -- rows: seq, session, value, error
@@ -294,7 +312,7 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
 -- Leasing -----------------------------------------------------------------------------------------
 
--- name: look -> alive, due, expired, suspects, told
+-- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
 -- held, so that nobody reaps it while it takes leases.
 SELECT EXISTS (SELECT 1 FROM (SELECT session FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS s)
@@ -303,7 +321,9 @@ SELECT EXISTS (SELECT 1 FROM (SELECT session FROM ever_sessions WHERE session = 
         ORDER BY due_at LIMIT 1) AS due,
        EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now) AS expired,
        EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 0) AS suspects,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told,
+       EXISTS (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready)
+               WHERE line IN (-1{for :lane in :lanes, joined by  :, :lane})) AS ready
 
 -- name: due_next -> due
 SELECT (SELECT due_at FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at IS NOT NULL
@@ -423,6 +443,11 @@ FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER 
 -- a lease of it that was held by another transaction
 SELECT session FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session LIMIT 1
 
+-- name: session_past
+INSERT INTO ever_past_sessions (session, host, pid, closed)
+SELECT session, host, pid, :now FROM ever_sessions WHERE session = :session
+ON DUPLICATE KEY UPDATE closed = ever_past_sessions.closed
+
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session
 
@@ -437,6 +462,129 @@ DELETE FROM ever_waits WHERE session = :session
 SELECT session FROM ever_sessions
 WHERE until <= :now OR JSON_CONTAINS(:gone, CAST(session AS CHAR))
 ORDER BY session FOR UPDATE SKIP LOCKED
+
+-- Keeping -----------------------------------------------------------------------------------------
+
+-- name: keep_hold -> seq
+-- finished calls that something is about to hang on: nobody prunes them meanwhile
+SELECT c.seq
+FROM (SELECT DISTINCT seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+      ORDER BY seq LIMIT 18446744073709551615) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq LOCK IN SHARE MODE
+
+-- name: log_put
+-- rows: id, fence, n, attempt, at, lines
+INSERT INTO ever_logs (seq, fence, n, attempt, at, `lines`)
+SELECT c.seq, b.fence, b.n, b.attempt, b.at, b.`lines`
+FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
+    id LONGTEXT PATH '$[0]', fence BIGINT PATH '$[1]', n BIGINT PATH '$[2]', attempt BIGINT PATH '$[3]',
+    at BIGINT PATH '$[4]', `lines` LONGTEXT PATH '$[5]')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id AND c.fence >= b.fence
+ORDER BY 1, 2, 3
+ON DUPLICATE KEY UPDATE n = ever_logs.n
+
+-- name: log_read -> fence, n, attempt, lines
+SELECT g.fence, g.n, g.attempt, g.`lines`
+FROM ever_calls AS c FORCE INDEX (ever_calls_id)
+STRAIGHT_JOIN ever_logs AS g FORCE INDEX (PRIMARY) ON g.seq = c.seq
+WHERE c.id = :id AND (g.fence > :fence OR (g.fence = :fence AND g.n > :n))
+ORDER BY g.fence, g.n LIMIT :most
+
+-- name: sweep_find -> began
+SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
+
+-- name: sweep_put
+INSERT INTO ever_sweeps (app, began) VALUES (:app, :now) ON DUPLICATE KEY UPDATE began = :now
+
+-- name: prune_sessions
+DELETE FROM ever_past_sessions WHERE closed < :before ORDER BY closed LIMIT 5000
+
+-- name: prune_bound -> seq
+-- the newest finished call that is one too many
+SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
+WHERE lane IN (SELECT lane FROM ever_lanes WHERE app = :app) AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY seq DESC LIMIT 1 OFFSET :count
+
+-- name: prune_page -> seq, mine, state, created, ended, valued, logged
+SELECT c.seq, l.app = :app AS mine, c.state, p.created, o.ended, o.value IS NOT NULL AS valued,
+       EXISTS (SELECT 1 FROM ever_logs AS g WHERE g.seq = c.seq) AS logged
+FROM (SELECT seq, lane, state FROM ever_calls FORCE INDEX (PRIMARY)
+      WHERE seq > :after ORDER BY seq LIMIT :most) AS c
+STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+ORDER BY c.seq
+
+-- name: prune_lock -> seq
+SELECT c.seq
+FROM (SELECT DISTINCT seq FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+      ORDER BY seq LIMIT 18446744073709551615) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq AND c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
+FOR UPDATE SKIP LOCKED
+
+-- name: prune_ties -> seq, root, rooted, alive, held
+-- whether its root is there, and lives; whether a call lives whose body may ask for it again, or that follows it
+SELECT c.seq, c.root,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.seq <> c.seq) AS rooted,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired')) AS alive,
+       (EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.seq = c.parent AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))
+        OR EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.after = c.id AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))) AS held
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+
+-- name: prune_told -> seq
+-- those of whose end a session is yet to be told
+SELECT DISTINCT seq FROM ever_inbox WHERE seq BETWEEN :first AND :last
+
+-- name: prune_keys
+DELETE k
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+STRAIGHT_JOIN ever_lanes AS l ON l.lane = c.lane
+STRAIGHT_JOIN ever_keys AS k FORCE INDEX (PRIMARY)
+    ON k.app = l.app AND k.fn = l.fn AND k.`key` = p.`key` AND k.seq = c.seq
+
+-- name: prune_payloads
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_payloads AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_outcomes
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_outcomes AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_progress
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_progress AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_runs
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_runs AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_logs
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_logs AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_calls
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+
+-- name: prune_values
+UPDATE JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_outcomes AS o FORCE INDEX (PRIMARY) ON o.seq = b.seq
+SET o.value = NULL
+
+-- name: prune_lines
+DELETE t
+FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_logs AS t FORCE INDEX (PRIMARY) ON t.seq = b.seq
+WHERE t.at < :before
 
 -- Reading -----------------------------------------------------------------------------------------
 
@@ -453,6 +601,25 @@ STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
 LEFT JOIN ever_calls AS f ON f.seq = c.parent
 LEFT JOIN ever_progress AS g ON g.seq = c.seq
+
+-- name: read_runs -> id, fence, number, kind, session, started, ended, error, host, pid
+-- those that were noted, and the last one where the outcome tells of it
+SELECT r.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error,
+       coalesce(s.host, p.host) AS host, coalesce(s.pid, p.pid) AS pid
+FROM (SELECT c.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error
+      FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
+      STRAIGHT_JOIN ever_runs AS r FORCE INDEX (PRIMARY) ON r.seq = c.seq
+      UNION ALL
+      SELECT c.id, c.fence, c.attempt AS number, c.state AS kind, o.session, c.started, o.ended, o.error
+      FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
+      STRAIGHT_JOIN ever_outcomes AS o FORCE INDEX (PRIMARY) ON o.seq = c.seq
+      WHERE o.session IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM ever_runs AS r WHERE r.seq = c.seq AND r.fence >= c.fence - 1)) AS r
+LEFT JOIN ever_sessions AS s ON s.session = r.session
+LEFT JOIN ever_past_sessions AS p ON p.session = r.session
+ORDER BY r.fence
 
 -- name: read_find -> id
 -- Empty lists and nulls leave a condition out.
@@ -480,3 +647,18 @@ GROUP BY c.state
 SELECT DISTINCT l.queue, l.fn
 FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
 WHERE s.kind = 'worker' AND s.until > :now AND l.app = :app
+
+-- name: read_backlog -> app, queue, fn, ready, oldest
+SELECT l.app, l.queue, l.fn, count(*) AS ready, min(c.due) AS oldest
+FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE c.state = 'ready' AND (:app IS NULL OR l.app = :app)
+GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
+
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+FROM ever_sessions AS s WHERE :app IS NULL OR s.app = :app
+ORDER BY s.session
+
+-- name: read_sweep -> began
+SELECT began FROM ever_sweeps WHERE app = :app

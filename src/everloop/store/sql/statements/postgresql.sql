@@ -38,6 +38,13 @@ SELECT key::bigint, value, :lane::bigint, :state, :priority::bigint, :due::bigin
        :waiter::bigint
 FROM json_each_text(:ids::json)
 
+-- name: add_started
+-- the same, leased to the session that waits for them
+INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter, fence, session, started)
+SELECT key::bigint, value, :lane::bigint, 'leased', :priority::bigint, :due::bigint, key::bigint, :due::bigint,
+       :waiter::bigint, 1, :waiter::bigint, :now::bigint
+FROM json_each_text(:ids::json)
+
 -- name: add_root_payloads
 INSERT INTO ever_payloads (seq, args, created)
 SELECT :first::bigint + n - 1, value, :now::bigint
@@ -121,10 +128,10 @@ WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
 
 -- Settling ----------------------------------------------------------------------------------------
 
--- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session, crash_limit
 -- rows: i, id, fence
 SELECT (b.value->>0)::bigint AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
-       c.session
+       c.session, c.crash_limit
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_calls AS c ON c.id = b.value->>1 AND c.fence = (b.value->>2)::bigint
 WHERE c.state = 'leased'
@@ -153,6 +160,15 @@ SET state = b.value->>1, due = (b.value->>2)::bigint, attempt = (b.value->>3)::b
     crashes = (b.value->>4)::bigint, fence = c.fence + (b.value->>5)::bigint, session = NULL
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 WHERE c.seq = (b.value->>0)::bigint
+
+-- name: run_put
+-- rows: seq, slot, fence, number, kind, session, error
+INSERT INTO ever_runs (seq, slot, fence, number, kind, session, started, ended, error)
+SELECT c.seq, (b.value->>1)::bigint, (b.value->>2)::bigint, (b.value->>3)::bigint, b.value->>4,
+       (b.value->>5)::bigint, c.started, :now::bigint, b.value->>6
+FROM jsonb_array_elements(:rows::jsonb) AS b(value) JOIN ever_calls AS c ON c.seq = (b.value->>0)::bigint
+ON CONFLICT (seq, slot) DO UPDATE SET fence = excluded.fence, number = excluded.number, kind = excluded.kind,
+    session = excluded.session, started = excluded.started, ended = excluded.ended, error = excluded.error
 
 -- name: end_outcomes
 -- rows: seq, session, value, error
@@ -225,7 +241,7 @@ ON CONFLICT DO NOTHING
 
 -- Leasing -----------------------------------------------------------------------------------------
 
--- name: look -> alive, due, expired, suspects, told
+-- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
 -- held, so that nobody reaps it while it takes leases; its renewal is not held up.
 SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :session::bigint FOR KEY SHARE) AS s)
@@ -234,7 +250,12 @@ SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :sessi
        EXISTS (SELECT 1 FROM ever_calls WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
                AND expires <= :now::bigint) AS expired,
        EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told,
+       EXISTS (SELECT 1 FROM jsonb_array_elements_text(:lanes::jsonb) AS l(lane)
+               CROSS JOIN LATERAL (
+                   SELECT 1 FROM ever_calls
+                   WHERE lane = l.lane::bigint AND state = 'ready' AND gate IS NULL AND crashes < 2
+                   ORDER BY priority, place, root, depth DESC, seq LIMIT 1) AS c) AS ready
 
 -- name: due_next -> due
 SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
@@ -344,6 +365,11 @@ FROM ever_calls WHERE session = :session::bigint ORDER BY seq FOR UPDATE SKIP LO
 -- a lease of it that was held by another transaction
 SELECT session FROM ever_calls WHERE session = :session::bigint LIMIT 1
 
+-- name: session_past
+INSERT INTO ever_past_sessions (session, host, pid, closed)
+SELECT session, host, pid, :now::bigint FROM ever_sessions WHERE session = :session::bigint
+ON CONFLICT DO NOTHING
+
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session::bigint
 
@@ -358,6 +384,105 @@ DELETE FROM ever_waits WHERE session = :session::bigint
 SELECT session FROM ever_sessions
 WHERE until <= :now::bigint OR session IN (SELECT value::bigint FROM json_array_elements_text(:gone::json))
 ORDER BY session FOR UPDATE SKIP LOCKED
+
+-- Keeping -----------------------------------------------------------------------------------------
+
+-- name: keep_hold -> seq
+-- finished calls that something is about to hang on: nobody prunes them meanwhile
+SELECT seq FROM ever_calls WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+ORDER BY seq FOR KEY SHARE
+
+-- name: log_put
+-- rows: id, fence, n, attempt, at, lines
+INSERT INTO ever_logs (seq, fence, n, attempt, at, lines)
+SELECT c.seq, (b.value->>1)::bigint, (b.value->>2)::bigint, (b.value->>3)::bigint, (b.value->>4)::bigint, b.value->>5
+FROM jsonb_array_elements(:rows::jsonb) AS b(value) JOIN ever_calls AS c ON c.id = b.value->>0
+WHERE c.fence >= (b.value->>1)::bigint
+ORDER BY 1, 2, 3
+ON CONFLICT DO NOTHING
+
+-- name: log_read -> fence, n, attempt, lines
+SELECT g.fence, g.n, g.attempt, g.lines
+FROM ever_calls AS c JOIN ever_logs AS g ON g.seq = c.seq
+WHERE c.id = :id AND (g.fence > :fence::bigint OR (g.fence = :fence::bigint AND g.n > :n::bigint))
+ORDER BY g.fence, g.n LIMIT :most::bigint
+
+-- name: sweep_find -> began
+SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
+
+-- name: sweep_put
+INSERT INTO ever_sweeps (app, began) VALUES (:app, :now::bigint)
+ON CONFLICT (app) DO UPDATE SET began = excluded.began
+
+-- name: prune_sessions
+DELETE FROM ever_past_sessions WHERE session IN (
+    SELECT session FROM ever_past_sessions WHERE closed < :before::bigint
+    ORDER BY closed LIMIT 5000 FOR UPDATE SKIP LOCKED)
+
+-- name: prune_bound -> seq
+-- the newest finished call that is one too many
+SELECT seq FROM ever_calls
+WHERE lane IN (SELECT lane FROM ever_lanes WHERE app = :app) AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY seq DESC LIMIT 1 OFFSET :count::bigint
+
+-- name: prune_page -> seq, mine, state, created, ended, valued, logged
+SELECT c.seq, l.app = :app AS mine, c.state, p.created, o.ended, o.value IS NOT NULL AS valued,
+       EXISTS (SELECT 1 FROM ever_logs AS g WHERE g.seq = c.seq) AS logged
+FROM (SELECT seq, lane, state FROM ever_calls WHERE seq > :after::bigint ORDER BY seq LIMIT :most::bigint) AS c
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+ORDER BY c.seq
+
+-- name: prune_lock -> seq
+SELECT seq FROM ever_calls WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+  AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY seq FOR UPDATE SKIP LOCKED
+
+-- name: prune_ties -> seq, root, rooted, alive, held
+-- whether its root is there, and lives; whether a call lives whose body may ask for it again, or that follows it
+SELECT c.seq, c.root,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.seq <> c.seq) AS rooted,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired')) AS alive,
+       (EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.seq = c.parent AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))
+        OR EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.after = c.id AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))) AS held
+FROM ever_calls AS c WHERE c.seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_told -> seq
+-- those of whose end a session is yet to be told
+SELECT DISTINCT seq FROM ever_inbox WHERE seq BETWEEN :first::bigint AND :last::bigint
+
+-- name: prune_keys
+DELETE FROM ever_keys AS k
+USING ever_calls AS c
+JOIN ever_payloads AS p ON p.seq = c.seq
+JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE c.seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+  AND k.app = l.app AND k.fn = l.fn AND k.key = p.key AND k.seq = c.seq
+
+-- name: prune_payloads
+DELETE FROM ever_payloads WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_outcomes
+DELETE FROM ever_outcomes WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_progress
+DELETE FROM ever_progress WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_runs
+DELETE FROM ever_runs WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_logs
+DELETE FROM ever_logs WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_calls
+DELETE FROM ever_calls WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_values
+UPDATE ever_outcomes SET value = NULL WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
+
+-- name: prune_lines
+DELETE FROM ever_logs WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json)) AND at < :before::bigint
 
 -- Reading -----------------------------------------------------------------------------------------
 
@@ -374,6 +499,23 @@ LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
 LEFT JOIN ever_calls AS f ON f.seq = c.parent
 LEFT JOIN ever_progress AS g ON g.seq = c.seq
 WHERE c.id IN (SELECT value FROM json_array_elements_text(:ids::json))
+
+-- name: read_runs -> id, fence, number, kind, session, started, ended, error, host, pid
+-- those that were noted, and the last one where the outcome tells of it
+SELECT r.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error,
+       coalesce(s.host, p.host) AS host, coalesce(s.pid, p.pid) AS pid
+FROM (SELECT c.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error
+      FROM json_array_elements_text(:ids::json) AS b(value) JOIN ever_calls AS c ON c.id = b.value
+           JOIN ever_runs AS r ON r.seq = c.seq
+      UNION ALL
+      SELECT c.id, c.fence, c.attempt AS number, c.state AS kind, o.session, c.started, o.ended, o.error
+      FROM json_array_elements_text(:ids::json) AS b(value) JOIN ever_calls AS c ON c.id = b.value
+           JOIN ever_outcomes AS o ON o.seq = c.seq
+      WHERE o.session IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM ever_runs AS r WHERE r.seq = c.seq AND r.fence >= c.fence - 1)) AS r
+LEFT JOIN ever_sessions AS s ON s.session = r.session
+LEFT JOIN ever_past_sessions AS p ON p.session = r.session
+ORDER BY r.fence
 
 -- name: read_find -> id
 -- Empty lists and nulls leave a condition out.
@@ -399,3 +541,18 @@ GROUP BY c.state
 SELECT DISTINCT l.queue, l.fn
 FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
 WHERE s.kind = 'worker' AND s.until > :now::bigint AND l.app = :app
+
+-- name: read_backlog -> app, queue, fn, ready, oldest
+SELECT l.app, l.queue, l.fn, count(*) AS ready, min(c.due) AS oldest
+FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE c.state = 'ready' AND (:app::text IS NULL OR l.app = :app::text)
+GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
+
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+FROM ever_sessions AS s WHERE :app::text IS NULL OR s.app = :app::text
+ORDER BY s.session
+
+-- name: read_sweep -> began
+SELECT began FROM ever_sweeps WHERE app = :app

@@ -29,6 +29,13 @@ INSERT OR IGNORE INTO ever_calls (seq, id, lane, state, priority, place, root, d
 SELECT CAST(key AS INTEGER), value, :lane, :state, :priority, :due, CAST(key AS INTEGER), :due, :waiter
 FROM json_each(:ids)
 
+-- name: add_started
+-- the same, leased to the session that waits for them
+INSERT OR IGNORE INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter, fence, session, started)
+SELECT CAST(key AS INTEGER), value, :lane, 'leased', :priority, :due, CAST(key AS INTEGER), :due, :waiter, 1, :waiter,
+       :now
+FROM json_each(:ids)
+
 -- name: add_root_payloads
 INSERT INTO ever_payloads (seq, args, created) SELECT :first + key, value, :now FROM json_each(:args)
 
@@ -95,10 +102,10 @@ UPDATE ever_calls SET watched = watched | (b.value->>1) FROM json_each(:rows) AS
 
 -- Settling ----------------------------------------------------------------------------------------
 
--- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+-- name: settle_match -> i, seq, fence, attempt, crashes, due, waiter, watched, cancel_asked, session, crash_limit
 -- rows: i, id, fence
 SELECT b.value->>0 AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
-       c.session
+       c.session, c.crash_limit
 FROM json_each(:rows) AS b
 JOIN ever_calls AS c ON c.id = b.value->>1
 WHERE c.state = 'leased' AND c.fence = b.value->>2
@@ -122,6 +129,12 @@ SET state = b.state, due = b.due, attempt = b.attempt, crashes = b.crashes, fenc
 FROM (SELECT value->>0 AS seq, value->>1 AS state, value->>2 AS due, value->>3 AS attempt,
              value->>4 AS crashes, value->>5 AS growth FROM json_each(:rows)) AS b
 WHERE ever_calls.seq = b.seq
+
+-- name: run_put
+-- rows: seq, slot, fence, number, kind, session, error
+INSERT OR REPLACE INTO ever_runs (seq, slot, fence, number, kind, session, started, ended, error)
+SELECT c.seq, b.value->>1, b.value->>2, b.value->>3, b.value->>4, b.value->>5, c.started, :now, b.value->>6
+FROM json_each(:rows) AS b JOIN ever_calls AS c ON c.seq = b.value->>0
 
 -- name: end_outcomes
 -- rows: seq, session, value, error
@@ -177,14 +190,16 @@ SELECT session, seq, 'cancel' FROM ever_calls WHERE seq IN (SELECT value FROM js
 
 -- Leasing -----------------------------------------------------------------------------------------
 
--- name: look -> alive, due, expired, suspects, told
+-- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there
 SELECT EXISTS (SELECT 1 FROM ever_sessions WHERE session = :session) AS alive,
        (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
        EXISTS (SELECT 1 FROM ever_calls WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
                AND expires <= :now) AS expired,
        EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
-       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told
+       EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session) AS told,
+       EXISTS (SELECT 1 FROM json_each(:lanes) AS l JOIN ever_calls AS c ON c.lane = l.value
+               WHERE c.state = 'ready' AND c.gate IS NULL AND c.crashes < 2) AS ready
 
 -- name: due_next -> due
 SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
@@ -279,6 +294,10 @@ FROM ever_calls WHERE session = :session
 
 -- name: session_held -> session
 
+-- name: session_past
+INSERT OR IGNORE INTO ever_past_sessions (session, host, pid, closed)
+SELECT session, host, pid, :now FROM ever_sessions WHERE session = :session
+
 -- name: session_drop
 DELETE FROM ever_sessions WHERE session = :session
 
@@ -290,6 +309,99 @@ DELETE FROM ever_waits WHERE session = :session
 
 -- name: session_dead -> session
 SELECT session FROM ever_sessions WHERE until <= :now OR session IN (SELECT value FROM json_each(:gone))
+
+-- Keeping -----------------------------------------------------------------------------------------
+
+-- name: keep_hold -> seq
+-- finished calls that something is about to hang on
+SELECT seq FROM ever_calls WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: log_put
+-- rows: id, fence, n, attempt, at, lines
+INSERT OR IGNORE INTO ever_logs (seq, fence, n, attempt, at, lines)
+SELECT c.seq, b.value->>1, b.value->>2, b.value->>3, b.value->>4, b.value->>5
+FROM json_each(:rows) AS b JOIN ever_calls AS c ON c.id = b.value->>0
+WHERE c.fence >= b.value->>1
+
+-- name: log_read -> fence, n, attempt, lines
+SELECT g.fence, g.n, g.attempt, g.lines
+FROM ever_calls AS c JOIN ever_logs AS g ON g.seq = c.seq
+WHERE c.id = :id AND (g.fence > :fence OR (g.fence = :fence AND g.n > :n))
+ORDER BY g.fence, g.n LIMIT :most
+
+-- name: sweep_find -> began
+SELECT began FROM ever_sweeps WHERE app = :app
+
+-- name: sweep_put
+INSERT OR REPLACE INTO ever_sweeps (app, began) VALUES (:app, :now)
+
+-- name: prune_sessions
+DELETE FROM ever_past_sessions
+WHERE session IN (SELECT session FROM ever_past_sessions WHERE closed < :before ORDER BY closed LIMIT 5000)
+
+-- name: prune_bound -> seq
+-- the newest finished call that is one too many
+SELECT seq FROM ever_calls
+WHERE lane IN (SELECT lane FROM ever_lanes WHERE app = :app) AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+ORDER BY seq DESC LIMIT 1 OFFSET :count
+
+-- name: prune_page -> seq, mine, state, created, ended, valued, logged
+SELECT c.seq, l.app = :app AS mine, c.state, p.created, o.ended, o.value IS NOT NULL AS valued,
+       EXISTS (SELECT 1 FROM ever_logs AS g WHERE g.seq = c.seq) AS logged
+FROM (SELECT seq, lane, state FROM ever_calls WHERE seq > :after ORDER BY seq LIMIT :most) AS c
+JOIN ever_lanes AS l ON l.lane = c.lane
+JOIN ever_payloads AS p ON p.seq = c.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+ORDER BY c.seq
+
+-- name: prune_lock -> seq
+SELECT seq FROM ever_calls WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state IN ('succeeded', 'failed', 'cancelled', 'expired')
+
+-- name: prune_ties -> seq, root, rooted, alive, held
+-- whether its root is there, and lives; whether a call lives whose body may ask for it again, or that follows it
+SELECT c.seq, c.root,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.seq <> c.seq) AS rooted,
+       EXISTS (SELECT 1 FROM ever_calls AS r WHERE r.seq = c.root AND r.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired')) AS alive,
+       (EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.seq = c.parent AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))
+        OR EXISTS (SELECT 1 FROM ever_calls AS f WHERE f.after = c.id AND f.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired'))) AS held
+FROM json_each(:seqs) AS b JOIN ever_calls AS c ON c.seq = b.value
+
+-- name: prune_told -> seq
+-- those of whose end a session is yet to be told
+SELECT DISTINCT seq FROM ever_inbox WHERE seq BETWEEN :first AND :last
+
+-- name: prune_keys
+DELETE FROM ever_keys WHERE (app, fn, key, seq) IN (
+    SELECT l.app, l.fn, p.key, c.seq
+    FROM json_each(:seqs) AS b
+    JOIN ever_calls AS c ON c.seq = b.value
+    JOIN ever_payloads AS p ON p.seq = c.seq
+    JOIN ever_lanes AS l ON l.lane = c.lane
+    WHERE p.key IS NOT NULL)
+
+-- name: prune_payloads
+DELETE FROM ever_payloads WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: prune_outcomes
+DELETE FROM ever_outcomes WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: prune_progress
+DELETE FROM ever_progress WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: prune_runs
+DELETE FROM ever_runs WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: prune_logs
+DELETE FROM ever_logs WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: prune_calls
+DELETE FROM ever_calls WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: prune_values
+UPDATE ever_outcomes SET value = NULL WHERE seq IN (SELECT value FROM json_each(:seqs))
+
+-- name: prune_lines
+DELETE FROM ever_logs WHERE seq IN (SELECT value FROM json_each(:seqs)) AND at < :before
 
 -- Reading -----------------------------------------------------------------------------------------
 
@@ -306,6 +418,21 @@ JOIN ever_payloads AS p ON p.seq = c.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
 LEFT JOIN ever_calls AS f ON f.seq = c.parent
 LEFT JOIN ever_progress AS g ON g.seq = c.seq
+
+-- name: read_runs -> id, fence, number, kind, session, started, ended, error, host, pid
+-- those that were noted, and the last one where the outcome tells of it
+SELECT r.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error,
+       coalesce(s.host, p.host) AS host, coalesce(s.pid, p.pid) AS pid
+FROM (SELECT c.id, r.fence, r.number, r.kind, r.session, r.started, r.ended, r.error
+      FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value JOIN ever_runs AS r ON r.seq = c.seq
+      UNION ALL
+      SELECT c.id, c.fence, c.attempt AS number, c.state AS kind, o.session, c.started, o.ended, o.error
+      FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value JOIN ever_outcomes AS o ON o.seq = c.seq
+      WHERE o.session IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM ever_runs AS r WHERE r.seq = c.seq AND r.fence >= c.fence - 1)) AS r
+LEFT JOIN ever_sessions AS s ON s.session = r.session
+LEFT JOIN ever_past_sessions AS p ON p.session = r.session
+ORDER BY r.fence
 
 -- name: read_find -> id
 -- Empty lists and nulls leave a condition out.
@@ -331,3 +458,18 @@ GROUP BY c.state
 SELECT DISTINCT l.queue, l.fn
 FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
 WHERE s.kind = 'worker' AND s.until > :now AND l.app = :app
+
+-- name: read_backlog -> app, queue, fn, ready, oldest
+SELECT l.app, l.queue, l.fn, count(*) AS ready, min(c.due) AS oldest
+FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
+WHERE c.state = 'ready' AND (:app IS NULL OR l.app = :app)
+GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
+
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+FROM ever_sessions AS s WHERE :app IS NULL OR s.app = :app
+ORDER BY s.session
+
+-- name: read_sweep -> began
+SELECT began FROM ever_sweeps WHERE app = :app

@@ -13,11 +13,15 @@ from typing import Any
 import msgspec
 
 from everloop._core.calls import State
+from everloop._core.errors import StoreUnavailable
 from everloop._core.policy import CRASHES
 from everloop._core.records import Added, KeyRule, Lane, NewCall
 from everloop.store.sql.verbs.ending import CALLBACKS, WAITS, Row, cancel_rows
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Step, Verb, text
+
+#: No lanes.
+NO_LANES: frozenset[int] = frozenset()
 
 
 def is_plain(call: NewCall) -> bool:
@@ -57,10 +61,13 @@ def plain_looks(calls: Sequence[NewCall]) -> Step:
     return [Statement("add_known", {"ids": [c.id for c in calls]}), Statement("seq_next", {"n": len(calls)})]
 
 
-def add_plain(scope: Scope, calls: Sequence[NewCall], looks: list[Any]) -> Verb[list[Added] | None]:
+def add_plain(
+    scope: Scope, calls: Sequence[NewCall], looks: list[Any], *, start: frozenset[int] = NO_LANES
+) -> Verb[list[Added] | None]:
     """Add plain roots at once; None when an id was there already and nothing was added.
 
-    `looks` is the reply to `plain_looks(calls)`.
+    `looks` is the reply to `plain_looks(calls)`. Those of the lanes `start` that are due are leased to the
+    session that asks as they are added.
     """
     now, lanes = scope.now, scope.lanes
     known, ((first,),) = looks
@@ -73,19 +80,19 @@ def add_plain(scope: Scope, calls: Sequence[NewCall], looks: list[Any]) -> Verb[
     # What calls share travels once: nearly always, one statement adds them all.
     for (lane, priority, due), ids in alike.items():
         state = State.SCHEDULED if due > now else State.READY
+        number = lanes[lane]
+        group = {"ids": ids, "lane": number, "priority": priority, "due": due, "waiter": scope.session}
+        if number in start and state is State.READY:
+            yield Statement("add_started", {**group, "now": now})
+            for seq, id_ in ids.items():
+                args = text(calls[seq - first].args)
+                scope.started.append(
+                    [seq, due, seq, id_, 1, number, args, "", 0, 0, 0, -priority, None, due, now]
+                )
+            continue
         scope.ready = scope.ready or state is State.READY
         scope.scheduled = scope.scheduled or state is State.SCHEDULED
-        yield Statement(
-            "add_roots",
-            {
-                "ids": ids,
-                "lane": lanes[lane],
-                "state": state,
-                "priority": priority,
-                "due": due,
-                "waiter": scope.session,
-            },
-        )
+        yield Statement("add_roots", {**group, "state": state})
     yield Statement("add_root_payloads", {"args": [text(c.args) for c in calls], "first": first, "now": now})
     return [Added(c.id) for c in calls]
 
@@ -123,6 +130,7 @@ class _Plan:
     waits: list[int] = field(default_factory=list[int])
     ended: list[int] = field(default_factory=list[int])
     reattach: list[list[int]] = field(default_factory=list[list[int]])
+    following: list[int] = field(default_factory=list[int])  # finished calls that new ones come after
     replace: list[str] = field(default_factory=list[str])
 
     def look(self) -> Verb[None]:
@@ -226,6 +234,8 @@ class _Plan:
         if after is not None and not after.state.final:
             state = State.WAITING
             self.watch.append([after.seq, CALLBACKS])
+        elif after is not None:
+            self.following.append(after.seq)
         self.scope.ready = self.scope.ready or state is State.READY
         self.scope.scheduled = self.scope.scheduled or state is State.SCHEDULED
         self.scope.returned = self.scope.returned or call.expires is not None
@@ -261,6 +271,8 @@ class _Plan:
 
     def write(self) -> Verb[None]:
         """Write what was decided."""
+        if self.ended or self.following:
+            yield from hold([*self.ended, *self.following])
         if self.rows:
             yield Statement("add_calls", {"rows": self.rows})
             yield Statement("add_payloads", {"rows": self.payloads, "now": self.scope.now})
@@ -296,6 +308,17 @@ class _Plan:
         elif late:
             self.ended += late
             self.waits = [seq for seq in self.waits if seq not in late]
+
+
+def hold(seqs: Sequence[int]) -> Verb[None]:
+    """Keep finished calls from being pruned before the commit.
+
+    Raises:
+        StoreUnavailable: One has just been: what was decided does not hold any more.
+    """
+    found = yield Statement("keep_hold", {"seqs": list(seqs)})
+    if len(found) < len(set(seqs)):
+        raise StoreUnavailable("a finished call was pruned while another one was to hang on it: ask again")
 
 
 def _key_of(call: NewCall) -> tuple[str, str, str]:

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 
 from everloop._core.calls import State
+from everloop._core.looks import Backlog, SessionLook
 from everloop._core.records import CallFilter, Cancelled, Lane, Snapshot
+from everloop._core.runs import RunRecord
+from everloop.store.sql.verbs.adding import hold
 from everloop.store.sql.verbs.ending import WAITS, Row, cancel_rows
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, blob
@@ -46,6 +49,7 @@ def wait(scope: Scope, ids: Sequence[str]) -> Verb[list[str]]:
         if waits:
             yield Statement("wait_add", {"seqs": waits, "session": scope.session})
     if ended and scope.session is not None:
+        yield from hold(ended)
         scope.rung.add(scope.session)
         yield Statement("end_tell", {"session": scope.session, "seqs": ended})
     known = {id_ for id_, _, _ in found}
@@ -57,6 +61,17 @@ def get(ids: Sequence[str]) -> Verb[list[Snapshot | None]]:
     rows = yield Statement("read_calls", {"ids": list(ids)})
     found = {row[0]: _snapshot(row) for row in rows}
     return [found.get(id_) for id_ in ids]
+
+
+def runs(ids: Sequence[str]) -> Verb[list[list[RunRecord]]]:
+    """Read what is kept of the runs of calls."""
+    found: dict[str, list[RunRecord]] = {}
+    for id_, fence, number, kind, session, started, ended, error, host, pid in (
+        yield Statement("read_runs", {"ids": list(dict.fromkeys(ids))})
+    ):
+        run = RunRecord(fence, number, kind, session, started, ended, blob(error), host, pid)
+        found.setdefault(id_, []).append(run)
+    return [found.get(id_, []) for id_ in ids]
 
 
 def find(filter: CallFilter) -> Verb[list[Snapshot]]:
@@ -77,6 +92,24 @@ def serving(scope: Scope, app: str) -> Verb[list[tuple[str, str]]]:
     """Read what the living workers of an app serve."""
     rows = yield Statement("read_serving", {"app": app, "now": scope.now})
     return [(queue, fn) for queue, fn in rows]
+
+
+def backlog(app: str | None) -> Verb[list[Backlog]]:
+    """Read how many calls of each lane are ready."""
+    rows = yield Statement("read_backlog", {"app": app})
+    return [Backlog(Lane(*lane), ready, oldest) for *lane, ready, oldest in rows]
+
+
+def sessions(app: str | None) -> Verb[list[SessionLook]]:
+    """Read which sessions there are."""
+    rows = yield Statement("read_sessions", {"app": app})
+    return [SessionLook(*row) for row in rows]
+
+
+def swept(app: str) -> Verb[int | None]:
+    """Read when the last sweep of an app began."""
+    rows = yield Statement("read_sweep", {"app": app})
+    return rows[0][0] if rows else None
 
 
 def _snapshot(row: list[Any]) -> Snapshot:

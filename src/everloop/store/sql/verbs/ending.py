@@ -12,8 +12,9 @@ from typing import Any
 
 from everloop._core.calls import Event, State, step
 from everloop._core.codec import error_record
-from everloop._core.errors import TaskExpired
+from everloop._core.errors import TaskCrashed, TaskExpired
 from everloop._core.records import Ended
+from everloop._core.runs import RunKind, slot
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, text
 
@@ -47,7 +48,7 @@ class Row:
 
 @dataclass(slots=True)
 class Move:
-    """A row's next state; for a final one, its outcome."""
+    """A row's next state; for a final one, its outcome; `error` is also that of a run that is no outcome."""
 
     row: Row
     state: State
@@ -65,6 +66,22 @@ def stop(row: Row, event: Event, error: bytes | None = None) -> Move:
     return Move(row, step(row.state, event), row.due, row.attempt, row.crashes, growth=1, error=error)
 
 
+def crash(row: Row, crash_limit: int, last_words: bytes | None = None) -> Move:
+    """Return the move of a call that who ran it has died with; `last_words` is the record of how."""
+    crashes = row.crashes + 1
+    if row.cancel_asked is not None:
+        move = stop(row, Event.CANCEL)
+    elif crashes > crash_limit:
+        text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
+        move = stop(row, Event.FAIL, last_words or error_record(TaskCrashed, text))
+    else:
+        move = Move(
+            row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1, error=last_words
+        )
+    move.crashes = crashes
+    return move
+
+
 def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:
     """Write the moves, and what hangs on those that are ends."""
     # A loop, not a recursion: a family of calls may be thousands of generations deep.
@@ -73,12 +90,28 @@ def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:
             "move",
             {"rows": [[m.row.seq, m.state, m.due, m.attempt, m.crashes, m.growth] for m in moves]},
         )
+        runs = [_run(m) for m in moves if m.row.state is State.LEASED and not m.by_body]
+        if runs:
+            yield Statement("run_put", {"rows": runs, "now": scope.now})
         states = {m.state for m in moves}
         scope.ready = scope.ready or State.READY in states
-        scope.scheduled = scope.scheduled or State.SCHEDULED in states
+        was = {m.row.state for m in moves}
+        scope.scheduled = scope.scheduled or State.SCHEDULED in states or State.SCHEDULED in was
         scope.returned = scope.returned or State.READY in states or State.SCHEDULED in states
         ends = [m for m in moves if m.state.final]
         moves = (yield from _end_calls(scope, ends)) if ends else []
+
+
+def _run(move: Move) -> list[Any]:
+    """Return what is kept of a lease that has ended without being the call's outcome."""
+    row = move.row
+    kind: RunKind = "released"
+    if move.crashes > row.crashes:
+        kind = "crashed"
+    elif move.attempt > row.attempt:
+        kind = "failed"
+    place = slot(kind, row.fence, row.attempt, row.crashes)
+    return [row.seq, place, row.fence, row.attempt + 1, kind, row.session, text(move.error)]
 
 
 def _end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Move]]:

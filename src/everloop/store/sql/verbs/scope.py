@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from everloop._core.clock import Clock
 from everloop._core.records import Ended, Lane
@@ -19,7 +20,8 @@ class Scope:
         names: The same the other way round.
         rung: Sessions whose inbox has grown.
         ready: Whether calls became ready, so that workers should look.
-        scheduled: Whether calls became scheduled, so that the next due time may be another.
+        scheduled: Whether calls became scheduled, or ended while they were: the next due time may be another.
+        started: What this turn leases without looking for it, as the picking statements would give it.
         returned: Whether calls that may have expired came back to the queue.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
@@ -33,6 +35,7 @@ class Scope:
     ready: bool = False
     scheduled: bool = False
     returned: bool = False
+    started: list[list[Any]] = field(default_factory=list[list[Any]])
     told: list[Ended] | None = None
 
     @cached_property

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from everloop._core.calls import Event, State, step
-from everloop._core.codec import error_record
-from everloop._core.errors import TaskCrashed
+from everloop._core.calls import Event, State
 from everloop._core.records import SessionInfo
-from everloop.store.sql.verbs.ending import Move, Row, apply_moves, stop
+from everloop.store.sql.verbs.ending import Move, Row, apply_moves, crash, stop
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb
 
@@ -32,10 +30,11 @@ def open_session(scope: Scope, info: SessionInfo, lease: int) -> Verb[int]:
 
 
 def serve(scope: Scope, info: SessionInfo) -> Verb[None]:
-    """Replace what a session serves."""
-    # Asked for nothing but an answer before the commit: a connection that has died meanwhile is told from a
-    # commit whose outcome nobody knows.
-    yield Statement("session_find", {"session": scope.session})
+    """Replace what a session serves; of one that was reaped nothing is kept."""
+    # Asked also for an answer before the commit: a connection that has died meanwhile is told from a commit
+    # whose outcome nobody knows.
+    if not (yield Statement("session_find", {"session": scope.session})):
+        return
     yield Statement("session_kind", {"session": scope.session, "kind": info.kind})
     yield Statement("session_unserve", {"session": scope.session})
     yield from _serve_lanes(scope, info)
@@ -59,7 +58,7 @@ def close_session(scope: Scope) -> Verb[None]:
     session = scope.session
     rows = yield Statement("session_leases", {"session": session})
     yield from apply_moves(scope, [_release(*_read(row)) for row in rows])
-    yield from _drop(session)
+    yield from _drop(scope, session)
 
 
 def release_others(scope: Scope, known: set[str]) -> Verb[None]:
@@ -78,13 +77,13 @@ def reap(scope: Scope, gone: list[int], *, overdue: bool) -> Verb[int]:
     moves: list[Move] = []
     for (session,) in dead:
         rows = yield Statement("session_free_leases", {"session": session})
-        moves += [_reap(*_read(row)) for row in rows]
+        moves += [crash(*_read(row)) for row in rows]
     yield from apply_moves(scope, moves)
     reaped = 0
     for (session,) in dead:
         # A lease whose row somebody holds is taken another time; until then its session is remembered.
         if not (yield Statement("session_held", {"session": session})):
-            yield from _drop(session)
+            yield from _drop(scope, session)
             reaped += 1
     return reaped
 
@@ -95,25 +94,13 @@ def _read(columns: list[Any]) -> tuple[Row, int]:
     return row, crash_limit
 
 
-def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape as _reap
+def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape as crash
     if row.cancel_asked is not None:
         return stop(row, Event.CANCEL)
     return Move(row, State.READY, row.due, row.attempt, row.crashes, growth=1)
 
 
-def _reap(row: Row, crash_limit: int) -> Move:
-    crashes = row.crashes + 1
-    if row.cancel_asked is not None:
-        move = stop(row, Event.CANCEL)
-    elif crashes > crash_limit:
-        text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
-        move = stop(row, Event.FAIL, error_record(TaskCrashed, text))
-    else:
-        move = Move(row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1)
-    move.crashes = crashes
-    return move
-
-
-def _drop(session: int | None) -> Verb[None]:
+def _drop(scope: Scope, session: int | None) -> Verb[None]:
+    yield Statement("session_past", {"session": session, "now": scope.now})
     for name in ("session_drop", "session_unserve", "session_drop_inbox", "session_drop_waits"):
         yield Statement(name, {"session": session})

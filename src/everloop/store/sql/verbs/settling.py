@@ -6,7 +6,7 @@ from typing import Any
 
 from everloop._core.calls import Event, State, step
 from everloop._core.records import Ended, Outcome
-from everloop.store.sql.verbs.ending import Move, Row, apply_moves, stop, tell_others
+from everloop.store.sql.verbs.ending import Move, Row, apply_moves, crash, stop, tell_others
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, text
 
@@ -34,7 +34,7 @@ def settle(
             settled[i] = None  # its lease is the current one, but another transaction holds the row
     plain: dict[int, tuple[Outcome, int, int | None]] = {}
     moves: dict[int, Move] = {}
-    for i, seq, *rest in sorted(matched):
+    for i, seq, *rest, crash_limit in sorted(matched):
         if seq in plain or seq in moves:
             continue  # of two outcomes of one lease, the first one counts
         outcome = outcomes[i]
@@ -44,7 +44,7 @@ def settle(
         if alone and outcome.event is Event.SUCCEED and outcome.error is None:
             plain[seq] = outcome, attempt + 1, waiter
         else:
-            moves[seq] = _move(scope.now, Row(seq, outcome.id, State.LEASED, *rest), outcome)
+            moves[seq] = _move(scope.now, Row(seq, outcome.id, State.LEASED, *rest), outcome, crash_limit)
     if plain:
         yield from _succeed(scope, plain)
     yield from apply_moves(scope, list(moves.values()))
@@ -70,8 +70,10 @@ def _succeed(scope: Scope, plain: dict[int, tuple[Outcome, int, int | None]]) ->
     yield from tell_others(scope, others)
 
 
-def _move(now: int, row: Row, outcome: Outcome) -> Move:
+def _move(now: int, row: Row, outcome: Outcome, crash_limit: int) -> Move:
     event = outcome.event
+    if event is Event.REAP:
+        return crash(row, crash_limit, outcome.error)
     if event is Event.RELEASE and row.cancel_asked is not None:
         return stop(row, Event.CANCEL, outcome.error)
     attempt = row.attempt + (event is not Event.RELEASE)
@@ -82,7 +84,7 @@ def _move(now: int, row: Row, outcome: Outcome) -> Move:
     if state is State.SCHEDULED:
         due = now + outcome.delay if outcome.delay else row.due
         ready = State.READY if due <= now else State.SCHEDULED
-        return Move(row, ready, due, attempt, row.crashes, growth=1)
+        return Move(row, ready, due, attempt, row.crashes, growth=1, error=outcome.error)
     return Move(
         row, state, row.due, attempt, row.crashes, value=outcome.value, error=outcome.error, by_body=True
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from everloop._core.calls import State
 from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswer
-from everloop.store.sql.verbs.adding import add, add_plain, is_plain, plain_looks
+from everloop.store.sql.verbs.adding import NO_LANES, add, add_plain, is_plain, plain_looks
 from everloop.store.sql.verbs.ending import expire_calls
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
@@ -31,6 +31,7 @@ class _Look(NamedTuple):
         expired: Whether a call has expired.
         suspects: Whether a suspect is ready, in whatever lane.
         told: Whether the session's inbox holds something.
+        ready: Whether a call is ready in the lanes that the session serves.
     """
 
     alive: bool
@@ -38,6 +39,7 @@ class _Look(NamedTuple):
     expired: bool
     suspects: bool
     told: bool
+    ready: bool
 
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
@@ -84,20 +86,41 @@ def _look_and_write(scope: Scope, request: Turn) -> Verb[tuple[_Look, list[Added
     """
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
-    first = [Statement("look", {"session": scope.session, "now": scope.now})]
+    lanes = _lanes(scope, request)
+    first = [Statement("look", {"session": scope.session, "now": scope.now, "lanes": list(lanes)})]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
     replies = yield first
-    ((alive, due, expired, suspects, told),) = replies[0]
-    look = _Look(bool(alive), due, bool(expired), bool(suspects), bool(told))
+    ((alive, due, expired, suspects, told, ready),) = replies[0]
+    look = _Look(bool(alive), due, bool(expired), bool(suspects), bool(told), bool(ready))
     matched = replies[1] if outcomes and plain else None
-    added = (yield from add_plain(scope, adds, replies[-2:])) if adds and plain else None
+    added: list[Added] | None = None
+    if adds and plain:
+        start = lanes if _is_idle(scope, request, look) else NO_LANES
+        added = yield from add_plain(scope, adds, replies[-2:], start=start)
     if added is None:
         # What joins a call that is there may change what was matched: it is asked for again.
         matched = matched if not adds else None
         added = yield from add(scope, adds)
     settled = yield from settle(scope, outcomes, matched)
     return look, added, settled
+
+
+def _is_idle(scope: Scope, request: Turn, look: _Look) -> bool:
+    """Tell whether what is added can start at once: nothing stands before it, and there is room for all."""
+    return (
+        look.alive
+        and not (look.ready or look.suspects or look.expired)
+        and (look.due is None or look.due > scope.now)
+        and request.roots
+        and request.holding is None
+        and not request.outcomes
+        and len(request.adds) <= request.room
+    )
+
+
+def _lanes(scope: Scope, request: Turn) -> frozenset[int]:
+    return frozenset([scope.lanes[lane] for lane in request.lanes])
 
 
 def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
@@ -107,9 +130,10 @@ def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
     """
     if look.expired or scope.returned:
         yield from expire_calls(scope)
+        scope.scheduled = True  # one of them may have been the next that was due
     if look.due is not None and look.due <= scope.now:
         yield Statement("due_ready", {"now": scope.now})
-        scope.ready = scope.scheduled = True
+        scope.ready = scope.scheduled = scope.returned = True  # one of them may be a suspect
     return look.due
 
 
@@ -117,9 +141,11 @@ def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
     """Return the queries for the calls that may be leased; none for a session that was reaped."""
     if not (request.lanes and request.room > 0 and look.alive):
         return []
-    lanes = list({scope.lanes[lane] for lane in request.lanes})
+    lanes = list(_lanes(scope, request))
     pick = "lease_pick" if request.roots else "lease_pick_children"
-    picks = [Statement(pick, {"lanes": lanes, "room": request.room})]
+    picks: list[Statement] = []
+    if look.ready or scope.ready:
+        picks.append(Statement(pick, {"lanes": lanes, "room": request.room}))
     # A call that came back in this turn may be a suspect.
     if request.suspects and (look.suspects or scope.returned):
         picks.append(Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1}))
@@ -128,13 +154,12 @@ def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
 
 def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:
     """Take what was picked, in order, as far as there is room."""
-    if not rows:
-        return []
-    rows = sorted(rows, key=_place)[: request.room]
-    yield Statement(
-        "lease_take", {"seqs": [row[0] for row in rows], "session": scope.session, "now": scope.now}
-    )
+    if rows:
+        rows = sorted(rows, key=_place)[: request.room]
+        seqs = [row[0] for row in rows]
+        yield Statement("lease_take", {"seqs": seqs, "session": scope.session, "now": scope.now})
     names = scope.names
+    rows = rows or sorted(scope.started, key=_place)
     return [
         Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
         for _, _, _, id_, fence, lane, args, policy, *rest in rows

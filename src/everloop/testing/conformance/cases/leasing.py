@@ -203,6 +203,17 @@ async def a_scheduled_call_is_leased_when_due_and_not_before(scene: Scene) -> No
 
 
 @case
+async def what_expired_while_it_ran_is_not_leased_when_it_comes_back(scene: Scene) -> None:
+    session = await scene.session()
+    lease = await scene.start(session, "work", expires=SECOND)
+    scene.clock.advance(2)
+    back = [Outcome(lease.id, lease.fence, Event.RELEASE)]
+    answer = await scene.store.turn(session, Turn(outcomes=back, room=1, lanes=(lease.lane,)))
+    same((answer.settled, answer.leased), ([True], []))
+    same(await scene.state("work"), State.EXPIRED)
+
+
+@case
 async def a_turn_that_names_lanes_makes_due_calls_ready_even_without_room(scene: Scene) -> None:
     session = await scene.session()
     await scene.put("work", delay=SECOND)
@@ -224,6 +235,19 @@ async def the_answer_says_when_the_next_scheduled_call_is_due(scene: Scene) -> N
     same((await scene.store.turn(session, look)).next_due, now + 5 * SECOND)
     await scene.store.cancel(scene.ids("later"))
     same((await scene.store.turn(session, look)).next_due, None)
+
+
+@case
+async def the_next_due_time_leaves_out_what_ends_in_the_same_turn(scene: Scene) -> None:
+    session = await scene.session()
+    await scene.put("early", expires=SECOND, delay=20 * SECOND)
+    await scene.put("late", delay=30 * SECOND)
+    now = scene.clock.now()
+    scene.clock.advance(1)
+
+    look = Turn(lanes=(Lane(APP, "default", "none"),))
+    same((await scene.store.turn(session, look)).next_due, now + 30 * SECOND)
+    same(await scene.state("early"), State.EXPIRED)
 
 
 @case

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from everloop._core.calls import Event, State
-from everloop._core.records import CallFilter, Parent
+from everloop._core.keeping import Pruning
+from everloop._core.looks import Backlog, SessionLook
+from everloop._core.records import CallFilter, Lane, Parent
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import same
-from everloop.testing.conformance.scene import APP, SECOND, Scene
+from everloop.testing.conformance.scene import APP, MINUTE, SECOND, Scene
 
 
 async def _found(scene: Scene, filter: CallFilter) -> list[str]:
@@ -107,3 +109,46 @@ async def reading_changes_nothing(scene: Scene) -> None:
     await scene.store.serving(APP)
     same(await scene.store.find(CallFilter()), before)
     same(await scene.told(session), ["succeed"])
+
+
+@case
+async def what_is_ready_is_counted_lane_by_lane(scene: Scene) -> None:
+    session = await scene.session()
+    same(await scene.store.backlog(), [])
+    now = scene.clock.now()
+    await scene.put("first", "work", due=now - SECOND)
+    await scene.put("second", "work")
+    await scene.put("mail", "send", queue="mail")
+    await scene.put("other", "work", app="other app")
+    await scene.put("scheduled", "later", delay=SECOND)
+    await scene.start(session, "leased")
+    mine = [
+        Backlog(Lane(APP, "default", "work"), 2, now - SECOND),
+        Backlog(Lane(APP, "mail", "send"), 1, now),
+    ]
+    same(await scene.store.backlog(APP), mine)
+    same(await scene.store.backlog(), [*mine, Backlog(Lane("other app", "default", "work"), 1, now)])
+
+
+@case
+async def sessions_are_shown_until_they_are_reaped(scene: Scene) -> None:
+    now = scene.clock.now()
+    client, worker = await scene.session("client"), await scene.session(lease=SECOND)
+    await scene.start(worker, "work")
+    scene.clock.advance(2)
+    shown = [
+        SessionLook(client, APP, "client", "here", 1, now, now + MINUTE, 0),
+        SessionLook(worker, APP, "worker", "here", 1, now, now + SECOND, 1),
+    ]
+    same(await scene.store.sessions(APP), shown)
+    same(await scene.store.sessions(), shown)
+    same(await scene.store.sessions("other app"), [])
+    await scene.store.reap()
+    same(await scene.store.sessions(), shown[:1])
+
+
+@case
+async def the_last_sweep_is_remembered(scene: Scene) -> None:
+    same(await scene.store.swept(APP), None)
+    await scene.store.prune(Pruning(APP, calls=MINUTE))
+    same((await scene.store.swept(APP), await scene.store.swept("other app")), (scene.clock.now(), None))

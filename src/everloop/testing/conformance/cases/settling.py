@@ -56,6 +56,28 @@ async def a_retry_without_delay_is_ready_at_once(scene: Scene) -> None:
 
 
 @case
+async def a_crash_that_its_worker_tells_of_counts_like_one_of_the_worker(scene: Scene) -> None:
+    session = await scene.session()
+    lease = await scene.start(session, "work", crash_limit=1)
+    await scene.settle(session, lease, Event.REAP, error=b"jfirst words")
+    seen = await scene.see("work")
+    same((seen.state, seen.attempt, seen.crashes, seen.fence, seen.error), (State.READY, 0, 1, 2, None))
+    await scene.settle(session, await scene.take(session, "work"), Event.REAP, error=b"jlast words")
+    seen = await scene.see("work")
+    same((seen.state, seen.attempt, seen.crashes, seen.error), (State.FAILED, 0, 2, b"jlast words"))
+
+
+@case
+async def a_crash_ends_a_call_whose_cancellation_was_asked(scene: Scene) -> None:
+    session = await scene.session()
+    lease = await scene.start(session, "work")
+    await scene.store.cancel([lease.id])
+    await scene.settle(session, lease, Event.REAP, error=b"jlast words")
+    seen = await scene.see("work")
+    same((seen.state, seen.attempt, seen.crashes, seen.error), (State.CANCELLED, 0, 1, None))
+
+
+@case
 async def a_release_counts_nothing(scene: Scene) -> None:
     session = await scene.session()
     lease = await scene.start(session, "work")

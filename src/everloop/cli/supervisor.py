@@ -1,0 +1,198 @@
+"""Several worker processes: started, watched, started anew when one ends, and drained together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+
+from everloop.cli import exits
+from everloop.cli.control import READY
+from everloop.cli.terminal import say
+from everloop.engine.processes.ends import last_words
+
+#: Seconds before a worker that died is started anew: at first, and at most.
+PAUSE_FROM, PAUSE_TO = 1.0, 30.0
+#: A worker that has lived for so many seconds is started anew at once.
+SOUND_AFTER = 60.0
+#: Seconds for which what a worker has said of itself counts.
+FRESH = 10.0
+
+
+class Member:
+    """One of the workers, through all of its processes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: asyncio.subprocess.Process | None = None
+        self.was_ready = False
+        self.writer: asyncio.StreamWriter | None = None
+        self.starts()
+
+    def starts(self) -> None:
+        """Note that a process of it begins; how long that takes is the imports' to say."""
+        self._said, self._said_at, self._starting = "it is starting", time.monotonic(), True
+
+    def heard(self, line: str) -> None:
+        self._said, self._said_at, self._starting = line, time.monotonic(), False
+        self.was_ready = self.was_ready or line == READY
+
+    @property
+    def how(self) -> str:
+        """How it is: `READY`, or why it takes no calls."""
+        silent = time.monotonic() - self._said_at
+        if self._starting or silent <= FRESH:
+            return self._said
+        return f"it has said nothing for {silent:.0f} s"
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, and its loop answers."""
+        running = self.process is not None and self.process.returncode is None
+        return running and (self._starting or time.monotonic() - self._said_at <= FRESH)
+
+
+class Supervisor:
+    """Runs `count` workers with these arguments of `everloop worker`.
+
+    Signals are its own to take: the workers lead process groups of their own, and are told how far the end
+    is.
+    """
+
+    def __init__(self, count: int, arguments: Sequence[str]) -> None:
+        self._arguments = arguments
+        self.members = [Member(number) for number in range(1, count + 1)]
+        self._level = 0
+        self._signal = signal.SIGTERM
+        self._changed = asyncio.Event()
+        self._failure = exits.OK
+
+    def _is_stopping(self) -> bool:
+        return self._level > 0
+
+    def dying(self) -> str:
+        """Say what is wrong when no worker lives; one that died is being started anew."""
+        if any(member.alive for member in self.members):
+            return ""
+        return "; ".join(f"worker {member.number}: {member.how}" for member in self.members)
+
+    def why_not(self) -> str:
+        """Say why no worker takes calls; an empty text when one does."""
+        if self._is_stopping():
+            return "it is draining"
+        if any(member.alive and member.how == READY for member in self.members):
+            return ""
+        return "; ".join(f"worker {member.number}: {member.how}" for member in self.members)
+
+    async def run(self) -> int:
+        """Supervise until told to stop; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._came, number)
+        keepers = [loop.create_task(self._keep(member)) for member in self.members]
+        await asyncio.wait(keepers)
+        for keeper in keepers:
+            keeper.result()
+        say("everloop: all workers have stopped")
+        if self._failure != exits.OK:
+            return self._failure
+        return exits.OK if self._level <= 1 else 128 + self._signal
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def _came(self, number: signal.Signals) -> None:
+        number = signal.Signals(number)
+        self._signal = number
+        self._reach(self._level + 1, number)
+
+    def _reach(self, level: int, number: signal.Signals) -> None:
+        self._level = level
+        self._changed.set()
+        for member in self.members:
+            if level >= 3:
+                _kill(member)
+            elif member.writer is not None:
+                member.writer.write(f"{level} {number.name}\n".encode())
+        which = ("", " again", " for the third time")[min(level, 3) - 1]
+        say(f"everloop: {number.name}{which}: the workers are {'told to stop' if level < 3 else 'killed'}")
+
+    def _give_up(self, code: int) -> None:
+        """A worker cannot begin as things are: the others cannot either."""
+        if not self._is_stopping():
+            self._failure = code
+            self._reach(1, signal.SIGTERM)
+
+    # -- one worker ---------------------------------------------------------------------------------------
+
+    async def _keep(self, member: Member) -> None:
+        pause = PAUSE_FROM
+        while not self._is_stopping():
+            began = time.monotonic()
+            code = await self._run_once(member)
+            if self._is_stopping():
+                if code not in (exits.OK, exits.RECYCLED, 128 + self._signal) and self._level < 3:
+                    say(f"everloop: worker {member.number}: {last_words(code)}")
+                    self._failure = self._failure or exits.FAILED
+                return
+            if code in (exits.USAGE, exits.STORE) and not any(m.was_ready for m in self.members):
+                self._give_up(code)  # it has said why
+                return
+            if code in (exits.OK, exits.RECYCLED):
+                pause = 0.0
+            elif time.monotonic() - began > SOUND_AFTER:
+                pause = PAUSE_FROM
+            if code != exits.RECYCLED:
+                then = f"in {pause:g} s" if pause else "now"
+                say(f"everloop: worker {member.number}: {last_words(code)}; another is started {then}")
+            await self._wait(pause)
+            pause = min(PAUSE_TO, 2 * pause) or PAUSE_FROM
+
+    async def _wait(self, seconds: float) -> None:
+        timer = asyncio.get_running_loop().call_later(seconds, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
+            if not self._is_stopping():
+                self._changed.clear()
+
+    async def _run_once(self, member: Member) -> int:
+        """Run one process to its end, and return its exit code."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            member.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "everloop", "worker", *self._arguments),
+                *("--supervised", str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                process_group=0,
+            )
+        member.starts()
+        reader, member.writer = await asyncio.open_unix_connection(sock=ours)
+        if self._is_stopping():  # that began meanwhile
+            member.writer.write(f"{self._level} {self._signal.name}\n".encode())
+        listening = asyncio.get_running_loop().create_task(_listen(member, reader))
+        try:
+            return await member.process.wait()
+        finally:
+            member.heard("it has ended")
+            listening.cancel()
+            await asyncio.wait([listening])
+            member.writer.close()
+            member.writer = None
+
+
+async def _listen(member: Member, reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(OSError):
+        while line := await reader.readline():
+            member.heard(line.decode().strip())
+
+
+def _kill(member: Member) -> None:
+    if member.process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            member.process.kill()

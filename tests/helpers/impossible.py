@@ -1,0 +1,32 @@
+"""What no SQL store of Everloop may ever hold, whatever has befallen it."""
+
+from __future__ import annotations
+
+#: Questions that find what no store of Everloop may hold; each answers with what is wrong.
+IMPOSSIBLE = {
+    "an end without an outcome": """
+        SELECT c.id FROM ever_calls AS c LEFT JOIN ever_outcomes AS o ON o.seq = c.seq
+        WHERE (c.state IN ('succeeded', 'failed', 'cancelled', 'expired')) != (o.seq IS NOT NULL)""",
+    "an outcome of nothing": "SELECT seq FROM ever_outcomes WHERE seq NOT IN (SELECT seq FROM ever_calls)",
+    "a call without its arguments": """
+        SELECT id FROM ever_calls WHERE seq NOT IN (SELECT seq FROM ever_payloads)""",
+    "a lease of nobody": """
+        SELECT id FROM ever_calls WHERE (state = 'leased') != (session IS NOT NULL)
+        OR session NOT IN (SELECT session FROM ever_sessions)""",
+    "a key of nothing": "SELECT seq FROM ever_keys WHERE seq NOT IN (SELECT seq FROM ever_calls)",
+    "an end to be told that is none": """
+        SELECT c.id FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq
+        WHERE i.kind = 'ended' AND c.state NOT IN ('succeeded', 'failed', 'cancelled', 'expired')""",
+    "a wait for what has ended": """
+        SELECT c.id FROM ever_waits AS w JOIN ever_calls AS c ON c.seq = w.seq
+        WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')""",
+    "a child without its parent": """
+        SELECT id FROM ever_calls WHERE parent IS NOT NULL AND parent NOT IN (SELECT seq FROM ever_calls)""",
+    "a session of nobody serves": """
+        SELECT session FROM ever_serves WHERE session NOT IN (SELECT session FROM ever_sessions)""",
+    "a session of nobody is told": """
+        SELECT session FROM ever_inbox WHERE session NOT IN (SELECT session FROM ever_sessions)""",
+    "a session of nobody waits": """
+        SELECT session FROM ever_waits WHERE session NOT IN (SELECT session FROM ever_sessions)""",
+    "more attempts than leases": "SELECT id FROM ever_calls WHERE attempt + crashes > fence",
+}

@@ -1,0 +1,119 @@
+"""Every store in the machine: each verb, in any order, under every kind of failure, judged by the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.machines.places import Make, in_files, in_memory, on_mysql, on_postgresql
+from tests.machines.store_machine import SqlMachine, StoreMachine
+
+#: Steps on each store: together, what `make test` makes. EVERLOOP_MACHINE_STEPS is their sum in `make soak`.
+STEPS = {"memory": 84_000, "sqlite": 13_000, "postgresql": 1_500, "mysql": 1_500}
+#: Steps of one run of the machine, and runs between two looks at how many there were.
+LENGTH, RUNS = 50, 25
+
+#: Steps in which all of it is met.
+ENOUGH = 10_000
+#: A failing run is made smaller for up to five minutes; a soak takes its time.
+LIMIT_S = 36_000 if "EVERLOOP_MACHINE_STEPS" in os.environ else 600
+
+VERBS = ("add", "cancel", "close_session", "reap", "renew", "turn", "wait")
+#: What runs that are worth anything have met; on the servers there are too few for all of it.
+WORTH_MEETING = {
+    *(f"{verb} {what}" for verb in VERBS for what in ("failed", "happened unheard", "again")),
+    *("added", "exists", "lost", "refused id", "refused key", "refused after"),
+    *(f"settled by {event}" for event in ("succeed", "fail", "cancel", "retry", "release")),
+    *("asked to cancel", "awaited call ended", "cancelled", "expired", "fell due", "given back", "progress"),
+    *("a worker died", "a worker died with calls", "late outcomes", "restarted", "wanted", "worker died"),
+}
+WORTH_MEETING_OF_USERS = {"the user committed", "the user rolled back"}
+WORTH_MEETING_EVERYWHERE = {
+    "turn failed",
+    "turn happened unheard",
+    "add failed",
+    "lost",
+    "exists",
+    "worker died",
+}
+
+
+def share(store: str) -> int:
+    """Return how many steps are made on a store."""
+    wanted = int(os.environ.get("EVERLOOP_MACHINE_STEPS", "0"))
+    return STEPS[store] * wanted // sum(STEPS.values()) if wanted else STEPS[store]
+
+
+def drive(make: Make, store: str, base: type[StoreMachine] = SqlMachine) -> Counter[str]:
+    """Let machines run until they have made the steps of a store; the same seed makes the same ones."""
+    number = int(os.environ.get("EVERLOOP_SEED", "0")) or random.randrange(1, 1 << 30)
+    print(f"EVERLOOP_SEED={number}")
+    loop, met = asyncio.new_event_loop(), Counter[str]()
+    own = {"make": staticmethod(make), "loop": loop, "steps": 0, "met": met}
+    machine = cast("type[StoreMachine]", type("Machine", (base,), own))
+    config = settings(
+        database=None,
+        deadline=None,
+        max_examples=RUNS,
+        phases=[Phase.generate, Phase.shrink],
+        print_blob=True,
+        stateful_step_count=LENGTH,
+        suppress_health_check=list(HealthCheck),
+    )
+    batch, wanted = 0, share(store)
+    try:
+        while machine.steps < wanted:
+            run_state_machine_as_test(seed(f"{number}/{batch}")(machine), settings=config)
+            batch += 1
+    except BaseException as error:
+        error.add_note(f"again: EVERLOOP_SEED={number} .venv/bin/pytest tests/machines -k {store}")
+        raise
+    finally:
+        loop.close()
+    note(store, number, machine.steps, machine.met)
+    return machine.met
+
+
+def note(store: str, number: int, steps: int, met: Counter[str]) -> None:
+    """Write what was met, for the evidence of a soak."""
+    folder = os.environ.get("EVERLOOP_EVIDENCE")
+    if folder:
+        found = {"seed": number, "steps": steps, "violations": 0, "met": dict(sorted(met.items()))}
+        Path(folder, f"machines-{store}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_memory() -> None:
+    with in_memory() as make:
+        met = drive(make, "memory", StoreMachine)
+    assert share("memory") < ENOUGH or met.keys() >= WORTH_MEETING
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_sqlite() -> None:
+    with in_files() as make:
+        met = drive(make, "sqlite")
+    assert share("sqlite") < ENOUGH or met.keys() >= {*WORTH_MEETING, *WORTH_MEETING_OF_USERS}
+
+
+@pytest.mark.server
+@pytest.mark.timeout(LIMIT_S)
+def test_postgresql(postgresql_kept: str) -> None:
+    with on_postgresql(postgresql_kept) as make:
+        assert drive(make, "postgresql").keys() >= WORTH_MEETING_EVERYWHERE
+
+
+@pytest.mark.server
+@pytest.mark.timeout(LIMIT_S)
+def test_mysql(mariadb_kept: str) -> None:
+    with on_mysql(mariadb_kept) as make:
+        assert drive(make, "mysql").keys() >= WORTH_MEETING_EVERYWHERE

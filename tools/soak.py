@@ -43,6 +43,7 @@ SOAKS = {
     "machines": Soak((*PYTEST, "tests/machines"), {"EVERLOOP_MACHINE_STEPS": "1000000"}),
     "powerloss": Soak((*PYTEST, "tests/powerloss/test_power_loss.py"), {"EVERLOOP_IMAGES": "10000"}),
     "mutants": Soak(("tools/mutants.py",), {}),
+    "simulation": Soak(("-m", "tests.sim", "--soak"), {}),
 }
 
 

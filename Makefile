@@ -40,10 +40,6 @@ test-matrix: $(ENV)/.runtime ## as root: on Python 3.14, PostgreSQL 18 and MySQL
 bench: $(ENV)/.dev ## measure the speed, beside the machine's limits; ARGS="--check" compares the ratios
 	@$(RUN)/python -m bench $(ARGS)
 
-.PHONY: soak
-soak: $(ENV)/.dev ## a million schedules of the simulation; writes docs/evidence; ARGS="--count 50000" runs fewer
-	@$(RUN)/python -m tests.sim --soak $(ARGS)
-
 .PHONY: coverage
 coverage: $(ENV)/.dev ## which lines and branches the fast suites reach
 	@$(RUN)/coverage erase

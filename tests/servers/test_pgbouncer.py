@@ -13,6 +13,7 @@ from everloop import App, ConfigError
 from everloop._core.calls import Event
 from everloop._core.records import KeyRule, Lane, NewCall, Outcome, SessionInfo, Turn
 from everloop.store.sql.postgresql import PostgresStore
+from everloop.store.sql.runners.postgresql_connection import Connection
 from everloop.store.sql.runners import postgresql_listener
 from tests.helpers.servers.fixtures import required
 from tests.helpers.servers.pgbouncer import Pooler
@@ -104,7 +105,9 @@ async def test_each_transaction_has_its_settings(store: PostgresStore, url: str)
     seen: list[tuple[object, ...]] = []
 
     def look(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-        connection.begin()  # type: ignore[attr-defined]
+        assert isinstance(connection, Connection)
+        for statement in connection.opening:
+            connection.execute(statement.encode())
         names = ("transaction_isolation", "lock_timeout", "idle_in_transaction_session_timeout")
         seen.extend(connection.execute(f"SHOW {name}".encode()).fetchall()[0] for name in names)
         seen.extend(connection.execute("SHOW application_name").fetchall())

@@ -13,8 +13,8 @@ from everloop import App, ConfigError
 from everloop._core.calls import Event
 from everloop._core.records import KeyRule, Lane, NewCall, Outcome, SessionInfo, Turn
 from everloop.store.sql.postgresql import PostgresStore
-from everloop.store.sql.runners.postgresql_connection import Connection
 from everloop.store.sql.runners import postgresql_listener
+from everloop.store.sql.runners.postgresql_connection import Connection
 from tests.helpers.servers.fixtures import required
 from tests.helpers.servers.pgbouncer import Pooler
 from tests.helpers.servers.postgresql import PostgresServer

@@ -16,9 +16,9 @@ class Told(MysqlConnection):
         self.told: list[str] = []
         self._says = version
 
-    def run(self, sql: str, doing: str | Sequence[str]) -> list[Rows]:
+    def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
         self.told.append(sql)
-        return [((self._says, 7, 1_000),), (("Ssl_cipher", ""),)]
+        return [((self._says, 7, 1_000, "shop"),), (("Ssl_cipher", ""),)]
 
 
 @pytest.mark.parametrize(

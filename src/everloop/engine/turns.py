@@ -381,7 +381,8 @@ class TurnLoop:
             taker.begin(answer.leased)
         elif answer.leased:
             # The worker ended while this turn was under way: the next one gives them back.
-            self.doubt()
+            for each in answer.leased:
+                self.settle(Outcome(each.id, each.fence, Event.RELEASE))
         self._next_due = answer.next_due
         if answer.more:
             self._wake.set()

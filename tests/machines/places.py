@@ -110,7 +110,9 @@ def on_postgresql(url: str) -> Iterator[Make]:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("DELETE FROM orders")
         users = _Users(lambda: psycopg.connect(url))
-        return Place(lambda clock, fault: PostgresStore(url, clock=clock, fault=fault), users=users)
+        return Place(
+            lambda clock, fault: PostgresStore(url, clock=clock, fault=fault), pieces=True, users=users
+        )
 
     _prepare(lambda clock, fault: PostgresStore(url, clock=clock, fault=fault))
     with psycopg.connect(url, autocommit=True) as connection:

@@ -55,7 +55,7 @@ def _find() -> Binaries:
         raise ServerMissing(
             "strace is not installed; install it (Debian, Ubuntu: sudo apt-get install strace)"
         )
-    return Binaries(Path(path), Path(path), ())
+    return Binaries("strace", Path(path), Path(path), ())
 
 
 def traced(folder: Path, *program: str, env: dict[str, str]) -> list[Did]:

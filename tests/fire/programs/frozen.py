@@ -9,6 +9,7 @@ from pathlib import Path
 
 from everloop.store.sql import blocked, server_store
 from everloop.store.sql.runners import mysql_connection
+from everloop.store.sql.runners.postgresql import PostgresRunner
 from everloop.store.sql.runners.server import ServerRunner
 from tests.crash.programs.ledger import app
 
@@ -35,6 +36,9 @@ class Stopping(threading.local):
 
 
 ServerRunner._meet_fault = Stopping()  # type: ignore[method-assign]
+
+# A turn that goes straight is sent with its commit: nobody can stop within it.
+PostgresRunner._straight = property(lambda _: False, lambda _, __: None)  # type: ignore[assignment]
 
 # Sooner than users have it.
 server_store.LATE, blocked.SILENT_S = 1_000_000, 2.0

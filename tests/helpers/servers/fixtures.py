@@ -75,7 +75,7 @@ def required(kind: type[S], *, fast: bool = True) -> S:
 
     For tests with a server of their own. Who asks for MariaDB gets MySQL where only that is installed.
     """
-    if issubclass(kind, MariaServer):
+    if kind is MariaServer:
         kind = cast("type[S]", installed_family())
     if install.skipped():
         pytest.skip(f"{install.SKIP}=1")

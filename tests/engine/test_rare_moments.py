@@ -10,7 +10,7 @@ import pytest
 from everloop import Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
-from everloop._core.records import Added, Cancelled, NewCall, Turn, TurnAnswer
+from everloop._core.records import Added, Cancelled, NewCall, Parent, Turn, TurnAnswer
 from everloop.engine import turns
 from everloop.engine.attempt import CURRENT
 from everloop.engine.session import Session
@@ -196,9 +196,11 @@ async def test_a_call_that_was_cancelled_before_it_was_stored_is_cancelled_thoug
     sqlite: str,
 ) -> None:
     class Slow(SqliteStore):
-        async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+        async def cancel(
+            self, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+        ) -> list[Cancelled]:
             await asyncio.sleep(0.05)
-            return await super().cancel(ids, message)
+            return await super().cancel(ids, message, parents)
 
     app = make(sqlite)
     app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam

@@ -20,7 +20,7 @@ from everloop._core.errors import (
     TaskNotFound,
     WouldDeadlock,
 )
-from everloop._core.records import Added, Ended, Snapshot
+from everloop._core.records import Added, Ended, Parent, Snapshot
 from everloop._history import History, LogLine, Progress, read_history, read_logs
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.visits import VISIT
@@ -79,6 +79,7 @@ class Task(asyncio.Future[R]):
         "_message",
         "_name",
         "_owned",
+        "_parent",
         "_reader",
         "_seen",
         "_session",
@@ -118,8 +119,11 @@ class Task(asyncio.Future[R]):
         # The user's transaction that this call was added in, until the store has answered that it is there.
         self._transaction: UserTransaction | None = None
         self._wanted = False  # somebody here wants to be told of its end, once that is committed
-        if owned:
-            self._hold_up(CURRENT.get())
+        # The lease under which this task cancels its call; it outlasts the waiting.
+        self._parent: Parent | None = None
+        if owned and (attempt := CURRENT.get()) is not None:
+            self._parent = attempt.parent
+            self._hold_up(attempt)
 
     # -- what is known ------------------------------------------------------------------------------------
 
@@ -328,7 +332,7 @@ class Task(asyncio.Future[R]):
         return True
 
     def _ask(self) -> None:
-        self._session.apart.cancel(self.id, str(self._message or ""))
+        self._session.apart.cancel(self.id, str(self._message or ""), self._parent)
 
     def _cancel_here(self, msg: Any | None = None) -> bool:
         if self.done():

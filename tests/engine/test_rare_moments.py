@@ -10,7 +10,7 @@ import pytest
 from everloop import Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
-from everloop._core.records import Added, Cancelled, NewCall, Turn, TurnAnswer
+from everloop._core.records import Added, Cancelled, NewCall, Parent, Turn, TurnAnswer
 from everloop.engine import turns
 from everloop.engine.attempt import CURRENT
 from everloop.engine.session import Session
@@ -196,9 +196,11 @@ async def test_a_call_that_was_cancelled_before_it_was_stored_is_cancelled_thoug
     sqlite: str,
 ) -> None:
     class Slow(SqliteStore):
-        async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+        async def cancel(
+            self, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+        ) -> list[Cancelled]:
             await asyncio.sleep(0.05)
-            return await super().cancel(ids, message)
+            return await super().cancel(ids, message, parents)
 
     app = make(sqlite)
     app.open_store = lambda: Slow(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
@@ -255,3 +257,51 @@ async def test_an_end_is_told_that_went_with_an_answer_which_was_lost_and_commit
             with pytest.raises(asyncio.CancelledError):
                 await task
         await other.close()
+
+
+async def test_a_worker_that_has_lost_a_parent_cancels_nothing_that_its_next_run_awaits(sqlite: str) -> None:
+    answers: list[Cancelled] = []
+    runs: list[str] = []
+    again = asyncio.Event()
+
+    class Listening(SqliteStore):
+        async def cancel(
+            self, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+        ) -> list[Cancelled]:
+            said = await super().cancel(ids, message, parents)
+            answers.extend(said)
+            return said
+
+    app = make(sqlite)
+    app.open_store = lambda: Listening(sqlite_path(sqlite))  # type: ignore[method-assign]  # its seam
+    other = SqliteStore(sqlite_path(sqlite))
+
+    @app.task
+    async def child() -> int:
+        await again.wait()
+        return 7
+
+    @app.task
+    async def parent() -> int:
+        task = app.create_task(child())
+        await task.stored()
+        runs.append(task.id)
+        if len(runs) > 1:
+            again.set()
+            return await task
+        session = app._sessions.current().session
+        await other.close_session(session.number)
+        task.cancel("too late")
+        await session.apart._cancels.idle()
+        session._was_reaped()  # as its keeper is told a moment later
+        return await task
+
+    async with app.worker():
+        await other.open()
+        async with asyncio.timeout(10):
+            assert await parent() == 7
+        counts = await app.counts()
+        await other.close()
+    assert [(answer.id, answer.asked, answer.lost) for answer in answers] == [(runs[0], False, True)]
+    assert runs == [runs[0]] * 2
+    assert (counts["succeeded"], counts["cancelled"]) == (2, 0)

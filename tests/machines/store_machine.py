@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from everloop._core.calls import Event, State
-from everloop._core.records import CallFilter, Turn
+from everloop._core.records import CallFilter, Parent, Turn
 from everloop.testing.conformance.interleavings import Ask
 from tests.machines.shapes import BATCHES, ENDS, LANES, LEASES, OUTCOMES, CallShape, EndShape, Minting
 from tests.machines.world import LEASE, Place, World
@@ -91,6 +91,12 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(ids=IDS, fate=FATES)
     def cancel(self, ids: list[int], fate: int) -> None:
         self._ask(fate, "cancel", [self.minting.id(which) for which in ids], "enough")
+
+    @rule(ids=IDS, leases=IDS, fate=FATES)
+    def cancel_as_parents(self, ids: list[int], leases: list[int], fate: int) -> None:
+        known = [self.minting.lease(leases[n % len(leases)]) for n in range(len(ids))]
+        parents = [None if lease is None else Parent(*lease) for lease in known]
+        self._ask(fate, "cancel", [self.minting.id(which) for which in ids], "enough", parents)
 
     @rule(session=SESSIONS, ids=IDS, fate=FATES)
     def wait(self, session: int, ids: list[int], fate: int) -> None:

@@ -32,6 +32,7 @@ VERBS = ("add", "cancel", "close_session", "reap", "renew", "turn", "wait")
 WORTH_MEETING = {
     *(f"{verb} {what}" for verb in VERBS for what in ("failed", "happened unheard", "again")),
     *("added", "exists", "lost", "refused id", "refused key", "refused after"),
+    *("a parent cancelled", "a parent cancelled too late"),
     *(f"settled by {event}" for event in ("succeed", "fail", "cancel", "retry", "release")),
     *("asked to cancel", "awaited call ended", "cancelled", "expired", "fell due", "given back", "progress"),
     *("a worker died", "a worker died with calls", "late outcomes", "restarted", "wanted", "worker died"),

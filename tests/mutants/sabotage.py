@@ -84,6 +84,23 @@ MUTANTS = (
         cases("dying"),
     ),
     Mutant(
+        "a parent cancels whatever its fence",
+        f"{VERBS}/asking.py",
+        "asks = [(id_, parent not in last)",
+        "asks = [(id_, False)",
+        cases("cancelling"),
+    ),
+    Mutant(
+        "a body cancels in nobody's name",
+        "src/everloop/_task.py",
+        "self._parent = attempt.parent",
+        "self._parent = None",
+        only(
+            "tests/engine/test_rare_moments.py",
+            "test_a_worker_that_has_lost_a_parent_cancels_nothing_that_its_next_run_awaits",
+        ),
+    ),
+    Mutant(
         "an end from outside keeps the fence",
         f"{VERBS}/ending.py",
         "row.attempt, row.crashes, growth=1, error=error)",

@@ -37,6 +37,7 @@ SOMETIMES = (
     "a lease expired while its body ran",
     "a suspect was leased",
     "a wait for a child timed out",
+    "a worker that had lost a parent was not let cancel its child",
     "an outcome of a session that was reaped was refused",
     "leases of a lost answer were given back",
     "the store was away",

@@ -173,7 +173,7 @@ class Cells:
             row: Row | None = self._tables.rows.get(id_)
             yield verb, "unknown" if row is None else _READ[row.state]
 
-    def _cancel(self, ids: Sequence[str], _message: str) -> Iterator[Cell]:
+    def _cancel(self, ids: Sequence[str], _message: str, _parents: object) -> Iterator[Cell]:
         return self._states("cancel", ids)
 
     def _wait(self, _session: int, ids: Sequence[str]) -> Iterator[Cell]:

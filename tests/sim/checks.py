@@ -69,8 +69,6 @@ def _name(world: World, row: Row) -> str:
 def _judge_foreseen(world: World) -> None:
     """See to it that nothing that went wrong below has changed what comes of a call."""
     rows = [row for row in world.server.tables.rows.values() if row.new.lane.fn == "work"]
-    if world.server.watch.meddled:
-        return  # what the successor awaited was cancelled: known, see `Watch._before_cancel`
     if any(row.crashes > row.new.crash_limit for row in rows):
         return  # it failed for its crashes, and so, perhaps, did who awaited it
     for row in rows:

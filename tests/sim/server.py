@@ -22,6 +22,7 @@ from everloop._core.records import (
     CallFilter,
     Cancelled,
     NewCall,
+    Parent,
     SessionInfo,
     Snapshot,
     Turn,
@@ -228,7 +229,7 @@ class Server:
     def carry_out(self, ask: Ask) -> Any:
         """Do what is asked, and look at what has become of everything."""
         watch, args = self.watch, ask.args
-        watch.before(ask.node, ask.verb, args)
+        watch.before(ask.verb, args)
         if ask.verb in _PLAIN:
             value = finish(getattr(self.memory, ask.verb)())
         else:
@@ -317,8 +318,10 @@ class SimStore(NoTransactions):
         unknown: list[str] = await self._ask("wait", session, list(ids))
         return unknown
 
-    async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
-        cancelled: list[Cancelled] = await self._ask("cancel", list(ids), message)
+    async def cancel(
+        self, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+    ) -> list[Cancelled]:
+        cancelled: list[Cancelled] = await self._ask("cancel", list(ids), message, list(parents))
         return cancelled
 
     async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:

@@ -30,7 +30,6 @@ class Watch:
     def __init__(self, tables: Tables, clockwork: Clockwork, now: Callable[[], int]) -> None:
         self.ledger = Ledger()
         self.sometimes: Counter[str] = Counter()
-        self.meddled = False  # whether a worker cancelled what was no longer its own
         self.gone: set[int] = set()  # sessions that were reaped or closed
         self.settled: dict[tuple[str, int], Event] = {}
         self.trace: deque[str] = deque(maxlen=4_000)
@@ -58,7 +57,7 @@ class Watch:
 
     # -- around each request ---------------------------------------------------------------------------------
 
-    def before(self, node: Node, verb: str, args: Sequence[Any]) -> None:
+    def before(self, verb: str, args: Sequence[Any]) -> None:
         """Look at what a request may take from others."""
         self._sessions = tuple(self._tables.sessions)
         if verb == "turn":
@@ -67,7 +66,6 @@ class Watch:
             self._before_reap()
         elif verb == "cancel":
             self.ledger.cancelled.update(args[0])
-            self._before_cancel(node, args[0])
 
     def _before_turn(self, session: int, turn: Turn) -> None:
         if turn.holding is None:
@@ -80,17 +78,6 @@ class Watch:
             self.sometimes["leases of a lost answer were given back"] += 1
             if self.ledger.run(*lease) is not None:
                 self.fail(f"session {session} gives back {row.id} at {row.fence}, which has begun to run")
-
-    def _before_cancel(self, node: Node, ids: Sequence[str]) -> None:
-        """Note where a worker that has lost a parent's lease cancels a child that the next run awaits.
-
-        A cancellation does not say under which lease it is asked, so the store cannot refuse it.
-        """
-        for row in [self._tables.rows[id_] for id_ in ids if id_ in self._tables.rows]:
-            parent = self._tables.rows.get(row.new.parent.id) if row.new.parent else None
-            if parent is not None and row.new.owned and parent.session not in node.sessions:
-                self.sometimes["a child was cancelled by a worker that had lost its parent"] += 1
-                self.meddled = True
 
     def _before_reap(self) -> None:
         now = self._now()
@@ -124,6 +111,8 @@ class Watch:
             self._owners[value] = node
         if verb == "turn":
             self._after_turn(args[0], args[1], value)
+        if verb == "cancel" and any(answer.lost for answer in value):
+            self.sometimes["a worker that had lost a parent was not let cancel its child"] += 1
         if verb in ("reap", "close_session"):
             self.gone.update(set(self._sessions) - set(self._tables.sessions))
         if verb in ("add", "turn"):

@@ -37,6 +37,8 @@ WORTH_MEETING = {
     "a run failed",
     "a run released",
     "a run succeeded",
+    "a parent cancelled",
+    "a parent cancelled too late",
     "awaited call ended",
     "cancelled",
     "expired",

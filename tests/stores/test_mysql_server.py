@@ -56,6 +56,7 @@ READS: list[tuple[str, dict[str, Any], int]] = [
     ("add_existing", {"ids": ["7", "8"]}, 30),
     ("add_children", {"rows": [[0, 7, "x"]]}, 30),
     ("cancel_match", {"ids": ["7", "8"]}, 30),
+    ("cancel_parents", {"ids": ["7", "8"]}, 30),
     ("session_leases", {"session": 9}, 30),
     ("inbox_read", {"session": 9, "most": 100}, 30),
     ("inbox_take", {"session": 9, "rows": [[7, "ended"], [8, "cancel"]]}, 30),

@@ -18,6 +18,7 @@ from everloop._core.records import (
     Leased,
     NewCall,
     Outcome,
+    Parent,
     SessionInfo,
     Snapshot,
     Turn,
@@ -67,11 +68,13 @@ def loses_the_fourth_call_of_a_request(right: Verb) -> Verb:
 
 
 def cancels_what_runs_without_asking(right: Verb) -> Verb:
-    async def cancel(self: MemoryStore, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+    async def cancel(
+        self: MemoryStore, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+    ) -> list[Cancelled]:
         for call in await self.get(ids):
             if call is not None and call.session is not None and not call.state.final:
                 await self.turn(call.session, Turn(outcomes=[Outcome(call.id, call.fence, Event.CANCEL)]))
-        answer: list[Cancelled] = await right(self, ids, message)
+        answer: list[Cancelled] = await right(self, ids, message, parents)
         return answer
 
     return cancel

@@ -25,7 +25,7 @@ class Lane(NamedTuple):
 
 
 class Parent(NamedTuple):
-    """The leased call whose body adds a child; a stale fence adds nothing."""
+    """The leased call whose body adds or cancels a child; a stale fence does neither."""
 
     id: str
     fence: int
@@ -268,8 +268,13 @@ class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cancelled(NamedTuple):
-    """The answer to one request to cancel: the state after it, or None when no call has the id."""
+    """The answer to one request to cancel: the state after it, or None when no call has the id.
+
+    One that is `lost`, as the lease of the parent that asked was, has changed nothing, and `state` is what it
+    found.
+    """
 
     id: str
     state: State | None
     asked: bool  # it runs, and its worker has been asked
+    lost: bool = False

@@ -33,7 +33,7 @@ async def _cancel(source: Source, ids: tuple[str, ...], message: str) -> int:
     code = exits.OK
     async with source.store() as store:
         before = {call.id: call.state for call in await store.get(ids) if call is not None}
-        for id_, state, asked in await store.cancel(ids, message):
+        for id_, state, asked, _ in await store.cancel(ids, message):
             if state is None:
                 say(f"everloop: {not_found(id_)}")
                 code = exits.NOT_FOUND

@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from everloop._core.errors import StoreUnavailable
-from everloop._core.records import Added, NewCall
+from everloop._core.records import Added, NewCall, Parent
 from everloop.engine import turns
 from everloop.engine.batcher import AGAIN, Again, Batcher
 from everloop.store.protocol import Store
@@ -37,6 +37,7 @@ class _Keyed(NamedTuple):
 class _Cancel(NamedTuple):
     id: str
     message: str
+    parent: Parent | None
 
 
 class Apart:
@@ -82,10 +83,10 @@ class Apart:
         """Add a keyed call; the future is done when `sink` knows what became of it."""
         return self._keyed.ask(_Keyed(call, sink))
 
-    def cancel(self, id_: str, message: str) -> None:
-        """Ask for the end of a call."""
+    def cancel(self, id_: str, message: str, parent: Parent | None = None) -> None:
+        """Ask for the end of a call; where a parent asks, under its lease."""
         # A lone surrogate can be no text of a database.
-        _ = self._cancels.ask(_Cancel(id_, message.encode("utf-8", "backslashreplace").decode()))
+        _ = self._cancels.ask(_Cancel(id_, message.encode("utf-8", "backslashreplace").decode(), parent))
 
     def wait(self, id_: str) -> None:
         """Ask to be told of the end of a call, also when it has ended."""
@@ -155,12 +156,14 @@ class Apart:
         return self._closing and asyncio.get_running_loop().time() - self._closing_at > turns.GIVE_UP
 
     async def _cancel(self, items: Sequence[_Cancel]) -> list[None]:
-        by_message: dict[str, list[str]] = {}
+        by_message: dict[str, list[_Cancel]] = {}
         for item in items:
-            by_message.setdefault(item.message, []).append(item.id)
-        for message, ids in by_message.items():
-            cancel = partial(self._store.cancel, ids, message)
+            by_message.setdefault(item.message, []).append(item)
+        for message, asks in by_message.items():
+            ids, parents = [ask.id for ask in asks], [ask.parent for ask in asks]
+            cancel = partial(self._store.cancel, ids, message, parents)
             try:
+                # Who asked under a lease that was lost is told of that as of every lost lease: it is stopped.
                 await self._answer(cancel)
             except Exception as error:  # noqa: BLE001 - nobody awaits it: it is said
                 _say(f"{len(ids)} calls could not be cancelled", error)

@@ -33,6 +33,7 @@ from everloop._core.records import (
     Leased,
     NewCall,
     Outcome,
+    Parent,
     Progress,
     SessionInfo,
     Snapshot,
@@ -203,16 +204,22 @@ class MemoryStore(Keeping, NoTransactions):
         return unknown
 
     @atomic
-    async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
-        now = self.now()
-        rows = self._tables.rows
-        self._follow(self._cancel([rows[id] for id in ids if id in rows], message, now), now)
+    async def cancel(
+        self, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+    ) -> list[Cancelled]:
+        now, rows = self.now(), self._tables.rows
+        spared: dict[int, Cancelled] = {}
+        for n, (id, parent) in enumerate(zip(ids, parents or [None] * len(ids), strict=True)):
+            if id not in rows:
+                spared[n] = Cancelled(id, None, asked=False)
+            elif parent is not None and not self._tables.has_fence(parent):
+                spared[n] = Cancelled(id, rows[id].state, asked=False, lost=True)
+        stopped = [rows[id] for n, id in enumerate(ids) if n not in spared]
+        self._follow(self._cancel(stopped, message, now), now)
         self._ring()
         return [
-            Cancelled(id, rows[id].state, rows[id].state is State.LEASED)
-            if id in rows
-            else Cancelled(id, None, asked=False)
-            for id in ids
+            spared.get(n) or Cancelled(id, rows[id].state, rows[id].state is State.LEASED)
+            for n, id in enumerate(ids)
         ]
 
     # -- settling ---------------------------------------------------------------------------------

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 
 from everloop._core.calls import State
 from everloop._core.logs import LogChunk
-from everloop._core.records import CallFilter, Ended, KeyRule, Lane, Leased, NewCall, SessionInfo, Snapshot
+from everloop._core.records import (
+    CallFilter,
+    Ended,
+    KeyRule,
+    Lane,
+    Leased,
+    NewCall,
+    Parent,
+    SessionInfo,
+    Snapshot,
+)
 from everloop._core.runs import RunRecord
 
 #: Above every fence: no child was asked for.
@@ -197,6 +207,11 @@ class Tables:
             self.followers[new.after].remove(row)
         if new.key is not None:
             self.keyed[new.lane.app, new.lane.fn, new.key.value].remove(row)
+
+    def has_fence(self, parent: Parent) -> bool:
+        """Tell whether no lease has followed this one of a parent's."""
+        row = self.rows.get(parent.id)
+        return row is not None and row.fence == parent.fence
 
     def with_key(self, lane: Lane, key: str) -> list[Row]:
         """Return the calls that were added under `key`, oldest first."""

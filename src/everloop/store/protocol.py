@@ -22,6 +22,7 @@ from everloop._core.records import (
     Cancelled,
     NewCall,
     Outcome,
+    Parent,
     SessionInfo,
     Snapshot,
     Turn,
@@ -162,11 +163,19 @@ class Store(Protocol):
         """Tell `session` when these calls end, also when they have; return the unknown ids. Idempotent."""
         ...
 
-    async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
+    async def cancel(
+        self, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+    ) -> list[Cancelled]:
         """Cancel calls: at once if they wait, by asking their worker if they run.
 
         A final call stays as it is. Owned children of a call that ends here are cancelled too.
         Idempotent.
+
+        `parents` is empty, or says of each id whose body asks; None is nobody's: a user, a client. A parent
+        asks under its lease. When its fence is not that one any more, because the lease was lost or given
+        back and the next run decides about the children, or when no call has the parent's id, this item
+        changes nothing and its answer is `lost`. A parent that has ended by its body keeps its fence: what
+        the body asked for last may come after its outcome.
         """
         ...
 

@@ -22,6 +22,7 @@ from everloop._core.records import (
     Lane,
     NewCall,
     Outcome,
+    Parent,
     SessionInfo,
     Snapshot,
     Turn,
@@ -194,8 +195,10 @@ class SqlStore(ABC):
     async def wait(self, session: int, ids: Sequence[str]) -> list[str]:
         return await self._write_apart(partial(asking.wait, ids=ids), session)
 
-    async def cancel(self, ids: Sequence[str], message: str = "") -> list[Cancelled]:
-        return await self._write_apart(partial(asking.cancel, ids=ids, message=message))
+    async def cancel(
+        self, ids: Sequence[str], message: str = "", parents: Sequence[Parent | None] = ()
+    ) -> list[Cancelled]:
+        return await self._write_apart(partial(asking.cancel, ids=ids, message=message, parents=parents))
 
     # -- keeping ----------------------------------------------------------------------------------------
 

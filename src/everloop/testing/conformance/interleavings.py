@@ -136,6 +136,9 @@ class Stage:
             "replace by key": Ask("add", (client, [self._call("other keyed", key=key)])),
             "join by key": Ask("add", (other, [self._call("third keyed", key=KeyRule("k"))])),
             "cancel": Ask("cancel", ([parent, running, keyed], "enough")),
+            "cancel children": Ask(
+                "cancel", ([running, self._id("waiting")], "late", [Parent(parent, 3), Parent(parent, 1)])
+            ),
             "wait": Ask("wait", (other, [parent, self._id("succeeded"), keyed])),
             "reap": Ask("reap", ()),
             "renew": Ask("renew", (worker, MINUTE)),
@@ -235,8 +238,8 @@ def happened(both: SideBySide, request: Ask) -> None:
         case "add", (session, calls):
             for call, answer in zip(calls, oracle.add(session, calls, at), strict=True):
                 log.note_added(call, answer)
-        case "cancel", (ids, message):
-            oracle.cancel(ids, message, at)
+        case "cancel", (ids, message, *parents):
+            oracle.cancel(ids, message, at, *parents)
         case "wait", (session, ids):
             oracle.wait(session, ids)
         case "renew", (session, lease):

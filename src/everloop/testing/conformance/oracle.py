@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from everloop._core.keeping import Pruning
-from everloop._core.records import Added, Lane, NewCall, Outcome, Snapshot, Turn
+from everloop._core.records import Added, Lane, NewCall, Outcome, Parent, Snapshot, Turn
 from everloop.testing.conformance.lives import LIVE, Life, Like, runs
 
 
@@ -133,11 +133,28 @@ class Oracle:
                 self._inform(session, id)
         return [id for id in ids if id not in self.lives]
 
-    def cancel(self, ids: Sequence[str], message: str, at: int) -> list[tuple[str, str | None, bool]]:
-        self._cancel([self.lives[id] for id in ids if id in self.lives], message, at)
+    def cancel(
+        self, ids: Sequence[str], message: str, at: int, parents: Sequence[Parent | None] = ()
+    ) -> list[tuple[str, str | None, bool, bool]]:
+        """Cancel calls, but not for a parent that has been leased anew or put back since, or is not there."""
+        by = list(parents) or [None] * len(ids)
+        found = {id: self.lives[id].now.state for id in ids if id in self.lives}
+        late = [
+            id in found and parent is not None and not self._is_fence(parent)
+            for id, parent in zip(ids, by, strict=True)
+        ]
+        self._cancel(
+            [self.lives[id] for id, no in zip(ids, late, strict=True) if id in found and not no], message, at
+        )
         self._let_rules_hold(at)
-        states = [self.lives[id].now.state if id in self.lives else None for id in ids]
-        return [(id, state, state == "leased") for id, state in zip(ids, states, strict=True)]
+        answers: list[tuple[str, str | None, bool, bool]] = []
+        for id, no in zip(ids, late, strict=True):
+            state = found[id] if no else self.lives[id].now.state if id in found else None
+            answers.append((id, state, state == "leased" and not no, no))
+        return answers
+
+    def _is_fence(self, parent: Parent) -> bool:
+        return parent.id in self.lives and self.lives[parent.id].now.fence == parent.fence
 
     # -- keeping ----------------------------------------------------------------------------------
 

@@ -109,6 +109,10 @@ class Requests:
             told=draw() < 0.8,
         )
 
+    def parents(self, number: int) -> list[Parent | None]:
+        """Draw in whose name each of some calls is cancelled; now and then in nobody's."""
+        return [self._parent() if self.random.random() < 0.8 else None for _ in range(number)]
+
     def _parent(self) -> Parent | None:
         return Parent(*self._lease()) if self.leases else None
 

@@ -16,6 +16,7 @@ from everloop._core.records import (
     Ended,
     Lane,
     NewCall,
+    Parent,
     SessionInfo,
     Snapshot,
     Turn,
@@ -109,14 +110,15 @@ class SideBySide:
         wanted = self.oracle.wait(session, ids)
         same(await self.store.wait(session, ids), wanted, "the answer to wait")
 
-    async def cancel(self, ids: Sequence[str], message: str) -> None:
-        self.doing = f"cancel({ids}, {message!r})"
-        wanted = self.oracle.cancel(ids, message, self.clock.now())
-        same(
-            [tuple(answer) for answer in await self.store.cancel(ids, message)],
-            wanted,
-            "the answer to cancel",
+    async def cancel(self, ids: Sequence[str], message: str, parents: Sequence[Parent | None] = ()) -> None:
+        self.doing = f"cancel({ids}, {message!r}, {parents})"
+        wanted = self.oracle.cancel(ids, message, self.clock.now(), parents)
+        answers = await self.store.cancel(ids, message, parents)
+        same([tuple(answer) for answer in answers], wanted, "the answer to cancel")
+        self.met.update(
+            "a parent cancelled" for a, by in zip(answers, parents, strict=False) if by and not a.lost
         )
+        self.met.update("a parent cancelled too late" for answer in answers if answer.lost)
 
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:
         self.doing = f"turn({session}, {turn})"

@@ -134,7 +134,8 @@ class Walker:
 
     async def _cancel(self) -> None:
         ids = self._requests.some(self._requests.ids, 3)
-        await self.both.cancel(ids, self._random.choice(("", "enough")))
+        parents = self._requests.parents(len(ids)) if self._random.random() < 0.5 else ()
+        await self.both.cancel(ids, self._random.choice(("", "enough")), parents)
 
     async def _wait(self) -> None:
         await self.both.wait(self._session(), self._requests.some(self._requests.ids, 3))

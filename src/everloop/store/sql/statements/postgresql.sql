@@ -280,6 +280,11 @@ SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_ask
 FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
 ORDER BY seq FOR UPDATE
 
+-- name: cancel_parents -> id, fence
+-- the parents that cancel; read and not held: the transaction of a body may hold its own call, and wait for the end
+-- of what is cancelled here
+SELECT id, fence FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
+
 -- name: cancel_ask
 UPDATE ever_calls SET cancel_asked = :message
 WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))

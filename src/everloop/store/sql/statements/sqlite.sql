@@ -181,6 +181,9 @@ WHERE c.state = 'leased' AND c.fence = b.value->>1
 SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
 FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
 
+-- name: cancel_parents -> id, fence
+SELECT c.id, c.fence FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
+
 -- name: cancel_ask
 UPDATE ever_calls SET cancel_asked = :message WHERE seq IN (SELECT value FROM json_each(:seqs))
 

@@ -9,7 +9,7 @@ import msgspec
 
 from everloop._core.calls import State
 from everloop._core.looks import Backlog, SessionLook
-from everloop._core.records import CallFilter, Cancelled, Lane, Snapshot
+from everloop._core.records import CallFilter, Cancelled, Lane, Parent, Snapshot
 from everloop._core.runs import RunRecord
 from everloop.store.sql.verbs.adding import hold
 from everloop.store.sql.verbs.ending import WAITS, Row, cancel_rows
@@ -17,21 +17,34 @@ from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb, blob
 
 
-def cancel(scope: Scope, ids: Sequence[str], message: str) -> Verb[list[Cancelled]]:
+def cancel(
+    scope: Scope, ids: Sequence[str], message: str, parents: Sequence[Parent | None] = ()
+) -> Verb[list[Cancelled]]:
     """Cancel calls (see `Store.cancel`)."""
-    found = yield Statement("cancel_match", {"ids": list(dict.fromkeys(ids))})
+    match = Statement("cancel_match", {"ids": list(dict.fromkeys(ids))})
+    askers = list({parent.id: None for parent in parents if parent is not None})
+    if askers:
+        # The calls are held before the fences are read: whoever attaches one again comes after this.
+        found, fences = yield [match, Statement("cancel_parents", {"ids": askers})]
+    else:
+        found, fences = (yield match), []
     rows = {row.id: row for row in map(Row.read, found)}
-    yield from cancel_rows(scope, list(rows.values()), message)
-    answers: list[Cancelled] = []
-    for id_ in ids:
-        row = rows.get(id_)
-        if row is None:
-            answers.append(Cancelled(id_, None, asked=False))
-        elif row.state is State.LEASED:
-            answers.append(Cancelled(id_, State.LEASED, asked=True))
-        else:
-            answers.append(Cancelled(id_, row.state if row.state.final else State.CANCELLED, asked=False))
-    return answers
+    last = {None, *(Parent(id_, fence) for id_, fence in fences)}
+    asks = [(id_, parent not in last) for id_, parent in zip(ids, parents or [None] * len(ids), strict=True)]
+    stopped = {id_: rows[id_] for id_, lost in asks if id_ in rows and not lost}
+    yield from cancel_rows(scope, list(stopped.values()), message)
+    return [_cancelled(id_, rows.get(id_), lost=lost) for id_, lost in asks]
+
+
+def _cancelled(id_: str, row: Row | None, *, lost: bool) -> Cancelled:
+    """Answer one item of a `cancel`; `row` is what it found."""
+    if row is None:
+        return Cancelled(id_, None, asked=False)
+    if lost:
+        return Cancelled(id_, row.state, asked=False, lost=True)
+    if row.state is State.LEASED:
+        return Cancelled(id_, State.LEASED, asked=True)
+    return Cancelled(id_, row.state if row.state.final else State.CANCELLED, asked=False)
 
 
 def wait(scope: Scope, ids: Sequence[str]) -> Verb[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from everloop._core.calls import Event, State
-from everloop._core.records import Cancel, Cancelled, Turn
+from everloop._core.records import Cancel, Cancelled, Parent, Turn
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import same
 from everloop.testing.conformance.scene import SECOND, Scene
@@ -131,3 +131,95 @@ async def cancelling_a_running_call_leaves_its_children_to_its_body(scene: Scene
     same(await scene.state("child"), State.READY)
     answer = await scene.store.turn(session, Turn())
     same([cancel.id for cancel in answer.cancels], [parent.id])
+
+
+@case
+async def a_parent_cancels_its_children_under_its_lease(scene: Scene) -> None:
+    session = await scene.session()
+    parent = await scene.start(session, "parent")
+    running = await scene.start_child(session, parent, "running")
+    await scene.put_child(parent, "waiting")
+    under = Parent(parent.id, parent.fence)
+    same(
+        await scene.store.cancel([running.id, scene.id("waiting")], "enough", [under, under]),
+        [
+            Cancelled(running.id, State.LEASED, asked=True),
+            Cancelled(scene.id("waiting"), State.CANCELLED, asked=False),
+        ],
+    )
+    same((await scene.inbox(session)).cancels, [Cancel(running.id, running.fence, "enough")])
+
+
+@case
+async def a_worker_that_has_lost_a_parent_cancels_nothing_that_the_next_run_awaits(scene: Scene) -> None:
+    stopped, session = await scene.session(), await scene.session()
+    parent = await scene.start(stopped, "parent")
+    running = await scene.start_child(session, parent, "running", child_key="running")
+    await scene.put_child(parent, "waiting", child_key="waiting")
+    late = Parent(parent.id, parent.fence)
+    await scene.crash(stopped)
+    ids = scene.ids("running", "waiting")
+    lost = [
+        Cancelled(running.id, State.LEASED, asked=False, lost=True),
+        Cancelled(scene.id("waiting"), State.READY, asked=False, lost=True),
+    ]
+    before = await scene.store.get(ids)
+    same(await scene.store.cancel(ids, "too late", [late, late]), lost, "before the next run")
+    again = await scene.take(session, "parent")
+    same(await scene.store.cancel(ids, "too late", [late, late]), lost, "during the next run")
+    same(await scene.store.get(ids), before)
+    same((await scene.inbox(session)).cancels, [])
+    under = Parent(again.id, again.fence)
+    same([answer.lost for answer in await scene.store.cancel(ids, "enough", [under, late])], [False, True])
+
+
+@case
+async def a_parent_that_gave_its_lease_back_leaves_its_children_to_its_next_run(scene: Scene) -> None:
+    session = await scene.session()
+    for event in (Event.RETRY, Event.RELEASE):
+        parent = await scene.start(session, event)
+        child = await scene.put_child(parent, f"child of {event}")
+        await scene.settle(session, parent, event)
+        same(
+            await scene.store.cancel([child], "too late", [Parent(parent.id, parent.fence)]),
+            [Cancelled(child, State.READY, asked=False, lost=True)],
+        )
+        same(await scene.state(f"child of {event}"), State.READY)
+
+
+@case
+async def what_a_parent_cancels_may_come_after_the_end_of_its_body(scene: Scene) -> None:
+    session = await scene.session()
+    for event in (Event.SUCCEED, Event.FAIL, Event.CANCEL):
+        parent = await scene.start(session, event)
+        child = await scene.put_child(parent, f"child of {event}")
+        await scene.settle(session, parent, event)
+        same(await scene.state(f"child of {event}"), State.READY)
+        same(
+            await scene.store.cancel([child], "enough", [Parent(parent.id, parent.fence)]),
+            [Cancelled(child, State.CANCELLED, asked=False)],
+        )
+
+
+@case
+async def each_cancellation_is_judged_by_its_own_parent(scene: Scene) -> None:
+    session = await scene.session()
+    parent = await scene.start(session, "parent")
+    right, nobody = Parent(parent.id, parent.fence), Parent(scene.id("nobody"), 1)
+    late, early = Parent(parent.id, parent.fence - 1), Parent(parent.id, parent.fence + 1)
+    for label in ("a", "b", "c", "d", "e"):
+        await scene.put_child(parent, label)
+    a, b, c, d, e = scene.ids("a", "b", "c", "d", "e")
+    same(
+        await scene.store.cancel(
+            [a, b, c, d, e, e, scene.id("unknown")], "enough", [right, late, early, nobody, late, None, late]
+        ),
+        [
+            Cancelled(a, State.CANCELLED, asked=False),
+            *(Cancelled(id, State.READY, asked=False, lost=True) for id in (b, c, d, e)),
+            Cancelled(e, State.CANCELLED, asked=False),
+            Cancelled(scene.id("unknown"), None, asked=False),
+        ],
+    )
+    ready, cancelled = State.READY, State.CANCELLED
+    same(await scene.states("a", "b", "c", "d", "e"), [cancelled, ready, ready, ready, cancelled])

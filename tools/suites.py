@@ -21,8 +21,6 @@ RESULTS = ROOT / "build" / "test-results"
 
 #: What `make check` runs, two at a time.
 QUICK = ("typing", "docs", "unit")
-#: What waits for sleeps and for processes that start, or keeps one core busy: it runs beside the others.
-WAITING = ("machines", "mutants", "parity", "powerloss", "processes", "sim", "tools", "web")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
 #: What takes minutes, and runs by `make soak` alone.

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from everloop.cli.group import group
+from everloop.testing.conformance import CASES
 from tests.docs.blocks import DOCUMENTS, ROOT, Block, of_document
 from tests.docs.scenes import Scene, commands, play, scenes
 
@@ -53,6 +54,21 @@ def test_languages_have_one_spelling() -> None:
     others = {"py", "python3", "pycon", "bash", "sh", "shell", "zsh"}
 
     assert [block.place for block in BLOCKS if block.language in others] == []
+
+
+def test_tests_that_are_named_exist() -> None:
+    """`engine/test_slots.py::test_counts_of_slots` stands for itself; `case: NAME` for one of the suite's."""
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/test_\w+\.py)::(\w+)`", text)
+    cases = re.findall(r"`case: ([^`]+)`", text)
+
+    assert len(named) > 80
+    assert [f"{file}::{name}" for file, name in named if not defines(ROOT / "tests" / file, name)] == []
+    assert [case for case in cases if case not in {known.name for known in CASES}] == []
+
+
+def defines(file: Path, name: str) -> bool:
+    return file.exists() and f"def {name}(" in file.read_text(encoding="utf-8")
 
 
 def segments(line: str) -> Iterator[list[str]]:

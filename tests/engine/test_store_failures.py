@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -459,6 +459,32 @@ async def test_a_session_that_finds_the_store_away_while_it_begins_anew_tries_ag
         await until(lambda: refused == 3)
         assert await work() == 7
         assert app._sessions.current().session.number > first
+
+
+async def test_a_session_that_finds_no_descriptor_while_it_begins_anew_tries_again(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from everloop.engine import session as sessions
+
+    monkeypatch.setattr(sessions, "RETRY_TO", 0.02)
+    app = make(sqlite)
+    listen, refused = SqliteStore.listen, 0
+
+    def refuse_once(store: SqliteStore, number: int, wake: Callable[[], None]) -> Callable[[], None]:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            raise OSError(24, "Too many open files")
+        return listen(store, number, wake)
+
+    async with app.worker():
+        session = app._sessions.current().session
+        await session.store.close_session(session.number)
+        monkeypatch.setattr(SqliteStore, "listen", refuse_once)
+        session._was_reaped()
+        await until(lambda: refused == 2 and session._keeper is not None)
+        assert session.is_kept
+    assert "no new session yet ([Errno 24] Too many open files); trying again" in caplog.text
 
 
 async def test_the_keeper_survives_whatever_the_store_raises(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import pytest
@@ -138,3 +139,24 @@ async def test_nothing_is_kept_of_a_body_that_ended_before_its_timeout(scene: Sc
     gc.collect()
     kept = [each for each in gc.get_objects() if type(each) is Attempt and each.leased.id == "limited"]
     assert kept == []
+
+
+async def test_a_body_begins_in_a_context_of_its_own(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+    seen: list[str] = []
+    wait = scene.work.invoke
+
+    async def invoke(attempt: Attempt) -> bytes:
+        seen.append(variable.get())
+        variable.set(attempt.leased.id)
+        return await wait(attempt)
+
+    monkeypatch.setattr(scene.work, "invoke", invoke)
+    variable.set("of whoever makes the turn")
+    await scene.begin("first")
+    await scene.begin("second")
+    await scene.end("first")
+    await scene.begin("third")
+
+    assert seen == ["unset"] * 3
+    assert variable.get() == "of whoever makes the turn"

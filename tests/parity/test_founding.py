@@ -1,6 +1,6 @@
 """The founding programs print what their plain twins print: embedded, and with a worker of its own.
 
-`EVERLOOP_TEST_SECOND=1` runs them at their real speed; by default a second takes two fifths of one.
+`EVERLOOP_TEST_SECOND=1` runs them at their real speed; by default a second takes three tenths of one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.helpers.processes import Ran, importing_from, run_program, worker
 from tests.helpers.site import slow_site
 
 FOUNDING = Path(__file__).resolve().parents[2] / "examples" / "founding"
-SECOND = float(os.environ.get("EVERLOOP_TEST_SECOND", "0.4"))
+SECOND = float(os.environ.get("EVERLOOP_TEST_SECOND", "0.3"))
 #: What a program may take beyond its sleeps, in real seconds: too little to sleep in turn instead of at once.
 SLACK = 2.5 * SECOND
 #: A busy machine may be late, but not each time.

@@ -23,7 +23,7 @@ from tests.sim.faults import Fault
 from tests.sim.loop import Clockwork, SimLoop
 from tests.sim.schedule import Result
 
-SCHEDULES = int(os.environ.get("EVERLOOP_SIM_SCHEDULES", "20000"))
+SCHEDULES = int(os.environ.get("EVERLOOP_SIM_SCHEDULES", "8000"))
 #: Fewer do not meet every cell of the matrix often enough.
 WHOLE = 20_000
 

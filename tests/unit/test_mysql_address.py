@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from everloop import ConfigError, StoreURLError
 from everloop.store.sql.mysql import MysqlStore, check_version
 from everloop.store.sql.mysql_address import address_of
+from everloop.store.sql.runners.mysql_connection import MysqlConnection, Rows
 from everloop.store.url import store_from_url
 
 
@@ -142,6 +144,25 @@ def test_a_server_that_is_too_old_is_refused(version: str, kind: str) -> None:
     assert str(caught.value) == (
         f"this server is {kind} {version}; Everloop needs MySQL 8.0.19 or MariaDB 10.6, or newer"
     )
+
+
+class Answering(MysqlConnection):
+    """A connection to a server with these settings of its binary log."""
+
+    def __init__(self, binlog: str, log_bin: str) -> None:
+        self.version = "8.0.36"
+        self._log = (("binlog_format", binlog), ("log_bin", log_bin))
+
+    def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
+        return [((1,),), (), self._log]
+
+
+def test_a_binary_log_by_statement_is_refused() -> None:
+    store = MysqlStore("mysql://me@h/shop")
+    for binlog, log_bin in (("ROW", "ON"), ("MIXED", "ON"), ("STATEMENT", "OFF")):
+        store._check_server(Answering(binlog, log_bin))
+    with pytest.raises(ConfigError, match=r"writes its binary log by statement, .* set binlog_format=ROW"):
+        store._check_server(Answering("STATEMENT", "ON"))
 
 
 #: Made for these tests; nobody has its key.

@@ -224,7 +224,7 @@ class Session:
         while True:
             try:
                 await self._enter()
-            except StoreError as error:
+            except (StoreError, OSError) as error:  # it may be that no descriptor is left for its bell
                 log.warning("everloop: no new session yet (%s); trying again", error)
                 await self._leave()
                 await asyncio.sleep(RETRY_TO)

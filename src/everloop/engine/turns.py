@@ -377,15 +377,19 @@ class TurnLoop:
                 taker.cancel(answer.cancels)
         if answer.ended:
             self._on_ended(answer.ended)
-        if taker is not None and answer.leased:
-            taker.begin(answer.leased)
-        elif answer.leased:
-            # The worker ended while this turn was under way: the next one gives them back.
-            for each in answer.leased:
-                self.settle(Outcome(each.id, each.fence, Event.RELEASE))
+        if answer.leased:
+            self._begin(answer.leased)
         self._next_due = answer.next_due
         if answer.more:
             self._wake.set()
+
+    def _begin(self, leased: list[Leased]) -> None:
+        if self.taker is not None:
+            self.taker.begin(leased)
+            return
+        # The worker ended while this turn was under way: the next one gives them back.
+        for each in leased:
+            self.settle(Outcome(each.id, each.fence, Event.RELEASE))
 
     # -- failures -----------------------------------------------------------------------------------------
 

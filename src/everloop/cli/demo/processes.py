@@ -41,7 +41,8 @@ class Worker:
         )
         worker = cls(process)
         try:
-            await asyncio.wait_for(worker._read_until(" ready:"), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await worker._read_until(" ready:")
         except BaseException as error:
             await worker.kill()
             if isinstance(error, TimeoutError):
@@ -75,7 +76,8 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await self._process.wait()
         except TimeoutError:
             await self.kill()
 

@@ -46,6 +46,21 @@ def test_an_answer_that_came_late_is_an_outage_too() -> None:
     assert witness.may_judge(15.0)
 
 
+def test_a_clock_that_is_set_makes_everybody_late_at_once() -> None:
+    witness = Witness(3.0)
+    assert not witness.compared(1_000.0, 0.0)
+    seen(witness, 0.0, 1.0, 2.0, 3.0)
+    assert not witness.compared(1_004.9, 4.0)  # it is a little fast
+    assert witness.may_judge(4.0)
+
+    assert witness.compared(87_405.0, 5.0)
+    assert not witness.may_judge(5.0)
+    assert not witness.compared(87_406.0, 6.0)
+    seen(witness, 6.0, 7.0, 8.0, 9.0)
+    assert witness.may_judge(9.0)
+    assert witness.compared(1_010.0, 10.0)  # and back
+
+
 def test_a_process_that_was_stopped_itself_judges_nobody() -> None:
     witness = Witness(3.0)
     seen(witness, 0.0, 1.0, 2.0, 3.0)

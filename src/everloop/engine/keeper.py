@@ -39,7 +39,8 @@ class Witness:
 
     While the store was away, or only slow, nobody could renew: once it is back, everybody is late by its
     clock, and whoever asks first would reap the living. So only one who has seen the store answer for a
-    while, without a longer silence in between, may judge: by then the living have renewed.
+    while, without a longer silence in between, may judge: by then the living have renewed. A clock that was
+    set forward, or a machine that has slept, makes everybody late in the same way.
 
     Args:
         patience: Seconds for which the store has to have answered, and of silence that begin it anew.
@@ -49,6 +50,15 @@ class Witness:
         self._patience = patience
         self._since = 0.0
         self._last = -math.inf
+        self._ahead: float | None = None  # of this machine's monotonic clock, the store's
+
+    def compared(self, theirs: float, now: float) -> bool:
+        """Note what the store's clock says; return whether that was set since the last time."""
+        before, self._ahead = self._ahead, theirs - now
+        was_set = before is not None and abs(self._ahead - before) > self._patience
+        if was_set:
+            self.failed()
+        return was_set
 
     def answered(self, now: float) -> None:
         """Note that the store has just answered."""
@@ -138,7 +148,7 @@ class Keeper:
         while not self._stop.is_set():
             now = time.monotonic()
             try:
-                if now >= next_renewal:
+                if witness.compared(self._store.now() / 1e6, now) or now >= next_renewal:
                     await self._store.open()
                     if not await self._renew():
                         return

@@ -220,12 +220,13 @@ async def test_an_end_is_told_that_went_with_an_answer_which_was_lost_and_commit
     sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "DOUBT", 0.05)
-    lost = asyncio.Event()
-    go_on = asyncio.Event()
+    lost, held, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
     go_on.set()
 
     class Slow(SqliteStore):
         async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+            if not go_on.is_set():
+                held.set()
             await go_on.wait()
             answer = await super().turn(session, turn)
             if not turn.adds and not lost.is_set():
@@ -250,9 +251,12 @@ async def test_an_end_is_told_that_went_with_an_answer_which_was_lost_and_commit
         await until(lambda: not session.turns._uncertain)
         await session.apart._waits.idle()  # it has asked for the ends once, in vain
         go_on.clear()
+        session.turns.look()
+        await held.wait()  # what was under way is done
         await other.cancel([task.id])
-        assert [end.id for end in (await other.turn(session.number, Turn())).ended] == [task.id]
+        ended = (await other.turn(session.number, Turn())).ended
         go_on.set()
+        assert [end.id for end in ended] == [task.id]
         async with asyncio.timeout(5):
             with pytest.raises(asyncio.CancelledError):
                 await task

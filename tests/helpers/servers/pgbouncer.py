@@ -11,7 +11,7 @@ import psycopg
 
 from tests.helpers.servers import binaries
 from tests.helpers.servers.place import Template, User
-from tests.helpers.servers.postgresql import PostgresServer
+from tests.helpers.servers.postgresql import PostgresServer, executed
 from tests.helpers.servers.server import ADMIN, PASSWORD, Row, Server
 
 
@@ -91,17 +91,4 @@ class Pooler(Server):
         return (psycopg.OperationalError,)
 
     def _execute(self, statements: Sequence[str], database: str | None) -> list[Row]:
-        with psycopg.connect(
-            host=str(self.folder),
-            port=self.port,
-            user=ADMIN,
-            password=PASSWORD,
-            dbname=database or "postgres",
-            autocommit=True,
-            prepare_threshold=None,
-        ) as connection:
-            rows: list[Row] = []
-            for statement in statements:
-                cursor = connection.execute(statement.encode())
-                rows = cursor.fetchall() if cursor.description else []
-        return rows
+        return executed(self, statements, database)

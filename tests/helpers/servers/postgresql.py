@@ -79,16 +79,25 @@ class PostgresServer(Server):
         return (psycopg.OperationalError,)
 
     def _execute(self, statements: Sequence[str], database: str | None) -> list[Row]:
-        with psycopg.connect(
-            host=str(self.folder),
-            port=self.port,
-            user=ADMIN,
-            password=PASSWORD,
-            dbname=database or "postgres",
-            autocommit=True,
-        ) as connection:
-            rows: list[Row] = []
-            for statement in statements:
-                cursor = connection.execute(statement.encode())
-                rows = cursor.fetchall() if cursor.description else []
-        return rows
+        return executed(self, statements, database)
+
+
+def executed(server: Server, statements: Sequence[str], database: str | None) -> list[Row]:
+    """Execute statements as the administrator; return the rows of the last one.
+
+    Nothing is prepared: through a pooler, that would be for another server's side.
+    """
+    with psycopg.connect(
+        host=str(server.folder),
+        port=server.port,
+        user=ADMIN,
+        password=PASSWORD,
+        dbname=database or "postgres",
+        autocommit=True,
+        prepare_threshold=None,
+    ) as connection:
+        rows: list[Row] = []
+        for statement in statements:
+            cursor = connection.execute(statement.encode())
+            rows = cursor.fetchall() if cursor.description else []
+    return rows

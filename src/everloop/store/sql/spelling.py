@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from everloop._core.errors import StoreError
 from everloop.store.sql.dialect import Template
 from everloop.store.sql.verbs.statement import Statement
 
 #: Texts, quoted names, comments and casts hold colons that begin no parameter.
 _PARTS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|::|:(?P<name>[A-Za-z_]\w*)|%")
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +80,11 @@ def spelled(sql: str, style: str) -> Spelled:
 
     text = _PARTS.sub(spell, sql)
     return Spelled(text, None if style in ("named", "pyformat") else tuple(names))
+
+
+def parameters_of(statement: Statement) -> dict[str, Any]:
+    """Return what is bound to a statement; rows travel as one JSON text."""
+    return {
+        name: _encode(value).decode() if isinstance(value, list | dict) else value
+        for name, value in statement.parameters.items()
+    }

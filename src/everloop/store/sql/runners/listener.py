@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from everloop._core.errors import StoreError
-from everloop.store.sql.runners.thread import CONNECTING_S
+from everloop.store.sql.runners.thread import leave
 
 log = logging.getLogger("everloop")
 
@@ -37,9 +37,7 @@ class Listener(ABC):
         """End the thread; one that is still connecting ends when that does. Idempotent."""
         self._stopped.set()
         self._interrupt()
-        self._thread.join(CONNECTING_S)
-        while self._thread.is_alive() and not self._connecting:
-            self._thread.join(CONNECTING_S)
+        leave(self._thread, lambda: self._connecting)
 
     @abstractmethod
     def _interrupt(self) -> None:

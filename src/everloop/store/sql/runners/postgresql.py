@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import pq
 
@@ -19,7 +18,7 @@ from everloop.store.sql.runners.postgresql_connection import Connection
 from everloop.store.sql.runners.postgresql_pipe import Asked, Pipe, asked, failure, plain
 from everloop.store.sql.runners.server import FULL_DISK, Collision, Lost, ServerRunner
 from everloop.store.sql.runners.thread import Fault
-from everloop.store.sql.spelling import Folding
+from everloop.store.sql.spelling import Folding, parameters_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
 
@@ -45,7 +44,6 @@ FROM unnest(string_to_array($1, ',')) AS c
 _RING = _NOTIFY.replace("$1", "concat_ws(',', nullif($1, ''), nullif(current_setting('everloop.rung'), ''))")
 _COMMIT, _DISCARD = plain("COMMIT"), plain("DISCARD PLANS")
 _NOT_DURABLE = plain("SET LOCAL synchronous_commit = off")
-_encode = msgspec.json.Encoder().encode
 
 
 class PostgresRunner(ServerRunner[Connection]):
@@ -213,13 +211,6 @@ def _rows_by_hand(_template: Template, rows: Sequence[Sequence[Any]]) -> list[li
     return [list(row) for row in rows]
 
 
-def _parameters_by_hand(statement: Statement) -> dict[str, Any]:
-    return {
-        name: _encode(value).decode() if isinstance(value, list | dict) else value
-        for name, value in statement.parameters.items()
-    }
-
-
 def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
     """Return our error for one of whichever driver, in a transaction of the user's."""
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
@@ -230,5 +221,5 @@ def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
 
 #: For a connection of the user's, of whichever driver.
 BY_HAND = Folding(
-    "postgresql", lambda template, _: (template.sql,), _parameters_by_hand, _rows_by_hand, _explain_by_hand
+    "postgresql", lambda template, _: (template.sql,), parameters_of, _rows_by_hand, _explain_by_hand
 )

@@ -24,8 +24,8 @@ from everloop._core.errors import StoreError, StoreUnavailable
 from everloop._core.gate import WriteGate
 from everloop.store.sql.dialect import Template, statements
 from everloop.store.sql.runners.thread import Begin, ConnectionThread, Fault
+from everloop.store.sql.spelling import parameters_of
 from everloop.store.sql.verbs.scope import Scope
-from everloop.store.sql.verbs.statement import Statement
 
 T = TypeVar("T")
 
@@ -35,7 +35,6 @@ PATIENCE = 30.0
 LONGEST = 0.001
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _decode = msgspec.json.Decoder(list[list[Any]]).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class SqliteRunner(ConnectionThread[sqlite3.Connection]):
@@ -127,14 +126,6 @@ def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
             raise explain(error, begin) from error
         else:
             return
-
-
-def parameters_of(statement: Statement) -> dict[str, Any]:
-    """Return what is bound to a statement; rows travel as one JSON text."""
-    return {
-        name: _encode(value).decode() if isinstance(value, list | dict) else value
-        for name, value in statement.parameters.items()
-    }
 
 
 def _read(cursor: sqlite3.Cursor, template: Template) -> Any:

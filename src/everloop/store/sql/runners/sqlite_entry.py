@@ -12,8 +12,8 @@ import msgspec
 from everloop._core.errors import StoreError, StoreUnavailable, UsageError
 from everloop.store.sql.dialect import Template, migrations
 from everloop.store.sql.runners.hand import Hand, attempt, execute
-from everloop.store.sql.runners.sqlite import parameters_of, sql_of
-from everloop.store.sql.spelling import Folding
+from everloop.store.sql.runners.sqlite import sql_of
+from everloop.store.sql.spelling import Folding, parameters_of
 from everloop.store.sql.verbs.statement import Statement
 
 #: Noted of a connection: which store's file it is on.

@@ -33,6 +33,13 @@ Fault = Callable[[str, int], None]
 Begin = Callable[[], tuple[Scope, Verb[T]]]
 
 
+def leave(thread: threading.Thread, connecting: Callable[[], bool]) -> None:
+    """Wait for the end of a thread; not for a connection that it is making, which may take its time."""
+    thread.join(CONNECTING_S)
+    while thread.is_alive() and not connecting():
+        thread.join(CONNECTING_S)
+
+
 class ConnectionThread(ABC, Generic[C]):
     """One connection in one thread of its own; `run` sends it a verb, and gives the answer to come."""
 
@@ -83,9 +90,7 @@ class ConnectionThread(ABC, Generic[C]):
         if not self._closed:
             self._closed = True
             self._work.put(None)
-            self._thread.join(CONNECTING_S)
-            while self._thread.is_alive() and not self._connecting:
-                self._thread.join(CONNECTING_S)
+            leave(self._thread, lambda: self._connecting)
             self._left = True
 
     # -- in the thread --------------------------------------------------------------------------------

@@ -61,6 +61,37 @@ def plain_looks(calls: Sequence[NewCall]) -> Step:
     return [Statement("add_known", {"ids": [c.id for c in calls]}), Statement("seq_next", {"n": len(calls)})]
 
 
+def groups(scope: Scope, calls: Sequence[NewCall], first: int) -> list[tuple[dict[str, Any], State]]:
+    """Return the parameters of plain roots that share all but their ids, and the state that they begin in.
+
+    What calls share travels once: nearly always, one statement adds them all. They are numbered from `first`.
+    """
+    now = scope.now
+    alike: dict[tuple[Lane, int, int], dict[int, str]] = {}
+    for n, c in enumerate(calls, first):
+        kind = c.lane, -(c.priority or 0), c.due or now + c.delay
+        alike.setdefault(kind, {})[n] = c.id
+    return [
+        (
+            {
+                "ids": ids,
+                "lane": scope.lanes[lane],
+                "priority": priority,
+                "due": due,
+                "waiter": scope.session,
+            },
+            State.SCHEDULED if due > now else State.READY,
+        )
+        for (lane, priority, due), ids in alike.items()
+    ]
+
+
+def came(scope: Scope, state: State) -> None:
+    """Note that calls have come in this state: workers should look, or the next due time is another."""
+    scope.ready = scope.ready or state is State.READY
+    scope.scheduled = scope.scheduled or state is State.SCHEDULED
+
+
 def add_plain(
     scope: Scope, calls: Sequence[NewCall], looks: list[Any], *, start: frozenset[int] = NO_LANES
 ) -> Verb[list[Added] | None]:
@@ -69,29 +100,21 @@ def add_plain(
     `looks` is the reply to `plain_looks(calls)`. Those of the lanes `start` that are due are leased to the
     session that asks as they are added.
     """
-    now, lanes = scope.now, scope.lanes
+    now = scope.now
     known, ((first,),) = looks
     if known or len({c.id for c in calls}) < len(calls):
         return None
-    alike: dict[tuple[Lane, int, int], dict[int, str]] = {}
-    for seq, c in enumerate(calls, first):
-        kind = c.lane, -(c.priority or 0), c.due or now + c.delay
-        alike.setdefault(kind, {})[seq] = c.id
-    # What calls share travels once: nearly always, one statement adds them all.
-    for (lane, priority, due), ids in alike.items():
-        state = State.SCHEDULED if due > now else State.READY
-        number = lanes[lane]
-        group = {"ids": ids, "lane": number, "priority": priority, "due": due, "waiter": scope.session}
+    for group, state in groups(scope, calls, first):
+        number, priority, due = group["lane"], group["priority"], group["due"]
         if number in start and state is State.READY:
             yield Statement("add_started", {**group, "now": now})
-            for seq, id_ in ids.items():
+            for seq, id_ in group["ids"].items():
                 args = text(calls[seq - first].args)
                 scope.started.append(
                     [seq, due, seq, id_, 1, number, args, "", 0, 0, 0, -priority, None, due, now]
                 )
             continue
-        scope.ready = scope.ready or state is State.READY
-        scope.scheduled = scope.scheduled or state is State.SCHEDULED
+        came(scope, state)
         yield Statement("add_roots", {**group, "state": state})
     yield Statement("add_root_payloads", {"args": [text(c.args) for c in calls], "first": first, "now": now})
     return [Added(c.id) for c in calls]
@@ -236,8 +259,7 @@ class _Plan:
             self.watch.append([after.seq, CALLBACKS])
         elif after is not None:
             self.following.append(after.seq)
-        self.scope.ready = self.scope.ready or state is State.READY
-        self.scope.scheduled = self.scope.scheduled or state is State.SCHEDULED
+        came(self.scope, state)
         self.scope.returned = self.scope.returned or call.expires is not None
         priority = -call.priority if call.priority is not None else parent[4] if parent else 0
         place, root, depth = (parent[5], parent[6], parent[7] + 1) if parent else (due, seq, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -45,6 +46,10 @@ class Scope:
     compound: bool = False
     started: list[list[Any]] = field(default_factory=list[list[Any]])
     told: list[Ended] | None = None
+
+    def numbers(self, lanes: Iterable[Lane]) -> frozenset[int]:
+        """Return the numbers of these lanes."""
+        return frozenset([self.lanes[lane] for lane in lanes])
 
     @cached_property
     def now(self) -> int:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from everloop._core.calls import Event, State
-from everloop._core.records import Ended, Lane, NewCall, Outcome, Turn
-from everloop.store.sql.verbs.adding import is_plain
+from everloop._core.records import Ended, NewCall, Outcome, Turn
+from everloop.store.sql.verbs.adding import came, groups, is_plain
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, text
 
@@ -55,30 +55,13 @@ def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
     """Return what adds plain roots, and fails when one of them is there."""
     if not adds:
         return []
-    now = scope.now
-    alike: dict[tuple[Lane, int, int], dict[int, str]] = {}
-    for n, c in enumerate(adds):
-        kind = c.lane, -(c.priority or 0), c.due or now + c.delay
-        alike.setdefault(kind, {})[n] = c.id
     steps = [Statement("seq_next" if scope.compound else "seq_take", {"n": len(adds)})]
-    for (lane, priority, due), ids in alike.items():
-        state = State.SCHEDULED if due > now else State.READY
-        scope.ready = scope.ready or state is State.READY
-        scope.scheduled = scope.scheduled or state is State.SCHEDULED
-        steps.append(
-            Statement(
-                "add_roots_next",
-                {
-                    "ids": ids,
-                    "lane": scope.lanes[lane],
-                    "state": state,
-                    "priority": priority,
-                    "due": due,
-                    "waiter": scope.session,
-                },
-            )
-        )
-    steps.append(Statement("add_root_payloads_next", {"args": [text(c.args) for c in adds], "now": now}))
+    for group, state in groups(scope, adds, 0):
+        came(scope, state)
+        steps.append(Statement("add_roots_next", {**group, "state": state}))
+    steps.append(
+        Statement("add_root_payloads_next", {"args": [text(c.args) for c in adds], "now": scope.now})
+    )
     return steps
 
 
@@ -134,7 +117,7 @@ def lease_at_once(scope: Scope, request: Turn) -> list[Statement]:
         Statement(
             "lease_straight",
             {
-                "lanes": list({scope.lanes[lane] for lane in request.lanes}),
+                "lanes": list(scope.numbers(request.lanes)),
                 "room": request.room,
                 "session": scope.session,
                 "now": scope.now,

@@ -203,7 +203,7 @@ def _look_and_write(
     """
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
-    lanes, picks = _lanes(scope, request), _picks_early(scope, request)
+    lanes, picks = scope.numbers(request.lanes), _picks_early(scope, request)
     asked = [] if picks else list(lanes)
     first = [Statement("look", {"session": scope.session, "now": scope.now, "lanes": asked})]
     first += [match(outcomes)] if outcomes and plain else []
@@ -239,10 +239,6 @@ def _is_idle(scope: Scope, request: Turn, look: _Look) -> bool:
     )
 
 
-def _lanes(scope: Scope, request: Turn) -> frozenset[int]:
-    return frozenset([scope.lanes[lane] for lane in request.lanes])
-
-
 def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
     """End the calls that expired, and make ready those whose time has come; return when the next is due.
 
@@ -262,7 +258,7 @@ def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
     if not (request.lanes and request.room > 0 and look.alive):
         return []
     picks = [_pick(scope, request)] if look.ready or scope.ready else []
-    lanes = list(_lanes(scope, request))
+    lanes = list(scope.numbers(request.lanes))
     # A call that came back in this turn may be a suspect.
     if request.suspects and (look.suspects or scope.returned):
         picks.append(Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1}))
@@ -279,7 +275,7 @@ def _picks_early(scope: Scope, request: Turn) -> list[Statement]:
 
 def _pick(scope: Scope, request: Turn) -> Statement:
     pick = "lease_pick" if request.roots else "lease_pick_children"
-    return Statement(pick, {"lanes": list(_lanes(scope, request)), "room": request.room})
+    return Statement(pick, {"lanes": list(scope.numbers(request.lanes)), "room": request.room})
 
 
 def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:

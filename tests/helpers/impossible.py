@@ -20,8 +20,9 @@ IMPOSSIBLE = {
     "a wait for what has ended": """
         SELECT c.id FROM ever_waits AS w JOIN ever_calls AS c ON c.seq = w.seq
         WHERE c.state IN ('succeeded', 'failed', 'cancelled', 'expired')""",
-    "a child without its parent": """
-        SELECT id FROM ever_calls WHERE parent IS NOT NULL AND parent NOT IN (SELECT seq FROM ever_calls)""",
+    # A parent that has ended may be pruned before its children.
+    "a child that is older than its parent": """
+        SELECT id FROM ever_calls WHERE parent >= seq OR root > seq OR (parent IS NULL) != (root = seq)""",
     "a session of nobody serves": """
         SELECT session FROM ever_serves WHERE session NOT IN (SELECT session FROM ever_sessions)""",
     "a session of nobody is told": """

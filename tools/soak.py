@@ -5,6 +5,9 @@
 Each runs for as long as it takes, up to an hour, and leaves a file `docs/evidence/NAME-DATE.json` when it has
 found nothing wrong: what was done and how often, with which seeds, on which commit. The program ends with 1
 when one has failed.
+
+`simulation` may be done in parts: what has run on the same code already, and what runs now, is added up in
+one file. `EVERLOOP_SOAK_S=600` ends a part after ten minutes; run it again until all schedules are done.
 """
 
 from __future__ import annotations
@@ -33,10 +36,13 @@ class Soak:
     Attributes:
         command: Arguments of Python. What it finds it writes as JSON into the folder EVERLOOP_EVIDENCE.
         settings: The environment that makes it long; what is set already stays.
+        code: What it is about, if it may be done in parts: it finds in that folder what was found before, as
+            long as these paths are unchanged, and adds to it.
     """
 
     command: tuple[str, ...]
     settings: dict[str, str]
+    code: tuple[str, ...] = ()
 
 
 SOAKS = {
@@ -44,24 +50,27 @@ SOAKS = {
     "powerloss": Soak((*PYTEST, "tests/powerloss/test_power_loss.py"), {"EVERLOOP_IMAGES": "10000"}),
     "mutants": Soak(("tools/mutants.py",), {}),
     "transaction": Soak((*PYTEST, "tests/soak/test_open_transaction.py"), {"EVERLOOP_SOAK_S": "600"}),
-    "simulation": Soak(("-m", "tests.sim", "--soak"), {}),
+    "simulation": Soak(("-m", "tests.sim", "--soak"), {}, code=("src", "tests/sim")),
 }
 
 
 def soak(name: str) -> bool:
     """Run one and write its evidence; tell whether it found nothing wrong."""
     print(f"--- {name}", flush=True)
-    started, source = time.monotonic(), _source()
+    started, source = time.monotonic(), _source(SOAKS[name].code)
+    earlier = _earlier(name, source)
     with tempfile.TemporaryDirectory() as folder:
+        for part, found in _read(earlier)["found"].items() if earlier else ():
+            Path(folder, f"{part}.json").write_text(json.dumps(found), encoding="utf-8")
         environment = SOAKS[name].settings | os.environ | {"EVERLOOP_EVIDENCE": folder}
         done = subprocess.run([sys.executable, *SOAKS[name].command], cwd=ROOT, env=environment, check=False)
-        found = {
-            path.stem: json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("*.json")
-        }
+        found = {path.stem: _read(path) for path in Path(folder).glob("*.json")}
     if done.returncode or not found:
         print(f"{name}: FAILED (ended with {done.returncode}, {len(found)} findings)", flush=True)
         return False
     path = write(name, source | {"seconds": round(time.monotonic() - started), "found": found})
+    if earlier is not None and earlier != path:
+        earlier.unlink()  # all of it stands in the new one
     print(f"{name}: {path.relative_to(ROOT)}", flush=True)
     return True
 
@@ -82,12 +91,29 @@ def write(name: str, found: dict[str, Any]) -> Path:
     return path
 
 
-def _source() -> dict[str, Any]:
-    """Tell what is run: the commit, and whether the files are as they are there."""
-    return {
+def _earlier(name: str, source: dict[str, Any]) -> Path | None:
+    """Return the evidence of earlier parts of a soak that ran on the same code."""
+    for path in sorted(EVIDENCE.glob(f"{name}-*.json"), reverse=True) if source.get("code") else ():
+        kept = _read(path)
+        if kept["clean"] and source["clean"] and kept.get("code") == source["code"]:
+            return path
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _source(code: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Tell what is run: the commit, whether the files are as they are there, and the hashes of some of it."""
+    source: dict[str, Any] = {
         "commit": _git("rev-parse", "HEAD"),
-        "clean": not _git("status", "--porcelain", "--untracked-files=no"),
+        "clean": not _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/evidence"),
     }
+    if code:
+        source["code"] = {path: _git("rev-parse", f"HEAD:{path}") for path in code}
+    return source
 
 
 def _git(*arguments: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Awaitable
 from typing import Any
 
@@ -42,7 +43,7 @@ app.open_store = _open_store  # type: ignore[method-assign]  # its seam
 
 def call_of(plan: Plan) -> Call[Any]:
     """Return the call of a plan."""
-    call = work(plan)
+    call = work(json.dumps(plan))  # as text: to the codec a plan is nothing but long
     given: dict[str, Any] = dict(plan[2])
     among = given.pop("among", "live")
     if "retries" in given:
@@ -56,8 +57,9 @@ def call_of(plan: Plan) -> Call[Any]:
 
 
 @app.task
-async def work(plan: Any) -> Any:
+async def work(text: str) -> str:
     """Do what a plan says, and return its name and the fence of this run."""
+    plan: Plan = json.loads(text)
     attempt = CURRENT.get()
     assert attempt is not None
     node = here()
@@ -77,9 +79,9 @@ async def work(plan: Any) -> Any:
     except BaseException:
         _end(run, "raised", attempt)
         raise
-    run.value = [plan[0], leased.fence]
+    value = run.value = f"{plan[0]} {leased.fence}"
     _end(run, "returned", attempt)
-    return run.value
+    return value
 
 
 def _end(run: Run, how: str, attempt: Attempt) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from everloop._core.calls import State
@@ -62,8 +63,8 @@ def _name(world: World, row: Row) -> str:
     runs = world.server.watch.ledger.runs.get(row.id)
     if runs:
         return runs[0].name
-    (plan,), _ = app.functions["work"].arguments.load(app.payloads.unwrap(row.new.args))
-    return str(plan[0])
+    (text,), _ = app.functions["work"].arguments.load(app.payloads.unwrap(row.new.args))
+    return str(json.loads(text)[0])
 
 
 def _judge_foreseen(world: World) -> None:

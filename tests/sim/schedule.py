@@ -208,8 +208,11 @@ class World:
             Violated: Something is not as it must be.
         """
         self.start()
-        if not self.clockwork.run(until=PATIENCE):
-            raise Violated(f"stuck at {self.clockwork.now:.3f} s: {self._stuck()}")
+        over = self.clockwork.run(until=PATIENCE)
+        if self.server.watch.violation:
+            raise Violated(self.server.watch.violation)
+        if not over:
+            raise Violated(f"at {self.clockwork.now:.4f} s: stuck: {self._stuck()}")
         # What is late (an answer, a timer) finds nobody any more; sessions that were left behind expire.
         judge(self)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import soak
 
-
 #: Adds one to what it finds, as a soak does that may be done in parts.
 COUNT = """
 import json, os, pathlib

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 from collections.abc import Awaitable
 from typing import Any
+
+import msgspec
 
 import everloop
 from everloop import App, Call, Key, Retry, Task
@@ -43,7 +44,7 @@ app.open_store = _open_store  # type: ignore[method-assign]  # its seam
 
 def call_of(plan: Plan) -> Call[Any]:
     """Return the call of a plan."""
-    call = work(json.dumps(plan))  # as text: to the codec a plan is nothing but long
+    call = work(msgspec.json.encode(plan).decode())  # as text: to the codec a plan is nothing but long
     given: dict[str, Any] = dict(plan[2])
     among = given.pop("among", "live")
     if "retries" in given:
@@ -59,7 +60,7 @@ def call_of(plan: Plan) -> Call[Any]:
 @app.task
 async def work(text: str) -> str:
     """Do what a plan says, and return its name and the fence of this run."""
-    plan: Plan = json.loads(text)
+    plan: Plan = msgspec.json.decode(text)
     attempt = CURRENT.get()
     assert attempt is not None
     node = here()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from everloop._core.calls import State
 from everloop.store.memory_rows import Row
@@ -64,7 +65,7 @@ def _name(world: World, row: Row) -> str:
     if runs:
         return runs[0].name
     (text,), _ = app.functions["work"].arguments.load(app.payloads.unwrap(row.new.args))
-    return str(json.loads(text)[0])
+    return str(msgspec.json.decode(text)[0])
 
 
 def _judge_foreseen(world: World) -> None:

@@ -200,7 +200,10 @@ def simulated() -> Iterator[None]:
             patch.object(keeper, "time", clock),
             patch.object(ids, "time", clock),
             patch.object(_sessions, "notice", lambda _: None),
-            # What takes time, and is nothing to the simulation: tracebacks, and threads that never start.
+            # What takes time, and is nothing to the simulation: tracebacks, threads that never start, and the
+            # weak set of all tasks, which is nobody's business here but the loop's.
+            patch.object(asyncio.tasks._scheduled_tasks, "add", bool, create=True),
+            patch.object(asyncio.tasks._scheduled_tasks, "discard", bool, create=True),
             patch.object(errors, "_traceback", lambda *_: ""),
             patch.object(keeper, "threading", SimpleNamespace(Thread=_NoThread, Event=_Flag, get_ident=int)),
         ):

@@ -26,6 +26,7 @@ from tests.sim.campaign import Campaign
 from tests.sim.faults import Fault
 from tests.sim.loop import Clockwork, SimLoop
 from tests.sim.schedule import Result
+from tests.sim.watch import Watch
 
 SCHEDULES = int(os.environ.get("EVERLOOP_SIM_SCHEDULES", "20000"))
 #: Fewer do not meet every cell of the matrix often enough.
@@ -107,6 +108,14 @@ def test_a_process_that_is_killed_runs_no_finally() -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is pending, on purpose
     task.get_coro().close()  # type: ignore[union-attr]  # it is ours
     loop.bury()
+
+
+def test_what_is_wrong_within_a_body_is_not_taken_for_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watch, "begins", lambda self, _, run: self.fail(f"{run.name} begins"))
+
+    (result,) = schedule.run_many([0])
+
+    assert result.failure == f"at {result.seconds:.4f} s: c0.r0 begins"
 
 
 def test_a_complaint_says_how_to_repeat_its_schedule() -> None:

@@ -184,6 +184,7 @@ class Clockwork:
         while not self.over:
             if runnable:
                 self._step(runnable, random)
+                continue
             if not timers or timers[0][0] > until:
                 return self.over
             when, _, owner, what = heappop(timers)

@@ -106,8 +106,8 @@ class Gardener:
     def _seconds(self, kind: str) -> float:
         rng = self._rng
         if kind == "block":
-            return rng.choice((0.1, 0.5, 5.0))  # the last is longer than a lease
-        return rng.choice((0.0, 0.0, 0.01, 0.2, 0.2, 0.2, 1.0, 3.0))
+            return rng.choice((0.1, 0.5, 3.0))  # the last is longer than a lease
+        return rng.choice((0.0, 0.0, 0.01, 0.2, 0.2, 0.2, 1.0, 2.0))  # idle time costs, too
 
     def _options(self) -> dict[str, Any]:
         rng, options = self._rng, {}

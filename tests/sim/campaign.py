@@ -82,7 +82,6 @@ class Campaign:
     seeds: list[tuple[int, int]] = field(default_factory=list)  # ranges: the first and the last of each
     totals: Counter[str] = field(default_factory=Counter)
     met: Counter[tuple[Cell, Fault]] = field(default_factory=Counter)
-    seen: Counter[Cell] = field(default_factory=Counter)
     bells: Counter[tuple[str, Bell]] = field(default_factory=Counter)
     sometimes: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
@@ -97,7 +96,6 @@ class Campaign:
         totals["faults"] += sum(result.sometimes[fault] for fault in Fault)
         totals["virtual_milliseconds"] += round(1_000 * result.seconds)
         _count(self.met, result.met)
-        _count(self.seen, result.seen)
         _count(self.bells, result.bells)
         _count(self.sometimes, result.sometimes)
         if result.failure:
@@ -107,7 +105,7 @@ class Campaign:
         """Count what another process has run."""
         self.schedules += other.schedules
         self.seeds = _joined([*self.seeds, *other.seeds])
-        for name in ("totals", "met", "seen", "bells", "sometimes"):
+        for name in ("totals", "met", "bells", "sometimes"):
             getattr(self, name).update(getattr(other, name))
         self.failures += other.failures
 
@@ -115,7 +113,7 @@ class Campaign:
         """Say what is not as it must be: failures, and what was met too rarely or never happened."""
         for repeat, failure in self.failures:
             yield f"{failure}\n    repeat it: {repeat}"
-        for cell in self.seen:
+        for cell in {cell for cell, _ in self.met}:
             if cell not in matrix.CELLS and cell not in matrix.LEFT_OUT:
                 yield f"{cell} was met, and is not in the matrix (tests/sim/matrix.py)"
         for cell in matrix.CELLS:
@@ -166,13 +164,13 @@ class Campaign:
 
     def report(self) -> Iterator[str]:
         """Tell how often each cell was met with each fault, what cannot be, and what came of it."""
-        yield f"{'':42}{'seen':>9}" + "".join(f"{fault:>13}" for fault in Fault)
-        for cell in sorted(set(self.seen) | set(matrix.CELLS)):
+        yield " " * 42 + "".join(f"{fault:>13}" for fault in Fault)
+        for cell in sorted({*matrix.CELLS, *(cell for cell, _ in self.met)}):
             counts = [
                 f"{self.met[cell, fault]:>13}" if matrix.reachable(cell, fault) else f"{'-':>13}"
                 for fault in Fault
             ]
-            yield f"{' · '.join(cell):42}{self.seen[cell]:>9}{''.join(counts)}"
+            yield f"{' · '.join(cell):42}{''.join(counts)}"
         for kind in ("worker", "client"):
             counts = [f"{bell} {self.bells[kind, bell]}" for bell in Bell]
             yield f"bells of a {kind}: {', '.join(counts)}"

@@ -117,6 +117,13 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- stepping -------------------------------------------------------------------------------------------
 
+    def call(self, handle: Handle) -> None:
+        """Do one thing, as asyncio does."""
+        try:
+            handle()
+        except Exception as error:
+            self.call_exception_handler({"message": f"in {handle}", "exception": error})
+
     def wake(self) -> None:
         """Stand among those to be stepped, if there is something to do."""
         if self.stops or self.listed:
@@ -181,6 +188,7 @@ class Clockwork:
     def run(self, until: float) -> bool:
         """Go on until `over` is set; False when nothing is left to do, or it is `until`."""
         runnable, timers, random = self.runnable, self._timers, self._rng.random
+        run_on = events._set_running_loop
         while not self.over:
             if runnable:
                 self._step(runnable, random)
@@ -191,9 +199,12 @@ class Clockwork:
             self.now = max(self.now, when)
             if owner is None:
                 what()
-            elif not (owner.dead or what._cancelled):
+            elif owner.stops:
                 owner.queue.append(what)
-                owner.wake()
+            elif not what._cancelled:
+                run_on(owner)
+                owner.call(what)
+                run_on(None)
         return True
 
     def _step(self, runnable: list[SimLoop], random: Callable[[], float]) -> None:
@@ -208,10 +219,7 @@ class Clockwork:
                 run_on(loop)
                 handle = loop.queue.popleft()
                 if not handle._cancelled:
-                    try:
-                        handle()
-                    except Exception as error:
-                        loop.call_exception_handler({"message": f"in {handle}", "exception": error})
+                    loop.call(handle)
             if loop.stops or not loop.queue:
                 del runnable[place]  # what was called has added at the end, if at all
                 loop.listed = False

@@ -55,14 +55,13 @@ Read = tuple[frozenset[tuple[str, int]], frozenset[str], dict[str, int]]
 class Ask:
     """A request under way."""
 
-    __slots__ = ("answer", "args", "cells", "loop", "node", "verb")
+    __slots__ = ("answer", "args", "loop", "node", "verb")
 
     def __init__(self, node: Node, loop: SimLoop, verb: str, args: tuple[Any, ...]) -> None:
         self.node = node
         self.loop = loop
         self.verb = verb
         self.args = args
-        self.cells: Sequence[Cell] = ()
         self.answer: asyncio.Future[Any] = loop.create_future()
 
     def tell(self, value: Any) -> None:
@@ -91,7 +90,6 @@ class Server:
         self.pause = (1.05, 2.5)  # for how long a process stands still, in leases
         self.drains = False  # whether one that stands still is asked to end meanwhile
         self.met: Counter[tuple[Cell, str]] = Counter()
-        self.seen: Counter[Cell] = Counter()
         self.bells_met: Counter[tuple[str, str]] = Counter()
         self.requests = 0
         self.under_way = 0  # requests that are carried out later than they arrived
@@ -108,6 +106,11 @@ class Server:
         """Whether a session's time is over."""
         now = self.now()
         return any(there.until <= now for there in self.tables.sessions.values())
+
+    def is_alive(self, session: int) -> bool:
+        """Whether a session's time is not over."""
+        there = self.tables.sessions.get(session)
+        return there is not None and there.until > self.now()
 
     def spares(self, verb: str) -> bool:
         """Whether upkeep is answered without travelling: mostly, unless the store is away."""
@@ -145,12 +148,13 @@ class Server:
             node.disturb()
             self._refuse(ask, "the store is away")
             return False
-        if self.plan.over:
+        if self.plan.over or node.dead:
             return True
-        ask.cells = cells = self.cells.of(ask.verb, ask.args, first=not node.sessions)
-        for cell in cells:
-            self.seen[cell] += 1
-        fault = self.plan.draw(cells, node.may_suffer(), node.kind) if not node.dead else None
+        aimed, by_chance = self.plan.strikes(ask.verb)
+        if not (aimed or by_chance):
+            return True
+        cells = self.cells.of(ask.verb, ask.args, first=not node.sessions)
+        fault = self.plan.draw(cells, node.may_suffer(), node.kind, by_chance=by_chance)
         if fault is None:
             return True
         for cell in cells:
@@ -311,6 +315,8 @@ class SimStore(NoTransactions):
         return number
 
     async def renew(self, session: int, lease: int) -> bool:
+        if self._server.is_alive(session) and self._spared("renew"):
+            return finish(MemoryStore.renew.__wrapped__(self._server.memory, session, lease))  # type: ignore[attr-defined,no-any-return]  # set by `wraps`
         alive: bool = await self._ask("renew", session, lease)
         return alive
 

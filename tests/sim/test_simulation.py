@@ -135,7 +135,7 @@ def test_a_campaign_that_met_too_little_complains() -> None:
     assert "a bell of a client was late 0 times; 20 are wanted" in complaints
     assert "it never happened that a call ran again" in complaints
     found = Campaign()
-    found.seen["renew", "asleep"] += 1
+    found.met[("renew", "asleep"), Fault.LOST] += 1
     assert list(found.complaints(0)) == [
         "('renew', 'asleep') was met, and is not in the matrix (tests/sim/matrix.py)"
     ]

@@ -139,9 +139,7 @@ class Hunt:
         server: The server of this store, to be killed too.
     """
 
-    def __init__(
-        self, folder: Path, store: str, rng: random.Random, server: Server | None = None
-    ) -> None:
+    def __init__(self, folder: Path, store: str, rng: random.Random, server: Server | None = None) -> None:
         self.folder = folder
         self.store = store
         self.rng = rng
@@ -209,10 +207,11 @@ class Hunt:
         victim = await self._one_that_runs() if self.rng.random() < RUNS else self.rng.choice(self.workers)
         self.workers.remove(victim)
         self.workers.append(self._worker())
-        if not victim.stop():
-            return self._could_not_begin(victim)
-        self.struck[victim.pid] = await self._leased()  # it stands still: what it holds stays so
-        assert victim.kill()
+        if victim.stop():
+            self.struck[victim.pid] = await self._leased()  # it stands still: what it holds stays so
+            assert victim.kill()
+        else:
+            self._could_not_begin(victim)
 
     async def _one_that_runs(self) -> Child:
         """Wait until a worker runs something; else the dead are never missed."""
@@ -257,7 +256,7 @@ class Hunt:
                 self._begin(self._stop_past_lease(victim))
 
     async def _stop_past_lease(self, victim: Child) -> None:
-        """Stop a worker while it runs something, until that has been taken over; then let it go on, and end."""
+        """Stop a worker while it runs something, until others do; then let it go on, and end."""
         held = await self._stop_while_it_runs(victim)
         if held:
             await self._until(lambda: all(self.ledger.runs[id_][-1] != victim.pid for id_ in held))

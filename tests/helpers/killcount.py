@@ -1,4 +1,4 @@
-"""What a suite that kills imports into its conftest: the number of its kills is shown, and stands in its report.
+"""What a suite that kills imports into its conftest: its kills are shown, and stand in its report.
 
 `make test` adds up the numbers in the reports of all suites.
 """

@@ -1,4 +1,4 @@
-"""The real kills of a suite: each has struck a process that lived. What a fixture ends after a test is none."""
+"""The real kills of a suite: each has struck a process that lived. What a fixture ends is none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def counted() -> Counter[str]:
 def told() -> str:
     """Return them in one line."""
     return f"{_counted.total()} real kills: " + ", ".join(
-        f"{times} × {kind}" for kind, times in sorted(_counted.items())
+        f"{times} x {kind}" for kind, times in sorted(_counted.items())
     )
 
 

@@ -1,10 +1,11 @@
 """Workers that start at once: real processes, forked from one that has imported everything.
 
-A process of Python's own takes most of a second of the processor's time to import what a worker needs. Whoever
-kills thousands of them forks each from a *nursery*: a process that has imported, and done nothing else.
+A process of Python's own takes most of a second of the processor's time to import what a worker needs.
+Whoever kills thousands of them forks each from a *nursery*: a process that has imported, and done nothing
+else.
 
-`python -m tests.helpers.nursery MODULE ...` is that process: it answers each line of stdin, a request in JSON, with
-one. When stdin ends, it kills those that are left.
+`python -m tests.helpers.nursery MODULE ...` is that process: it answers each line of stdin, a request in
+JSON, with one. When stdin ends, it kills those that are left.
 """
 
 from __future__ import annotations

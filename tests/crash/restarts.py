@@ -1,4 +1,4 @@
-"""A call lives through twenty deploys: each worker is told to end while it runs, and another takes it over."""
+"""A call lives through twenty deploys: its worker is told to end, and another takes it over."""
 
 from __future__ import annotations
 

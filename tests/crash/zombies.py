@@ -1,7 +1,7 @@
 """Two workers stand still past their lease, one of them while it drains; meanwhile their calls change hands.
 
-The successor's bodies snooze, and it is drained: the calls have been leased, released and leased again when the
-zombies go on. Whatever they want to write then, is not theirs to write.
+The successor's bodies snooze, and it is drained: the calls have been leased, released and leased again when
+the zombies go on. Whatever they want to write then is not theirs to write.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python tools/soak.py [NAMES]    all, or those that are named
 
 Each runs for as long as it takes, up to an hour, and leaves a file `docs/evidence/NAME-DATE.json` when it has
-found nothing wrong: what was done and how often, with which seeds, on which commit. The program ends with 1
-when one has failed.
+found nothing wrong: what was done and how often, with which seeds, on which commit. What is run again on the
+same commit is added to what is there: numbers to numbers, seeds to seeds. The program ends with 1 when one
+has failed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ SOAKS = {
     "powerloss": Soak((*PYTEST, "tests/powerloss/test_power_loss.py"), {"EVERLOOP_IMAGES": "10000"}),
     "mutants": Soak(("tools/mutants.py",), {}),
     "transaction": Soak((*PYTEST, "tests/soak/test_open_transaction.py"), {"EVERLOOP_SOAK_S": "600"}),
+    "kills": Soak((*PYTEST, "tests/soak/test_kills.py"), {"EVERLOOP_KILLS": "2000"}),
+    "outage": Soak((*PYTEST, "tests/soak/test_outage.py"), {"EVERLOOP_OUTAGE_S": "60"}),
     "simulation": Soak(("-m", "tests.sim", "--soak"), {}),
 }
 
@@ -71,6 +74,10 @@ def write(name: str, found: dict[str, Any]) -> Path:
     now = datetime.now(UTC)
     EVIDENCE.mkdir(exist_ok=True)
     path = EVIDENCE / f"{name}-{now:%Y-%m-%d}.json"
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier["commit"] == found["commit"] and earlier["clean"] and found["clean"]:
+            found |= {key: added(earlier[key], found[key]) for key in ("seconds", "found")}
     evidence = {
         "what": name,
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
@@ -80,6 +87,19 @@ def write(name: str, found: dict[str, Any]) -> Path:
     }
     path.write_text(json.dumps(evidence, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def added(one: Any, other: Any) -> Any:
+    """Add up what two runs have found: numbers, lists, and what has them under the same names."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names: dict[str, Any] = one | other
+        return {
+            name: added(one[name], other[name]) if name in one and name in other else value
+            for name, value in names.items()
+        }
+    if isinstance(one, str | bool | None) or isinstance(other, str | bool | None):
+        return other
+    return one + other
 
 
 def _source() -> dict[str, Any]:

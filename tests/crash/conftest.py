@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.crash.scene import Scene
+from tests.helpers.killcount import kills_are_counted, pytest_terminal_summary
+
+__all__ = ["kills_are_counted", "pytest_terminal_summary"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Cancelling a tree of calls over several processes on a server: each body unwinds, and the caller sees it."""
+"""Cancelling a tree of calls over several processes, on a server: each body unwinds, the caller sees it."""
 
 from __future__ import annotations
 

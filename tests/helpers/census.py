@@ -6,6 +6,7 @@ modules, that has a length. A new registry is counted from the day on which it i
 
 from __future__ import annotations
 
+import _sqlite3
 import asyncio
 import ctypes
 import gc
@@ -17,27 +18,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import _sqlite3
-
 #: Texts and the like have a length, and gather nothing.
 _PLAIN = (str, bytes, int, float, type)
 
 
 def held() -> dict[str, int]:
-    """Return the figures of this process, now; the numbers are comparable when nothing is under way.
+    """Return the figures of this process, now; they can be compared when nothing is under way.
 
-    `rss` and `sqlite` are bytes: what is resident, and what of it SQLite has taken (its page cache grows up to
-    its bound, 64 MiB for a connection). `blocks` are those of Python's allocator, to the last one.
+    `rss` and `sqlite` are bytes: what is resident, and what of it SQLite has taken (the page cache of each
+    connection grows up to 64 MiB). `blocks` are those of Python's allocator, to the last one.
     """
     gc.collect()
     blocks = sys.getallocatedblocks()
+    descriptors = list(Path("/proc/self/fd").iterdir())
     return {
         "blocks": blocks,
         "rss": _rss(),
         "sqlite": _sqlite_used(),
-        "threads": len(os.listdir("/proc/self/task")),
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "connections": sum(map(_is_connection, os.listdir("/proc/self/fd"))),
+        "threads": len(list(Path("/proc/self/task").iterdir())),
+        "descriptors": len(descriptors),
+        "connections": sum(map(_is_connection, descriptors)),
         "tasks": len(asyncio.all_tasks()),
     }
 
@@ -54,6 +54,8 @@ def registries() -> dict[str, int]:
     for name, module in list(sys.modules.items()):
         if name.startswith("everloop") and isinstance(module, ModuleType):
             for attribute, value in list(vars(module).items()):
+                if attribute.startswith("__"):
+                    continue
                 cached: Callable[[], Any] | None = getattr(value, "cache_info", None)
                 if cached is not None and getattr(value, "__module__", "") == name:
                     found[f"{name}.{attribute}"] = cached().currsize
@@ -92,9 +94,9 @@ def _sqlite_used() -> int:
     return int(used())
 
 
-def _is_connection(descriptor: str) -> bool:
+def _is_connection(descriptor: Path) -> bool:
     try:
-        target = os.readlink(f"/proc/self/fd/{descriptor}")
+        target = str(descriptor.readlink())
     except FileNotFoundError:
-        return False  # that of the listing
+        return False  # that of the listing itself
     return target.startswith("socket:") or target.endswith(".db")

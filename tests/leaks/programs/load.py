@@ -8,6 +8,7 @@ prints one line of JSON at each point: the number of calls so far, and the censu
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import sys
@@ -22,12 +23,12 @@ from tests.helpers.census import held, registries
 #: Seconds between sweeps; that of an app is 300, and a long run makes some 100,000 calls in a minute.
 _app.EVERY = float(os.environ.get("LOAD_SWEEP_S", "300"))
 
-app = App("load", keep=everloop.Keep(calls=RECENT / 1e6, failed=RECENT / 1e6), embed=False)
+app = App("load", keep=everloop.Keep(calls=RECENT / 1e6, failed=RECENT / 1e6), embed=False, process_pool=2)
 #: What is kept for ever on purpose, to see that it is noticed: `LOAD_LEAK` says how many of 1,000 calls do.
 _kept: list[object] = []
 LEAK = int(os.environ.get("LOAD_LEAK", "0"))
 #: Calls in a wave, its children and second runs not counted.
-WAVE = 2_000
+WAVE = int(os.environ.get("LOAD_WAVE", "2000"))
 
 
 @app.task
@@ -66,14 +67,26 @@ def in_thread(n: int) -> int:
     return n
 
 
+@app.task
+def blocking(n: int) -> int:
+    time.sleep(0.2)
+    return n
+
+
 @app.task(timeout=30)
 async def asleep(n: int) -> int:
     await asyncio.sleep(3600)
     return n
 
 
+@app.task(run="process")
+def in_process(n: int) -> int:
+    return n
+
+
 @app.task
 async def after(n: int, task: everloop.Task[Any]) -> None:
+    """Be a durable callback."""
     await task
 
 
@@ -109,12 +122,25 @@ async def _seen(n: int) -> None:
 
 
 async def _left(n: int) -> None:
-    """Submit and forget."""
-    await app.submit(plain(n))
+    """Submit with a durable callback, and forget."""
+    await app.submit(plain(n), on_done=functools.partial(after, n))
+
+
+async def _in_transactions(numbers: range) -> None:
+    """Submit in transactions of the user's, one of which is rolled back."""
+    for n in numbers:
+        try:
+            async with app.database().transaction() as connection:
+                task = await app.submit(plain(n), connection=connection)
+                if n == numbers[0]:
+                    raise InterruptedError(n)
+        except InterruptedError:
+            continue
+        assert await task == n
 
 
 async def wave(first: int) -> int:
-    """Make calls of every kind at once; return how many there were, second runs not counted."""
+    """Make calls of many kinds at once; return how many there were, second runs not counted."""
     numbers = range(first, first + WAVE)
     some = numbers[:10]
     keyed = [app.submit(plain(n), key=Key(f"key {n // 2}")) for n in some]
@@ -128,6 +154,8 @@ async def wave(first: int) -> int:
         *(_failed(n) for n in some),
         *(_seen(n) for n in some),
         *(_left(n) for n in some),
+        *(in_process(n) for n in some[:4]),
+        _in_transactions(some),
     )
     await asyncio.gather(*[await one for one in keyed])
     tasks = await app.submit_many(plain(n) for n in numbers[:50])
@@ -135,13 +163,15 @@ async def wave(first: int) -> int:
         task.result()
     for task in tasks:
         await task
-    return WAVE + 10 * (3 + 1 + 1 + 1 + 1 + 1 + 1 + 1) + 5 + 100
+    return WAVE + 10 * (3 + 1 + 1 + 1 + 1 + 1 + 1 + 2) + 4 + 9 + 5 + 100
 
 
 async def main(calls: int, points: int) -> None:
     """Make so many calls, and look so many times."""
     started, done = time.monotonic(), 0
     async with app:
+        # As many threads and processes as there will be.
+        await asyncio.gather(*map(blocking, range(40)), *map(in_process, range(8)))
         for point in range(1, points + 1):
             while done < calls * point / points:
                 done += await wave(done)

@@ -47,6 +47,10 @@ SOAKS = {
     "transaction": Soak((*PYTEST, "tests/soak/test_open_transaction.py"), {"EVERLOOP_SOAK_S": "600"}),
     "kills": Soak((*PYTEST, "tests/soak/test_kills.py"), {"EVERLOOP_KILLS": "2000"}),
     "outage": Soak((*PYTEST, "tests/soak/test_outage.py"), {"EVERLOOP_OUTAGE_S": "60"}),
+    "leaks": Soak(
+        (*PYTEST, "tests/leaks"),
+        {"EVERLOOP_LEAK_CALLS": "1000000", "EVERLOOP_LEAK_SERVER_CALLS": "200000"},
+    ),
     "simulation": Soak(("-m", "tests.sim", "--soak"), {}),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import resource
@@ -32,6 +33,27 @@ def read_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     if size < 1_000_000:
         raise click.BadParameter(f"{value!r} is less than a megabyte, and no worker is that small")
     return size
+
+
+def read_silence(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """Read for how long a loop may be silent: seconds, or `none` for ever, which is infinite.
+
+    Raises:
+        click.BadParameter: It is neither, or too short for a keeper that looks once a second.
+    """
+    if value is None:
+        return None
+    if value.strip().lower() == "none":
+        return math.inf
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds < math.inf:
+        raise click.BadParameter(
+            f"{value!r} is no limit; write a number of seconds, 1 or more (600), or none to never end it"
+        )
+    return seconds
 
 
 def shown(size: int) -> str:

@@ -14,8 +14,9 @@ import click
 import pytest
 
 from everloop.cli import supervisor
-from everloop.cli.limits import Limits, read_silence, read_size, resident
+from everloop.cli.limits import Limits, read_silence, read_size
 from everloop.cli.supervisor import Member
+from everloop.engine.gauges import resident
 from tests.cli.conftest import Shop
 from tests.helpers.processes import Running, started
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
+from everloop.engine.gauges import resident
 from everloop.engine.worker import Worker
 
 _UNITS = {"": 1, "K": 1_000, "M": 1_000**2, "G": 1_000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
@@ -64,16 +61,6 @@ def shown(size: int) -> str:
         '512 MB'
     """
     return f"{size / 1e6:.0f} MB"
-
-
-def resident() -> int:
-    """Return the bytes of memory that this process holds; the most it ever held, where only that is told."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,7 @@ async def _serve(
             session = app._sessions.current().session  # noqa: SLF001 - how hard to stop is for us to say
             worker = session.worker
             assert worker is not None  # noqa: S101 - it runs inside this block
+            worker.memory_limit = limits.memory
             vitals.append(Vitals(session, worker))
             stopping.worker = worker
             say(_ready(app, worker))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -13,8 +14,9 @@ import click
 import pytest
 
 from everloop.cli import supervisor
-from everloop.cli.limits import Limits, read_size, resident
+from everloop.cli.limits import Limits, read_silence, read_size
 from everloop.cli.supervisor import Member
+from everloop.engine.gauges import resident
 from tests.cli.conftest import Shop
 from tests.helpers.processes import Running, started
 
@@ -185,6 +187,21 @@ def test_sizes() -> None:
         read("10K")
     assert 10_000_000 < resident() < 10_000_000_000
     assert not Limits()
+
+
+def test_for_how_long_a_loop_may_be_silent() -> None:
+    context, option = click.Context(click.Command("worker")), click.Option(["--stall-limit"])
+
+    def read(text: str | None) -> float | None:
+        return read_silence(context, option, text)
+
+    assert (read("90"), read("1.5"), read(" None "), read(None)) == (90.0, 1.5, math.inf, None)
+    for wrong in ("0.5", "soon", "inf", "nan"):
+        with pytest.raises(click.BadParameter) as caught:
+            read(wrong)
+        assert caught.value.message == (
+            f"{wrong!r} is no limit; write a number of seconds, 1 or more (600), or none to never end it"
+        )
 
 
 def test_a_worker_that_says_nothing_is_not_taken_for_well(monkeypatch: pytest.MonkeyPatch) -> None:

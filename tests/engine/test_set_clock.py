@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from everloop._core.clock import SystemClock
+from everloop._core.looks import Gauges
 from everloop._core.records import SessionInfo
 from everloop.engine import keeper
 from everloop.engine.keeper import Keeper
@@ -36,9 +37,9 @@ class Watched(MemoryStore):
         self.said: list[str] = []
         self.on_reap: Callable[[], None] = lambda: None
 
-    async def renew(self, session: int, lease: int) -> bool:
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
         self.said.append("renew")
-        return await super().renew(session, lease)
+        return await super().renew(session, lease, gauges)
 
     async def reap(self, *, overdue: bool = True) -> int:
         self.said.append("reap" if overdue else "spare")

@@ -17,6 +17,7 @@ import msgspec
 
 from everloop._core.clock import SECOND
 from everloop._core.errors import StoreUnavailable
+from everloop._core.looks import Gauges
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -290,8 +291,8 @@ class SimStore(NoTransactions):
         self._node.sessions.append(number)
         return number
 
-    async def renew(self, session: int, lease: int) -> bool:
-        alive: bool = await self._ask("renew", session, lease)
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
+        alive: bool = await self._ask("renew", session, lease, gauges)
         return alive
 
     async def serve(self, session: int, info: SessionInfo) -> None:

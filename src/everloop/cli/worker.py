@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ from everloop.cli import exits
 from everloop.cli.control import READY, Control
 from everloop.cli.group import Command
 from everloop.cli.health import Address, Answers, read_address, served
-from everloop.cli.limits import Limits, read_size
+from everloop.cli.limits import Limits, read_silence, read_size
 from everloop.cli.reading import run, shared_url
 from everloop.cli.stopping import Stopping
 from everloop.cli.supervisor import Supervisor
@@ -89,6 +90,14 @@ LINGER = 2.0
     help="Replace a worker process that has run so many calls.",
 )
 @click.option(
+    "--stall-limit",
+    callback=read_silence,
+    metavar="SECONDS",
+    envvar="EVERLOOP_STALL_LIMIT",
+    show_envvar=True,
+    help="End a worker process whose loop has not answered for so long, or none; the app's, 600, by default.",
+)
+@click.option(
     "--health",
     callback=read_address,
     metavar="ADDRESS",
@@ -105,6 +114,7 @@ def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by nam
     processes: int,
     max_memory: int | None,
     max_calls: int | None,
+    stall_limit: float | None,
     health: Address | None,
     supervised: int | None,
 ) -> int:
@@ -117,12 +127,15 @@ def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by nam
     if supervised is None and (processes > 1 or limits):
         options = {"concurrency": concurrency, "queues": queues, "grace": grace}
         options |= {"max-memory": max_memory, "max-calls": max_calls}
+        options["stall-limit"] = "none" if stall_limit == math.inf else stall_limit
         return asyncio.run(_supervise(processes, target, options, health))
     app = load_app(target)
     # What is imported stays: the collector need not look through it with each generation.
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     shared_url(app)
+    if stall_limit is not None:
+        app.stall_limit = None if stall_limit == math.inf else stall_limit
     _let_information_through()
     names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
     if names == []:
@@ -172,6 +185,7 @@ async def _serve(
             session = app._sessions.current().session  # noqa: SLF001 - how hard to stop is for us to say
             worker = session.worker
             assert worker is not None  # noqa: S101 - it runs inside this block
+            worker.memory_limit = limits.memory
             vitals.append(Vitals(session, worker))
             stopping.worker = worker
             say(_ready(app, worker))

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from everloop._core.looks import Gauges
 from everloop.store.protocol import Store
 
 log = logging.getLogger("everloop")
@@ -83,17 +84,27 @@ class Keeper:
         session: The session's number.
         lease: Seconds for which each renewal keeps the session alive.
         lost: Called on the owner's loop when the session was reaped.
-        stall_limit: Seconds without an answer of the loop after which the process is ended, or None.
+        stall_limit: Seconds without an answer of the loop after which a worker's process is ended, or None.
+        gauges: Tells of the worker, when given the seconds that its loop has let others wait; None when there
+            is no worker. Called in the keeper's thread.
     """
 
     def __init__(
-        self, store: Store, session: int, lease: float, lost: Callable[[], None], stall_limit: float | None
+        self,
+        store: Store,
+        session: int,
+        lease: float,
+        lost: Callable[[], None],
+        stall_limit: float | None,
+        gauges: Callable[[float], Gauges | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._session = session
         self._lease = lease
         self._lost = lost
         self._stall_limit = stall_limit
+        self._gauges = gauges
+        self._lag = 0.0  # the longest that the loop took to answer, since the last renewal
         self._owner = asyncio.get_running_loop()
         self._owner_thread = threading.get_ident()
         self._asked_at: float | None = None  # since when the owner's loop owes an answer
@@ -169,18 +180,19 @@ class Keeper:
             timer.cancel()
 
     async def _renew(self) -> bool:
-        alive = await self._store.renew(self._session, round(self._lease * 1_000_000))
+        lag, self._lag = max(self._lag, self._silence() or 0.0), 0.0
+        alive = await self._store.renew(self._session, round(self._lease * 1_000_000), self._gauges(lag))
         if not alive:
             self._call_owner(self._lost)
         return alive
 
     def _watch_loop(self) -> None:
         """Ask the owner's loop for an answer; report, and in the end give up, one that gives none."""
-        if self._asked_at is None:
+        silent = self._silence()
+        if silent is None:
             self._asked_at = time.monotonic()
             self._call_owner(self._answer)
             return
-        silent = time.monotonic() - self._asked_at
         if silent > STALL_REPORT and not self._reported:
             self._reported = True
             frame = sys._current_frames().get(self._owner_thread)  # noqa: SLF001 - documented, if underscored
@@ -188,12 +200,22 @@ class Keeper:
             log.warning(
                 "everloop: the event loop has not answered for %.0f s; it is here:\n%s", silent, stack
             )
-        if self._stall_limit is not None and silent > self._stall_limit:
+        if self._stall_limit is None or silent <= self._stall_limit:
+            return
+        # A client has nothing that another process could go on with: it may block its loop for as long as it
+        # likes.
+        if self._gauges(silent) is not None:
             log.critical("everloop: the event loop has not answered for %.0f s; ending this process", silent)
             faulthandler.dump_traceback(all_threads=True)
             os._exit(70)
 
+    def _silence(self) -> float | None:
+        """Return for how long the owner's loop owes an answer; None when it owes none."""
+        asked_at = self._asked_at  # once: the owner's thread sets it, too
+        return None if asked_at is None else time.monotonic() - asked_at
+
     def _answer(self) -> None:
+        self._lag = max(self._lag, self._silence() or 0.0)
         self._asked_at = None
         self._reported = False
 

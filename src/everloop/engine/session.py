@@ -13,10 +13,12 @@ from weakref import ref
 
 from everloop._core.errors import StoreError
 from everloop._core.keeping import Pruning
+from everloop._core.looks import Gauges
 from everloop._core.records import Cancel, Ended, Lane, SessionInfo
 from everloop.engine import capture
 from everloop.engine.apart import Apart
 from everloop.engine.executor import Runnable
+from everloop.engine.gauges import read_gauges
 from everloop.engine.keeper import STALL_LIMIT, Keeper
 from everloop.engine.scribe import Scribe
 from everloop.engine.services.pruner import Pruner
@@ -187,9 +189,13 @@ class Session:
         self.number = await self.store.open_session(self._info(), round(self._lease * 1_000_000))
         self._listen()
         self._keeper = Keeper(
-            self.store.twin(), self.number, self._lease, self._was_reaped, self._stall_limit
+            self.store.twin(), self.number, self._lease, self._was_reaped, self._stall_limit, self._gauges
         )
         self._keeper.start()
+
+    def _gauges(self, lag: float) -> Gauges | None:
+        worker = self.worker
+        return None if worker is None else read_gauges(worker, lag)
 
     async def _leave(self) -> None:
         if self._stop_listening is not None:

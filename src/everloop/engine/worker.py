@@ -52,6 +52,7 @@ class Worker:
         self._attempts: dict[str, Attempt] = {}
         self._suspects: set[Attempt] = set()
         self.begun = 0  # calls whose body was started
+        self.memory_limit: int | None = None  # bytes, beyond which somebody replaces its process
         self._moved_at = self._loop.time()
         self.draining = False
         self._hurried = False

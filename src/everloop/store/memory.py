@@ -22,27 +22,26 @@ from everloop._core.calls import Event, State, step
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.codec import error_record
 from everloop._core.errors import TaskCrashed, TaskExpired
+from everloop._core.looks import Gauges
 from everloop._core.policy import SUSPECT
 from everloop._core.records import (
     Added,
-    CallFilter,
     Cancel,
     Cancelled,
     Ended,
-    Lane,
     Leased,
     NewCall,
     Outcome,
     Parent,
     Progress,
     SessionInfo,
-    Snapshot,
     Turn,
     TurnAnswer,
 )
 from everloop.store.memory_bells import Bells
 from everloop.store.memory_keeping import Keeping
 from everloop.store.memory_lock import atomic
+from everloop.store.memory_reading import Reading
 from everloop.store.memory_rows import NO_FENCE, Row, Session, Tables
 from everloop.store.no_transactions import NoTransactions
 
@@ -60,7 +59,7 @@ _named: dict[str, tuple[Tables, Bells]] = {}
 _lock = forks.waiting_for(RLock())  # one for all: several stores may share their tables by name
 
 
-class MemoryStore(Keeping, NoTransactions):
+class MemoryStore(Reading, Keeping, NoTransactions):
     """A store in this process's memory.
 
     Args:
@@ -100,11 +99,11 @@ class MemoryStore(Keeping, NoTransactions):
         return tables.last_session
 
     @atomic
-    async def renew(self, session: int, lease: int) -> bool:
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
         there = self._tables.sessions.get(session)
         if there is None:
             return False
-        there.until = self.now() + lease
+        there.until, there.gauges = self.now() + lease, gauges
         return True
 
     @atomic
@@ -457,39 +456,6 @@ class MemoryStore(Keeping, NoTransactions):
         self._bells.ring(self._rung - {but})
         self._rung.clear()
         self._ready = False
-
-    # -- reads ------------------------------------------------------------------------------------
-
-    @atomic
-    async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
-        rows = self._tables.rows
-        return [rows[id].snapshot() if id in rows else None for id in ids]
-
-    @atomic
-    async def find(self, filter: CallFilter) -> list[Snapshot]:
-        rows = self._tables.rows
-        last = self._tables.last_seq + 1
-        if filter.before is not None:
-            last = rows[filter.before].seq if filter.before in rows else 0
-        shown = [row for row in reversed(rows.values()) if row.seq < last and row.matches(filter)]
-        return [row.snapshot() for row in shown[: filter.limit]]
-
-    @atomic
-    async def counts(self, app: str | None = None, queue: str | None = None) -> dict[str, int]:
-        counts = {state.value: 0 for state in State}
-        for row in self._tables.rows.values():
-            if app in (None, row.new.lane.app) and queue in (None, row.new.lane.queue):
-                counts[row.state.value] += 1
-        return counts
-
-    @atomic
-    async def serving(self, app: str) -> list[tuple[str, str]]:
-        now = self.now()
-        lanes: set[Lane] = set()
-        for there in self._tables.sessions.values():
-            if there.info.kind == "worker" and there.until > now:
-                lanes.update(there.info.lanes)
-        return sorted((lane.queue, lane.fn) for lane in lanes if lane.app == app)
 
     # -- hints ------------------------------------------------------------------------------------
 

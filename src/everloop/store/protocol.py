@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
-from everloop._core.looks import Backlog, SessionLook
+from everloop._core.looks import Backlog, Gauges, SessionLook
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -93,8 +93,10 @@ class Store(Protocol):
         """
         ...
 
-    async def renew(self, session: int, lease: int) -> bool:
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
         """Keep `session` alive for `lease` microseconds more; False when it was reaped.
+
+        What it tells of itself takes the place of what it told before.
 
         False is final: its leases went to others, and the caller must give up what it runs.
         """

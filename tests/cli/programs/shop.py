@@ -61,6 +61,15 @@ def sit(gate: str) -> None:
 
 
 @app.task
+async def block(gate: str) -> int:
+    """Block the loop until the gate opens."""
+    Path(gate).with_suffix(".begun").touch()
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+@app.task
 async def who() -> int:
     """Tell in which process this runs."""
     return os.getpid()

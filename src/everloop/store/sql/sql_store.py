@@ -14,7 +14,7 @@ from everloop._core.clock import Clock
 from everloop._core.errors import StoreUnavailable, UsageError
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
-from everloop._core.looks import Backlog, SessionLook, Vitals
+from everloop._core.looks import Backlog, Gauges, SessionLook, Vitals
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -168,8 +168,8 @@ class SqlStore(ABC):
         if info.kind == "worker":
             self._workers.add(session)
 
-    async def renew(self, session: int, lease: int) -> bool:
-        return await self._write(partial(sessions.renew, lease=lease), session)
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
+        return await self._write(partial(sessions.renew, lease=lease, gauges=gauges), session)
 
     async def close_session(self, session: int) -> None:
         await self._write(sessions.close_session, session)

@@ -454,7 +454,7 @@ UPDATE ever_sessions SET kind = :kind WHERE session = :session::bigint
 SELECT session FROM ever_sessions WHERE session = :session::bigint FOR NO KEY UPDATE
 
 -- name: session_renew
-UPDATE ever_sessions SET until = :until::bigint WHERE session = :session::bigint
+UPDATE ever_sessions SET until = :until::bigint, gauges = :gauges::text WHERE session = :session::bigint
 
 -- name: session_unserve
 DELETE FROM ever_serves WHERE session = :session::bigint
@@ -667,11 +667,16 @@ FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
 WHERE c.state = 'ready' AND (:app::text IS NULL OR l.app = :app::text)
 GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
 
--- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased, gauges
 SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
-       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased, s.gauges
 FROM ever_sessions AS s WHERE :app::text IS NULL OR s.app = :app::text
 ORDER BY s.session
+
+-- name: read_session_queues -> session, queue
+SELECT DISTINCT v.session, l.queue
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE :app::text IS NULL OR s.app = :app::text
 
 -- name: read_sweep -> began
 SELECT began FROM ever_sweeps WHERE app = :app

@@ -279,7 +279,7 @@ UPDATE ever_sessions SET kind = :kind WHERE session = :session
 SELECT session FROM ever_sessions WHERE session = :session
 
 -- name: session_renew
-UPDATE ever_sessions SET until = :until WHERE session = :session
+UPDATE ever_sessions SET until = :until, gauges = :gauges WHERE session = :session
 
 -- name: session_unserve
 DELETE FROM ever_serves WHERE session = :session
@@ -476,11 +476,16 @@ FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
 WHERE c.state = 'ready' AND (:app IS NULL OR l.app = :app)
 GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
 
--- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased, gauges
 SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
-       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased, s.gauges
 FROM ever_sessions AS s WHERE :app IS NULL OR s.app = :app
 ORDER BY s.session
+
+-- name: read_session_queues -> session, queue
+SELECT DISTINCT v.session, l.queue
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE :app IS NULL OR s.app = :app
 
 -- name: read_sweep -> began
 SELECT began FROM ever_sweeps WHERE app = :app

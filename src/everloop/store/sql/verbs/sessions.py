@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from everloop._core.calls import Event, State
+from everloop._core.looks import Gauges
 from everloop._core.records import SessionInfo
 from everloop.store.sql.verbs.ending import Move, Row, apply_moves, crash, stop
 from everloop.store.sql.verbs.scope import Scope
@@ -46,10 +49,11 @@ def _serve_lanes(scope: Scope, info: SessionInfo) -> Verb[None]:
         yield Statement("session_serve", {"session": scope.session, "lanes": lanes})
 
 
-def renew(scope: Scope, lease: int) -> Verb[bool]:
+def renew(scope: Scope, lease: int, gauges: Gauges | None) -> Verb[bool]:
     """Keep the asking session alive; False when it is gone."""
     found = yield Statement("session_find", {"session": scope.session})
-    yield Statement("session_renew", {"session": scope.session, "until": scope.now + lease})
+    told = None if gauges is None else msgspec.json.encode(gauges).decode()
+    yield Statement("session_renew", {"session": scope.session, "until": scope.now + lease, "gauges": told})
     return bool(found)
 
 

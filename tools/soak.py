@@ -36,7 +36,8 @@ class Soak:
 
     Attributes:
         command: Arguments of Python. What it finds it writes as JSON into the folder EVERLOOP_EVIDENCE.
-        settings: The environment that makes it long, beside an EVERLOOP_SEED by chance; what is set already stays.
+        settings: The environment that makes it long, beside an EVERLOOP_SEED by chance;
+            what is set already stays.
         code: What it is about: as long as these paths are unchanged, its parts add up.
         joins: Whether it adds up by itself: it gets what was found before in that folder.
     """
@@ -137,7 +138,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _source(code: tuple[str, ...]) -> dict[str, Any]:
-    """Tell what is run: the commit, whether the files are as they are there, and the hashes of what counts."""
+    """Tell what is run: the commit, whether the files are as there, and the hashes of what counts."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "clean": not _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/evidence"),

@@ -218,6 +218,7 @@ class Hunt:
         running: list[Child] = []
 
         def some() -> bool:
+            self._replace_the_dead()
             running[:] = [worker for worker in self.workers if self.ledger.begun_by(worker.pid)]
             return bool(running)
 
@@ -306,6 +307,14 @@ class Hunt:
         await self._until(lambda: not child.alive())
         assert child.code == 0, f"{child.pid} has ended with {child.code}:\n{child.err}"
 
+    def _replace_the_dead(self) -> None:
+        """Start others for those that have ended because there was no server."""
+        for children, start in ((self.workers, self._worker), (self.clients, self._client)):
+            for child in [child for child in children if not child.alive()]:
+                self._could_not_begin(child)
+                children.remove(child)
+                children.append(start())
+
     def _could_not_begin(self, child: Child) -> None:
         """Judge one that has ended by itself: it came while there was no server."""
         assert kills.counted()[kills.SERVER] > self._counted[kills.SERVER] and not child.is_ready, (
@@ -383,10 +392,25 @@ class Hunt:
         self._aside.add(asyncio.create_task(doing))
 
     async def _until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            while not holds():
-                await asyncio.sleep(0.01)
-                self.ledger.read()
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while not holds():
+                    await asyncio.sleep(0.01)
+                    self.ledger.read()
+        except TimeoutError:
+            raise AssertionError(f"nothing happens any more: {await self._state()}") from None
+
+    async def _state(self) -> str:
+        """Tell who lives, what each has said last, and what the store has."""
+        said = [
+            f"{kind} {child.pid} {'lives' if child.alive() else 'is dead'}: {child.err.splitlines()[-3:]}"
+            for kind, children in (("worker", self.workers), ("client", self.clients))
+            for child in children
+        ]
+        unfinished = await self.app.tasks(state=("waiting", "scheduled", "ready", "leased"), limit=100)
+        told = [f"{task.id} {task.name} is {task.state}" for task in unfinished]
+        counts = {state: number for state, number in (await self.app.counts()).items() if number}
+        return "\n".join([str(counts), *said, *told])
 
 
 def _has_ended(child: Child) -> bool:

@@ -19,8 +19,8 @@ ENOUGH = 100_000
 #: Resident beside SQLite's caches and blocks of Python, that a short run may add whatever its length.
 SHORT_BYTES, SHORT_BLOCKS = 4 << 20, 600
 _MEMORY = ("rss", "sqlite", "blocks")
-#: Of Everloop's own objects there may be so many more at one moment than at another: asyncio keeps a timer that
-#: was cancelled, and the context in which it was made, until its time has come.
+#: Of Everloop's own objects there may be so many more at one moment than at another: asyncio keeps a timer
+#: that was cancelled, and the context in which it was made, until its time has come.
 MOMENT = 20
 WHO = ("worker", "client")
 

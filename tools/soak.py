@@ -55,9 +55,10 @@ SOAKS = {
     "transaction": Soak((*PYTEST, "tests/soak/test_open_transaction.py"), {"EVERLOOP_SOAK_S": "600"}),
     "kills": Soak((*PYTEST, "tests/soak/test_kills.py"), {"EVERLOOP_KILLS": "2000"}),
     "outage": Soak((*PYTEST, "tests/soak/test_outage.py"), {"EVERLOOP_OUTAGE_S": "60"}),
-    "leaks": Soak(
-        (*PYTEST, "tests/leaks"),
-        {"EVERLOOP_LEAK_CALLS": "1000000", "EVERLOOP_LEAK_SERVER_CALLS": "200000"},
+    "leaks": Soak((*PYTEST, "tests/leaks/test_leaks.py"), {"EVERLOOP_LEAK_CALLS": "1000000"}),
+    "leaks-servers": Soak(
+        (*PYTEST, "tests/leaks/test_leaks.py", "-k", "mariadb or postgresql"),
+        {"EVERLOOP_LEAK_SERVER_CALLS": "200000"},
     ),
     "simulation": Soak(("-m", "tests.sim", "--soak"), {}, code=("src", "tests/sim"), joins=True),
 }
@@ -125,7 +126,7 @@ def added(one: Any, other: Any) -> Any:
 
 def _earlier(name: str, source: dict[str, Any]) -> Path | None:
     """Return the evidence of earlier parts of a soak that ran on the same code."""
-    for path in sorted(EVIDENCE.glob(f"{name}-*.json"), reverse=True):
+    for path in sorted(EVIDENCE.glob(f"{name}-[0-9]*.json"), reverse=True):
         kept = _read(path)
         if kept["clean"] and source["clean"] and kept.get("code") == source["code"]:
             return path

@@ -38,12 +38,13 @@ def held() -> dict[str, int]:
         "threads": len(list(Path("/proc/self/task").iterdir())),
         "descriptors": len(descriptors),
         "connections": sum(map(_is_connection, descriptors)),
-        "tasks": len(asyncio.all_tasks()),
+        "tasks": _tasks(),
     }
 
 
 def registries() -> dict[str, int]:
     """Count what stands in the containers of Everloop's objects and modules, by class and attribute."""
+    gc.collect()
     found: Counter[str] = Counter()
     for thing in gc.get_objects():
         if isinstance(thing, type) or not type(thing).__module__.startswith("everloop"):
@@ -81,6 +82,13 @@ def _length(value: object) -> int:
         return len(value)
     except Exception:
         return 0  # it has a length at times only
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0  # no loop runs here
 
 
 def _rss() -> int:

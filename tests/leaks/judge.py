@@ -19,18 +19,19 @@ ENOUGH = 100_000
 #: Resident beside SQLite's caches and blocks of Python, that a short run may add whatever its length.
 SHORT_BYTES, SHORT_BLOCKS = 4 << 20, 600
 _MEMORY = ("rss", "sqlite", "blocks")
-#: Of Everloop's own objects there may be so many more at one moment than at another: asyncio keeps a timer that
-#: was cancelled, and the context in which it was made, until its time has come.
+#: Of Everloop's own objects there may be so many more at one moment than at another: asyncio keeps a timer
+#: that was cancelled, and the context in which it was made, until its time has come.
 MOMENT = 20
 WHO = ("worker", "client")
 
 
 @dataclass(frozen=True)
 class Point:
-    """What both held after so many calls."""
+    """What both held after so many calls, and how many of these were in the store."""
 
     calls: int
     seconds: float
+    stored: int
     held: dict[str, dict[str, int]]
     registries: dict[str, dict[str, int]]
 
@@ -40,6 +41,7 @@ class Point:
         return cls(
             told["calls"],
             told["seconds"],
+            told["stored"],
             {who: told[who]["held"] for who in WHO},
             {who: told[who]["registries"] for who in WHO},
         )
@@ -121,7 +123,12 @@ def found(points: Sequence[Point]) -> dict[str, Any]:
         },
         "faults": faults(points),
         "points": [
-            {"calls": point.calls, "seconds": point.seconds, **{who: point.held[who] for who in WHO}}
+            {
+                "calls": point.calls,
+                "seconds": point.seconds,
+                "stored": point.stored,
+                **{who: point.held[who] for who in WHO},
+            }
             for point in [*points[every - 1 :: every]]
         ],
     }

@@ -35,7 +35,6 @@ def run(store: str, folder: Path, calls: int, *, points: int, **settings: int) -
     env = {
         "EVERLOOP_STORE": store,
         "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),
-        "LOAD_SWEEP_S": "5",
         **{name: str(value) for name, value in settings.items()},
     }
     with ExitStack() as stack:

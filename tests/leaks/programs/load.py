@@ -17,13 +17,15 @@ from typing import Any
 
 import everloop
 from everloop import App, Key, _app
-from everloop._core.keeping import RECENT
+from everloop.store.sql.verbs import keeping
 from tests.helpers.census import held, registries
 
-#: Seconds between sweeps; that of an app is 300, and a long run makes some 100,000 calls in a minute.
-_app.EVERY = float(os.environ.get("LOAD_SWEEP_S", "300"))
+# A store of one size, whatever the speed: some calls, and those of some seconds. As it is, finished calls are
+# kept for a minute at least and looked through each five, and SQLite's page cache grows with them, up to its
+# bound.
+_app.EVERY, keeping.RECENT = 5.0, 5_000_000
 
-app = App("load", keep=everloop.Keep(calls=RECENT / 1e6, failed=RECENT / 1e6), embed=False, process_pool=2)
+app = App("load", keep=everloop.Keep(count=20_000), embed=False, process_pool=2)
 #: What is kept for ever on purpose, to see that it is noticed: `LOAD_LEAK` says how many of 1,000 calls do.
 _kept: list[object] = []
 LEAK = int(os.environ.get("LOAD_LEAK", "0"))
@@ -179,7 +181,8 @@ async def main(calls: int, points: int) -> None:
             worker = await look()
             mine = {"held": held(), "registries": registries()}
             seconds = round(time.monotonic() - started, 1)
-            told = {"calls": done, "seconds": seconds, "worker": worker, "client": mine}
+            stored = sum((await app.counts()).values())
+            told = {"calls": done, "seconds": seconds, "stored": stored, "worker": worker, "client": mine}
             print(json.dumps(told), flush=True)
 
 

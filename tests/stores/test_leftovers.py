@@ -1,4 +1,4 @@
-"""What a session was told while it ended: nobody takes it, so the next sweep does, and its call can go."""
+"""What is left of sessions that are over: the next sweep takes it, or the one after some days."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pymysql
 import pytest
 
 from everloop._core.calls import Event
-from everloop._core.keeping import Pruned, Pruning
+from everloop._core.keeping import SESSIONS, Pruned, Pruning
 from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.url import sqlite_path, store_from_url
@@ -56,7 +56,7 @@ def _ask(url: str, *statements: str) -> list[Any]:
         cursor = connection.cursor()
         for statement in statements:
             cursor.execute(statement)
-        found = list(cursor.fetchall()) if cursor.description else []
+        found = list(map(tuple, cursor.fetchall())) if cursor.description else []
         connection.commit()
     return found
 
@@ -98,6 +98,22 @@ async def test_what_is_told_to_one_that_lives_stays(url: str) -> None:
     assert _left(url) == [1, 0]
     (ended,) = (await store.turn(client, Turn())).ended
     assert ended.id == ID
+    await store.close()
+
+
+async def test_where_a_session_was_is_known_for_as_long_as_its_calls(url: str) -> None:
+    store = store_from_url(url)
+    await store.open()
+    await store.close_session(await store.open_session(CLIENT, 60_000_000))
+    await store.close_session(await store.open_session(CLIENT, 60_000_000))
+    ages = f"UPDATE ever_past_sessions SET closed = closed - {SESSIONS + 1} WHERE session = 1"
+    _ask(url, ages)
+
+    await store.prune(Pruning("a", calls=60_000_000))  # the others are kept for ever
+    assert _ask(url, "SELECT session FROM ever_past_sessions ORDER BY session") == [(1,), (2,)]
+    await store.prune(Pruning("a", calls=60_000_000, failed=60_000_000))
+
+    assert _ask(url, "SELECT session FROM ever_past_sessions") == [(2,)]
     await store.close()
 
 

@@ -404,6 +404,7 @@ class App(Client):
             processes=self._pool_size,
             pruning=pruning,
             logs=self._logs,
+            dead=self._sessions.dead,
         )
 
     @property

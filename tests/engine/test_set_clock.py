@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -13,6 +13,7 @@ from everloop._core.records import SessionInfo
 from everloop.engine import keeper
 from everloop.engine.keeper import Keeper
 from everloop.store.memory import MemoryStore
+from everloop.store.protocol import NOBODY
 
 DAY = 86_400_000_000
 LEASE_S = 0.3
@@ -41,10 +42,10 @@ class Watched(MemoryStore):
         self.said.append("renew")
         return await super().renew(session, lease, gauges)
 
-    async def reap(self, *, overdue: bool = True) -> int:
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         self.said.append("reap" if overdue else "spare")
         try:
-            return await super().reap(overdue=overdue)
+            return await super().reap(overdue=overdue, dead=dead)
         finally:
             self.on_reap()
 

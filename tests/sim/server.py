@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from everloop._core.records import (
 )
 from everloop.store.memory import MemoryStore
 from everloop.store.no_transactions import NoTransactions
+from everloop.store.protocol import NOBODY
 from tests.sim.cells import Cells
 from tests.sim.faults import Bell, Cell, Fault, Plan
 from tests.sim.loop import Clockwork, SimLoop, finish
@@ -256,9 +257,8 @@ class Server:
             value = finish(getattr(self.memory, ask.verb)())
         else:
             verb = getattr(MemoryStore, ask.verb).__wrapped__
-            value = finish(
-                verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args)
-            )
+            named = dict(zip(("overdue", "dead"), args, strict=True)) if ask.verb == "reap" else {}
+            value = finish(verb(self.memory, *(() if named else args), **named))
         watch.after(ask.node, ask.verb, args, value)
         return value
 
@@ -328,10 +328,10 @@ class SimStore(NoTransactions):
     async def close_session(self, session: int) -> None:
         await self._ask("close_session", session)
 
-    async def reap(self, *, overdue: bool = True) -> int:
-        if not self._server.has_dead and self._spared("reap"):
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
+        if not (self._server.has_dead or dead) and self._spared("reap"):
             return 0
-        count: int = await self._ask("reap", overdue)
+        count: int = await self._ask("reap", overdue, dead)
         return count
 
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:

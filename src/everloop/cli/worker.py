@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import math
@@ -16,7 +17,7 @@ import click
 from everloop._app import App
 from everloop._core.text import without_password
 from everloop.cli import exits
-from everloop.cli.control import READY, Control
+from everloop.cli.control import READY, Control, Report
 from everloop.cli.group import Command
 from everloop.cli.health import Address, Answers, read_address, served
 from everloop.cli.limits import Limits, read_silence, read_size
@@ -28,6 +29,8 @@ from everloop.cli.terminal import clean, say
 from everloop.engine.vitals import Vitals
 from everloop.engine.worker import Worker
 
+#: Calls that are named when a worker has died.
+NAMED = 3
 #: Seconds that threads of tasks (or of users) may hold up the end of the process.
 LINGER = 2.0
 
@@ -106,6 +109,7 @@ LINGER = 2.0
     help="Answer /healthz and /readyz here, such as 127.0.0.1:8080, or 8080 on loopback.",
 )
 @click.option("--supervised", type=int, hidden=True)
+@click.option("--last-words", type=int, hidden=True)
 def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by name
     target: str | None,
     concurrency: int,
@@ -117,6 +121,7 @@ def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by nam
     stall_limit: float | None,
     health: Address | None,
     supervised: int | None,
+    last_words: int | None,
 ) -> int:
     """Run the tasks of an app until it is told to stop.
 
@@ -129,6 +134,8 @@ def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by nam
         options |= {"max-memory": max_memory, "max-calls": max_calls}
         options["stall-limit"] = "none" if stall_limit == math.inf else stall_limit
         return asyncio.run(_supervise(processes, target, options, health))
+    # Native code that ends this process shows where it was: to whoever watches, or on standard error.
+    faulthandler.enable(sys.stderr if last_words is None else last_words, all_threads=False)
     app = load_app(target)
     # What is imported stays: the collector need not look through it with each generation.
     gc.freeze()
@@ -174,12 +181,15 @@ async def _serve(
     supervised: int | None,
 ) -> int:
     stopping.listen()
-    control = None if supervised is None else Control(supervised, stopping.reach)
     vitals: list[Vitals] = []
     answers = Answers(
         lambda: vitals[0].dying() if vitals else "",
         lambda: vitals[0].why_not() if vitals else "it is starting",
     )
+    control = None
+    if supervised is not None:
+        # Before the session is opened: what its predecessor has died of is there to be read.
+        control = Control(supervised, stopping.reach, app._sessions.bury)  # noqa: SLF001 - (as below)
     async with served(health, answers):
         async with app.worker(concurrency=concurrency, queues=queues, grace=stopping.grace):
             session = app._sessions.current().session  # noqa: SLF001 - how hard to stop is for us to say
@@ -189,7 +199,7 @@ async def _serve(
             vitals.append(Vitals(session, worker))
             stopping.worker = worker
             say(_ready(app, worker))
-            watching = asyncio.create_task(_watch(limits, worker, stopping, control, answers))
+            watching = asyncio.create_task(_watch(limits, stopping, control, answers, vitals[0]))
             await stopping.first.wait()
         watching.cancel()
     _end_soon(stopping.code, LINGER if stopping.say_end() else 0.0)
@@ -197,14 +207,17 @@ async def _serve(
 
 
 async def _watch(
-    limits: Limits, worker: Worker, stopping: Stopping, control: Control | None, answers: Answers
+    limits: Limits, stopping: Stopping, control: Control | None, answers: Answers, vitals: Vitals
 ) -> None:
     """Look at this worker once a second: whether it has to be replaced, and what to say of it."""
+    worker = vitals.worker
     while True:
         if why := limits.passed(worker):
             stopping.recycle(why)
         if control is not None:
-            control.say(answers.dying() or answers.why_not() or READY)
+            how = answers.dying() or answers.why_not() or READY
+            calls = tuple(map(" ".join, worker.held(NAMED)))
+            control.say(Report(how, vitals.session.number, len(worker.holding), calls))
         await asyncio.sleep(1)
 
 

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable
 
 from everloop._core.looks import Gauges
+from everloop.engine.processes.ends import STALLED
 from everloop.store.protocol import Store
 
 log = logging.getLogger("everloop")
@@ -87,6 +88,7 @@ class Keeper:
         stall_limit: Seconds without an answer of the loop after which a worker's process is ended, or None.
         gauges: Tells of the worker, when given the seconds that its loop has let others wait; None when there
             is no worker. Called in the keeper's thread.
+        dead: Sessions whose processes are known to have died, and how; each goes out of it when it is reaped.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Keeper:
         lost: Callable[[], None],
         stall_limit: float | None,
         gauges: Callable[[float], Gauges | None] = lambda _: None,
+        dead: dict[int, str] = {},  # noqa: B006 - nobody adds to this one
     ) -> None:
         self._store = store
         self._session = session
@@ -104,6 +107,7 @@ class Keeper:
         self._lost = lost
         self._stall_limit = stall_limit
         self._gauges = gauges
+        self._dead = dead
         self._lag = 0.0  # the longest that the loop took to answer, since the last renewal
         self._owner = asyncio.get_running_loop()
         self._owner_thread = threading.get_ident()
@@ -131,6 +135,12 @@ class Keeper:
                 self._loop.call_soon_threadsafe(self._leave)
         if self._thread.is_alive():
             self._thread.join()
+
+    def look(self) -> None:
+        """Look at once whether somebody has died."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                self._loop.call_soon_threadsafe(self._woken.set)
 
     # -- in the thread ----------------------------------------------------------------------------------
 
@@ -166,7 +176,7 @@ class Keeper:
                     # Not `now`: the store may have taken its time.
                     witness.answered(time.monotonic())
                     next_renewal = now + self._lease / 3
-                await self._store.reap(overdue=witness.may_judge(time.monotonic()))
+                await self._reap(overdue=witness.may_judge(time.monotonic()))
                 await self._store.tend()
                 witness.answered(time.monotonic())
             except Exception as error:  # noqa: BLE001 - whatever it is, the session has to be kept alive
@@ -185,6 +195,12 @@ class Keeper:
         if not alive:
             self._call_owner(self._lost)
         return alive
+
+    async def _reap(self, *, overdue: bool) -> None:
+        dead = dict(self._dead)
+        await self._store.reap(overdue=overdue, dead=dead)
+        for session in dead:
+            self._dead.pop(session, None)
 
     def _watch_loop(self) -> None:
         """Ask the owner's loop for an answer; report, and in the end give up, one that gives none."""
@@ -207,7 +223,7 @@ class Keeper:
         if self._gauges(silent) is not None:
             log.critical("everloop: the event loop has not answered for %.0f s; ending this process", silent)
             faulthandler.dump_traceback(all_threads=True)
-            os._exit(70)
+            os._exit(STALLED)
 
     def _silence(self) -> float | None:
         """Return for how long the owner's loop owes an answer; None when it owes none."""

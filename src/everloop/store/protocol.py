@@ -10,7 +10,8 @@ own clock; no verb takes the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from everloop._core.keeping import Pruned, Pruning
@@ -30,6 +31,9 @@ from everloop._core.records import (
 )
 from everloop._core.runs import RunRecord
 from everloop.store.transactions import UserTransaction
+
+#: No sessions.
+NOBODY: Mapping[int, str] = MappingProxyType({})
 
 
 class DbapiConnection(Protocol):
@@ -110,12 +114,15 @@ class Store(Protocol):
         """End `session`: release its leases unharmed and drop its inbox. Idempotent."""
         ...
 
-    async def reap(self, *, overdue: bool = True) -> int:
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         """End every session whose time is over, and return how many there were.
 
+        So it ends those of `dead`, by their number: whoever asks knows that their processes have ended, and
+        how, which is written down with the runs that were cut off (`TaskCrashed`).
+
         A store that can tell that a session's process is gone ends it, too, before its time; with
-        `overdue=False` only those. A caller that has not seen the store answer for a while must not judge
-        others by their time.
+        `overdue=False` it ends only what is known to be gone. A caller that has not seen the store answer for
+        a while must not judge others by their time.
 
         A leased call of a dead session becomes ready again with one crash more; one that crashed
         more often than its limit fails (`TaskCrashed`); one whose cancellation was asked is

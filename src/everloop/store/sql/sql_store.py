@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,7 @@ from everloop._core.records import (
     TurnAnswer,
 )
 from everloop._core.runs import RunRecord
+from everloop.store.protocol import NOBODY
 from everloop.store.sql.dialect import Migration, migrations, oldest_of, split, under
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
@@ -175,8 +176,10 @@ class SqlStore(ABC):
         await self._write(sessions.close_session, session)
         self._workers.discard(session)
 
-    async def reap(self, *, overdue: bool = True) -> int:
-        return await self._write(partial(sessions.reap, gone=[], overdue=overdue)) if overdue else 0
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
+        if not (overdue or dead):
+            return 0
+        return await self._write(partial(sessions.reap, gone=dead, overdue=overdue))
 
     # -- the hot path -----------------------------------------------------------------------------------
 

@@ -522,9 +522,9 @@ DELETE FROM ever_inbox WHERE session = :session
 -- name: session_drop_waits
 DELETE FROM ever_waits WHERE session = :session
 
--- name: session_dead -> session
+-- name: session_dead -> session, host, pid
 -- FOR UPDATE: not while its turn is under way, and nobody else reaps the same
-SELECT session FROM ever_sessions
+SELECT session, host, pid FROM ever_sessions
 WHERE until <= :now OR JSON_CONTAINS(:gone, CAST(session AS CHAR))
 ORDER BY session FOR UPDATE SKIP LOCKED
 

@@ -493,9 +493,9 @@ DELETE FROM ever_inbox WHERE session = :session::bigint
 -- name: session_drop_waits
 DELETE FROM ever_waits WHERE session = :session::bigint
 
--- name: session_dead -> session
+-- name: session_dead -> session, host, pid
 -- FOR UPDATE: not while its turn is under way, and nobody else reaps the same
-SELECT session FROM ever_sessions
+SELECT session, host, pid FROM ever_sessions
 WHERE until <= :now::bigint OR session IN (SELECT value::bigint FROM json_array_elements_text(:gone::json))
 ORDER BY session FOR UPDATE SKIP LOCKED
 

@@ -310,8 +310,8 @@ DELETE FROM ever_inbox WHERE session = :session
 -- name: session_drop_waits
 DELETE FROM ever_waits WHERE session = :session
 
--- name: session_dead -> session
-SELECT session FROM ever_sessions WHERE until <= :now OR session IN (SELECT value FROM json_each(:gone))
+-- name: session_dead -> session, host, pid
+SELECT session, host, pid FROM ever_sessions WHERE until <= :now OR session IN (SELECT value FROM json_each(:gone))
 
 -- Keeping -----------------------------------------------------------------------------------------
 

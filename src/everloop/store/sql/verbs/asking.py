@@ -123,7 +123,9 @@ def sessions(app: str | None) -> Verb[list[SessionLook]]:
     for session, queue in served:
         queues.setdefault(session, []).append(queue)
     return [
-        SessionLook(*row, tuple(sorted(queues.get(row[0], ()))), told and _read_gauges(told))
+        SessionLook(*row)._replace(
+            queues=tuple(sorted(queues.get(row[0], ()))), gauges=told and _read_gauges(told)
+        )
         for *row, told in rows
     ]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ class Soak:
 
     Attributes:
         command: Arguments of Python. What it finds it writes as JSON into the folder EVERLOOP_EVIDENCE.
-        settings: The environment that makes it long; what is set already stays.
+        settings: The environment that makes it long, beside an EVERLOOP_SEED by chance; what is set already stays.
     """
 
     command: tuple[str, ...]
@@ -53,7 +54,8 @@ def soak(name: str) -> bool:
     print(f"--- {name}", flush=True)
     started, source = time.monotonic(), _source()
     with tempfile.TemporaryDirectory() as folder:
-        environment = SOAKS[name].settings | os.environ | {"EVERLOOP_EVIDENCE": folder}
+        drawn = SOAKS[name].settings | {"EVERLOOP_SEED": str(random.randrange(1, 1 << 30))}  # noqa: S311 - no secret
+        environment = drawn | os.environ | {"EVERLOOP_EVIDENCE": folder}
         done = subprocess.run([sys.executable, *SOAKS[name].command], cwd=ROOT, env=environment, check=False)
         found = {
             path.stem: json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("*.json")
@@ -61,7 +63,7 @@ def soak(name: str) -> bool:
     if done.returncode or not found:
         print(f"{name}: FAILED (ended with {done.returncode}, {len(found)} findings)", flush=True)
         return False
-    path = write(name, source | {"seconds": round(time.monotonic() - started), "found": found})
+    path = write(name, source | {"seed": int(environment["EVERLOOP_SEED"]), "seconds": round(time.monotonic() - started), "found": found})
     print(f"{name}: {path.relative_to(ROOT)}", flush=True)
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from bench import document, limits, report
 from bench.figures import Figure, Plan
 from bench.gates import Verdict, judge
 from bench.measures import footprint, latency, scale, servers, sleeping, throughput
-from bench.place import PlaceError, choose, facts
+from bench.place import ROOT, PlaceError, choose, facts
 from bench.processes import ProcessError
 from tests.helpers.servers.binaries import ServerMissing
 from tests.helpers.servers.place import ServerFailed
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     except PlaceError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
+    _compile_package()
     started, others = time.monotonic(), _others_cpu()
     with tempfile.TemporaryDirectory(prefix="everloop-bench-", dir=parent) as place:
         known = facts(Path(place)) | servers.versions()
@@ -64,6 +66,12 @@ def main(arguments: Sequence[str]) -> int:
         _say_gates(_flat(judged), broken)
     failed = any(not figures for figures in found.values())
     return 1 if failed or (options.check and broken) else 0
+
+
+def _compile_package() -> None:
+    """Compile what the measured processes import, as pip does when it installs a package."""
+    for folder in ("src", "examples", "bench"):
+        compileall.compile_dir(ROOT / folder, quiet=2)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -49,6 +49,20 @@ def test_a_suite_is_counted(project: Path, sources: tuple[str, ...], counts: tup
     assert run(project, *sources) == counts
 
 
+def test_sources_are_compiled_once_for_each_interpreter(project: Path) -> None:
+    for folder in ("src", "examples", "tests"):
+        (project / folder).mkdir(exist_ok=True)
+        (project / folder / "module.py").write_text("x = 1\n", encoding="utf-8")
+    (project / "src" / "broken.py").write_text("x =\n", encoding="utf-8")
+
+    suites.compile_all([suites.Suite("unit", Path(sys.executable))] * 2)
+
+    tag = f"{sys.implementation.cache_tag}.pyc"
+    assert {path.relative_to(project).as_posix() for path in project.rglob("*.pyc")} == {
+        f"{folder}/__pycache__/module.{tag}" for folder in ("src", "examples", "tests")
+    }
+
+
 def test_a_suite_that_hangs_is_a_failure(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suites, "LIMIT_S", 0.01)
 

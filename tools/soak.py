@@ -63,7 +63,15 @@ def soak(name: str) -> bool:
     if done.returncode or not found:
         print(f"{name}: FAILED (ended with {done.returncode}, {len(found)} findings)", flush=True)
         return False
-    path = write(name, source | {"seed": int(environment["EVERLOOP_SEED"]), "seconds": round(time.monotonic() - started), "found": found})
+    path = write(
+        name,
+        source
+        | {
+            "seed": int(environment["EVERLOOP_SEED"]),
+            "seconds": round(time.monotonic() - started),
+            "found": found,
+        },
+    )
     print(f"{name}: {path.relative_to(ROOT)}", flush=True)
     return True
 

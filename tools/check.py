@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
         for counted in pool.map(suites.run_aside, slow):
             tally.add(counted)
 
+    if slow:
+        tally.expect_kills()
     print(f"\n{time.monotonic() - started:.0f} s")
     if broken:
         print(f"failed checks: {', '.join(broken)}")

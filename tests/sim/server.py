@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import msgspec
 
 from everloop._core.clock import SECOND
 from everloop._core.errors import StoreUnavailable
+from everloop._core.looks import Gauges
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -30,6 +31,7 @@ from everloop._core.records import (
 )
 from everloop.store.memory import MemoryStore
 from everloop.store.no_transactions import NoTransactions
+from everloop.store.protocol import NOBODY
 from tests.sim.cells import Cells
 from tests.sim.faults import Bell, Cell, Fault, Plan
 from tests.sim.loop import Clockwork, SimLoop, finish
@@ -255,9 +257,8 @@ class Server:
             value = finish(getattr(self.memory, ask.verb)())
         else:
             verb = getattr(MemoryStore, ask.verb).__wrapped__
-            value = finish(
-                verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args)
-            )
+            named = dict(zip(("overdue", "dead"), args, strict=True)) if ask.verb == "reap" else {}
+            value = finish(verb(self.memory, *(() if named else args), **named))
         watch.after(ask.node, ask.verb, args, value)
         return value
 
@@ -310,10 +311,11 @@ class SimStore(NoTransactions):
         self._node.sessions.append(number)
         return number
 
-    async def renew(self, session: int, lease: int) -> bool:
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
         if self._server.is_alive(session) and self._server.spares("renew"):
-            return finish(MemoryStore.renew.__wrapped__(self._server.memory, session, lease))  # type: ignore[attr-defined,no-any-return]  # set by `wraps`
-        alive: bool = await self._ask("renew", session, lease)
+            renew = MemoryStore.renew.__wrapped__  # type: ignore[attr-defined]  # set by `wraps`
+            return finish(renew(self._server.memory, session, lease, gauges))  # type: ignore[no-any-return]
+        alive: bool = await self._ask("renew", session, lease, gauges)
         return alive
 
     async def serve(self, session: int, info: SessionInfo) -> None:
@@ -322,10 +324,10 @@ class SimStore(NoTransactions):
     async def close_session(self, session: int) -> None:
         await self._ask("close_session", session)
 
-    async def reap(self, *, overdue: bool = True) -> int:
-        if not self._server.has_dead and self._server.spares("reap"):
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
+        if not (self._server.has_dead or dead) and self._server.spares("reap"):
             return 0
-        count: int = await self._ask("reap", overdue)
+        count: int = await self._ask("reap", overdue, dead)
         return count
 
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:

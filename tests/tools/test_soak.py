@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import soak
 
-#: Adds one to what it finds, as a soak does that may be done in parts.
+#: Adds one to what it finds.
 COUNT = """
 import json, os, pathlib
 path = pathlib.Path(os.environ["EVERLOOP_EVIDENCE"], "count.json")
@@ -18,12 +18,12 @@ path.write_text(json.dumps({"parts": kept["parts"] + 1}))
 """
 
 
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture(params=[True, False], ids=["adds up by itself", "is added up"])
+def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     source: dict[str, Any] = {"commit": "c0ffee", "clean": True, "code": {"src": "1"}}
     monkeypatch.setattr(soak, "ROOT", tmp_path)
     monkeypatch.setattr(soak, "EVIDENCE", tmp_path / "evidence")
-    monkeypatch.setattr(soak, "SOAKS", {"count": soak.Soak(("-c", COUNT), {}, code=("src",))})
+    monkeypatch.setattr(soak, "SOAKS", {"count": soak.Soak(("-c", COUNT), {}, joins=request.param)})
     monkeypatch.setattr(soak, "_source", lambda _: dict(source))
     return source
 
@@ -40,6 +40,8 @@ def test_parts_add_up_on_the_same_code_whatever_the_commit(source: dict[str, Any
     assert soak.soak("count")
 
     assert _found(tmp_path) == [("decaf0", 2)]
+    (path,) = (tmp_path / "evidence").iterdir()
+    assert len(json.loads(path.read_text(encoding="utf-8"))["seeds"]) == 2
 
 
 def test_a_part_of_another_day_stands_in_the_new_file_alone(source: dict[str, Any], tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ class Soak:
 
     Attributes:
         command: Arguments of Python. What it finds it writes as JSON into the folder EVERLOOP_EVIDENCE.
-        settings: The environment that makes it long, beside an EVERLOOP_SEED by chance; what is set already stays.
+        settings: The environment that makes it long, beside an EVERLOOP_SEED by chance; what is set already
+            stays.
     """
 
     command: tuple[str, ...]

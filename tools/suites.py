@@ -23,6 +23,10 @@ RESULTS = ROOT / "build" / "test-results"
 QUICK = ("typing", "docs", "unit")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: What `make test` measures the branch coverage of (see `covered.py`), on the Python of `.venv`.
+MEASURED = ("unit", "stores", "engine", "processes")
+#: Where that goes, and how its files begin.
+MEASURED_DATA, MEASURED_AS = ROOT / "build" / "coverage", "data"
 #: What takes minutes, and runs by `make soak` alone.
 SOAK = "soak"
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
@@ -65,6 +69,8 @@ class Suite:
     servers: bool = True
     #: Whether it may take longer than usual.
     patient: bool = False
+    #: Whether it is noted which lines and branches it reaches.
+    measured: bool = False
 
     @property
     def title(self) -> str:
@@ -89,7 +95,11 @@ def others() -> list[Path]:
 def plan(*, everything: bool) -> list[Suite]:
     """Return what is to be run, in order."""
     own = Path(sys.executable)
-    here = [Suite(name, own, everything) for name in names() if everything or name in QUICK]
+    here = [
+        Suite(name, own, everything, measured=everything and name in MEASURED)
+        for name in names()
+        if everything or name in QUICK
+    ]
     if not everything:
         return here
     return here + [
@@ -101,7 +111,10 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     """Run one and count."""
     results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
     results.unlink(missing_ok=True)
-    command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
+    command = [str(suite.python)]
+    if suite.measured:
+        command += ["-m", "coverage", "run", f"--data-file={MEASURED_DATA / MEASURED_AS}"]
+    command += ["-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
     if not suite.servers:
         command += ["-m", "not server"]
     if suite.patient:

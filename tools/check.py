@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     covered.begin()
     quick = [suite for suite in plan if suite.name in suites.QUICK]
     tally = suites.Tally()
+    suites.compile_all(plan)
     with ThreadPoolExecutor(2) as pool:
         passes = pool.map(lints.passes, checks)
         counts = pool.map(suites.run_aside, quick)
@@ -34,6 +35,8 @@ def main(arguments: list[str]) -> int:
         for counted in pool.map(suites.run_aside, slow):
             tally.add(counted)
 
+    if slow:
+        tally.expect_kills()
     print()
     if everything:
         found = covered.judge()

@@ -39,20 +39,18 @@ class PostgresListener(Listener):
             os.write(self._write, b"x")
 
     def _connect(self) -> None:
-        self._connection = self._make()
-        if self._connection.pooled:
-            _tell(f"{self._connection.info.host}:{self._connection.info.port}")
+        connection = self._connection = self._make()
+        if connection.pooled:
+            _tell(f"{connection.info.host}:{connection.info.port}")
+            self._disconnect()
             return
         with explained("LISTEN"):
             for channel in self._channels:
-                self._connection.execute(f"LISTEN {channel}".encode())
+                connection.execute(f"LISTEN {channel}".encode())
 
     def _listen(self) -> None:
         connection = self._connection
-        if connection is None:
-            return
-        if connection.pooled:
-            self._disconnect()
+        if connection is None:  # behind a pooler
             self._stopped.wait()
             return
         while not self._stopped.is_set():

@@ -41,7 +41,7 @@ from everloop.engine.processes.home import check_shared, default_size, home_of
 from everloop.engine.processes.pool import ProcessPool
 from everloop.engine.services.pruner import EVERY
 from everloop.engine.session import LEASE, Session
-from everloop.resources.database import Database
+from everloop.resources.database import Database, Databases
 from everloop.resources.http import http_resource
 from everloop.resources.injection import Scopes
 from everloop.resources.resource import Resource, ResourcePool
@@ -142,6 +142,7 @@ class App(Client):
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
         self._raises = {class_name(cls): cls for cls in check_classes("App(raises=)", raises)}
         self._resources = ResourcePool()
+        self._databases = Databases(self._resources, lambda: self.store_url)
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, Executor] = WeakKeyDictionary()
         self._processes: WeakKeyDictionary[asyncio.AbstractEventLoop, ProcessPool] = WeakKeyDictionary()
         self._pool_size = (
@@ -270,12 +271,14 @@ class App(Client):
     def database(self, url: str | None = None, /, **engine_options: Any) -> Database:
         """Return the global pool for a database: one SQLAlchemy `AsyncEngine` per process and loop.
 
+        It is the same object each time for the same URL and options.
+
         Args:
             url: A SQLAlchemy URL such as `sqlite+aiosqlite:///shop.db`; None is the store's own
                 database, where a task's effect and its outcome are committed together.
             **engine_options: Passed to `sqlalchemy.ext.asyncio.create_async_engine`.
         """
-        return Database(self._resources, url, store_url=lambda: self.store_url, **engine_options)
+        return self._databases.get(url, engine_options)
 
     @cached_property
     def sync(self) -> Sync:

@@ -44,6 +44,8 @@ class Keeping(Locking):
 
     @atomic
     async def prune(self, request: Pruning) -> Pruned:
+        if request.keeps_all:
+            return Pruned()
         tables, now = self._tables, self.now()
         if request.after is None:
             if tables.sweeps.get(request.app, -request.every) > now - request.every:

@@ -201,7 +201,7 @@ class Store(Protocol):
 
         Atomic page by page; each is small, and waits for no transaction beside it. Idempotent, and harmless
         when several processes do it at once. A sweep is not begun when another one has begun within
-        `request.every`.
+        `request.every`, and not by a request that keeps everything.
         """
         ...
 

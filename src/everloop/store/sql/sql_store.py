@@ -206,7 +206,7 @@ class SqlStore(ABC):
     # -- keeping ----------------------------------------------------------------------------------------
 
     async def prune(self, request: Pruning) -> Pruned:
-        if request.youngest is None and request.count is None:
+        if request.keeps_all:
             return Pruned()
         if request.after is None:
             if not await self._write_apart(partial(keeping.begin_sweep, request=request)):

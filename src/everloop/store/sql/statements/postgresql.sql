@@ -146,9 +146,10 @@ WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
 SELECT (b.value->>0)::bigint AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
        c.session, c.crash_limit
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
-JOIN ever_calls AS c ON c.id = b.value->>1 AND c.fence = (b.value->>2)::bigint
-WHERE c.state = 'leased'
-ORDER BY c.seq FOR UPDATE OF c SKIP LOCKED
+CROSS JOIN LATERAL (
+    SELECT * FROM ever_calls WHERE id = b.value->>1 AND fence = (b.value->>2)::bigint AND state = 'leased'
+    FOR UPDATE SKIP LOCKED) AS c
+ORDER BY c.seq
 
 -- name: settle_held -> i
 -- rows: i, id, fence; those that are held by a transaction which is still open
@@ -170,7 +171,8 @@ SELECT key::bigint, :now::bigint, :session::bigint, value FROM json_each_text(:v
 -- Ends first runs that succeeded and that nothing hangs on, all of it at once. ids and values go in pairs. With
 -- `whole` it ends all of them, and only when there is nothing else to be done, or none. What is passed over is
 -- counted in a setting, which ends with the transaction; who is to be woken stands in another one, which does
--- not. The row with an i of null is there to set them.
+-- not. The row with an i of null is there to set them. IS NOT DISTINCT FROM has no index: a session may have
+-- thousands of leases.
 WITH said AS MATERIALIZED (
     SELECT n - 1 AS i, id, value
     FROM ROWS FROM (json_array_elements_text(:ids::json), json_array_elements_text(:values::json))
@@ -179,7 +181,8 @@ free AS MATERIALIZED (
     SELECT s.i, s.value, c.seq, c.waiter FROM said AS s
     CROSS JOIN LATERAL (
         SELECT seq, waiter FROM ever_calls
-        WHERE id = s.id AND state = 'leased' AND fence = 1 AND watched = 0 AND session = :session::bigint
+        WHERE id = s.id AND state = 'leased' AND fence = 1 AND watched = 0
+          AND session IS NOT DISTINCT FROM :session::bigint
         FOR UPDATE SKIP LOCKED) AS c),
 met AS MATERIALIZED (
     SELECT * FROM free
@@ -524,6 +527,14 @@ SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
 -- name: sweep_put
 INSERT INTO ever_sweeps (app, began) VALUES (:app, :now::bigint)
 ON CONFLICT (app) DO UPDATE SET began = excluded.began
+
+-- name: sweep_lost -> session
+-- those that something was told while they ended, or that asked for it then
+SELECT session FROM ever_inbox AS i
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = i.session)
+UNION
+SELECT session FROM ever_waits AS w
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = w.session)
 
 -- name: prune_sessions
 DELETE FROM ever_past_sessions WHERE session IN (

@@ -338,6 +338,14 @@ SELECT began FROM ever_sweeps WHERE app = :app
 -- name: sweep_put
 INSERT OR REPLACE INTO ever_sweeps (app, began) VALUES (:app, :now)
 
+-- name: sweep_lost -> session
+-- those that something was told while they ended, or that asked for it then
+SELECT session FROM ever_inbox AS i
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = i.session)
+UNION
+SELECT session FROM ever_waits AS w
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = w.session)
+
 -- name: prune_sessions
 DELETE FROM ever_past_sessions
 WHERE session IN (SELECT session FROM ever_past_sessions WHERE closed < :before ORDER BY closed LIMIT 5000)

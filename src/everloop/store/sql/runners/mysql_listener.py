@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from everloop._core.errors import StoreError, StoreUnavailable
 from everloop.store.sql.runners.listener import Listener
-from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection
+from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows
 
 #: Seconds that a listener sleeps at a time. The server only notices after it that a listener has died.
 SLEEP = 30
@@ -19,8 +19,8 @@ class MysqlListener(Listener):
     It holds a lock whose name says which session it is: that is how others find the connection, with one look
     instead of a search among all that the server has.
 
-    What is committed between two sleeps finds nobody to wake, but then the ring of the sleep before is still
-    on its way: the turn that it causes sees it.
+    What is committed between two sleeps finds nobody to wake, so the ring for one is given once the next has
+    begun: the turn that it causes sees all that came until then.
     """
 
     def __init__(
@@ -41,22 +41,30 @@ class MysqlListener(Listener):
 
     def _listen(self) -> None:
         connection = self._connection
+        results: list[Rows] = []  # it has just been rung for the connection
         while connection is not None and not self._stopped.is_set():
-            if self._woken(connection):
-                self._ring()
-
-    def _woken(self, connection: MysqlConnection) -> bool:
-        """Sleep; tell whether somebody has ended it. MySQL answers 1 then, MariaDB with an error."""
-        try:
-            ((slept,),) = connection.run(sleep_of(self._session), "listening")[0]
-        except Interrupted:
-            return True
-        return bool(slept)
+            # MySQL says with a 1 that somebody has ended it, MariaDB with an error.
+            with suppress(Interrupted):
+                connection.run(f"SELECT 1;{sleep_of(self._session)}", "listening", results)
+            results = _Heard(self._ring)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+class _Heard(list[Rows]):
+    """Results that tell when the first of them is there: the server has begun with what stands behind it."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def append(self, rows: Rows, /) -> None:
+        if not self:
+            self._tell()
+        super().append(rows)
 
 
 def sleep_of(session: int) -> str:

@@ -144,7 +144,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
         except StoreError as error:
             if not self._forbidden(error.__cause__):
                 raise
-            found = ()
+            found = []
         self._blocked.tell({number: f"user {user}" for number, user in found}, "may hold", "KILL {}")
 
     def _vitals(self, connection: MysqlConnection) -> Vitals:

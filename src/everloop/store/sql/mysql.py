@@ -18,6 +18,8 @@ from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnectio
 from everloop.store.sql.runners.mysql_listener import SLEEP, MysqlListener
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.sql.verbs.alone import Alone
+from everloop.store.sql.verbs.scope import Scope
 
 #: The first versions with everything that the statements use.
 OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
@@ -65,6 +67,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
     def __init__(self, url: str, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
         super().__init__(url, clock=clock, fault=fault)
         self._address = address_of(url)
+        self._alone = Alone()
 
     def _thread(self, name: str) -> MysqlRunner:
         return MysqlRunner(self._connect, name, self._fault)
@@ -76,7 +79,17 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
     def _listener(self, session: int, wake: Callable[[], None]) -> MysqlListener:
         make = partial(connect, self._address, SLEEP + PATIENCE)
-        return MysqlListener(make, session, wake)
+
+        def rung() -> None:
+            self._alone.rung.add(session)
+            wake()
+
+        return MysqlListener(make, session, rung)
+
+    def _scope(self, session: int | None) -> Scope:
+        scope = super()._scope(session)
+        scope.alone = self._alone
+        return scope
 
     def _ask_time(self, connection: MysqlConnection) -> int:
         # SYSDATE: NOW is that of the whole query. In decimals, which hold every microsecond.

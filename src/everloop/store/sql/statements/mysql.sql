@@ -243,6 +243,26 @@ INSERT INTO ever_outcomes (seq, ended, session, value)
 SELECT b.seq, :now, :session, b.value
 FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b}
 
+-- name: settle_alone
+-- the end of a first run that was leased alone (see lease_alone), where nothing hangs on it and nobody holds it;
+-- those that follow see by the variable whether it is so
+SET @ever_ended = (SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
+                   WHERE seq = :seq AND fence = 1 AND state = 'leased' AND session = :session AND watched = 0
+                     AND waiter <=> :waiter FOR UPDATE SKIP LOCKED);
+UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = NULL
+WHERE seq = @ever_ended;
+INSERT INTO ever_outcomes (seq, ended, session, value)
+SELECT @ever_ended, :now, :session, :value FROM DUAL WHERE @ever_ended IS NOT NULL
+
+-- name: tell_alone
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT s.session, @ever_ended, 'ended' FROM ever_sessions AS s FORCE INDEX (PRIMARY)
+WHERE s.session = :waiter AND @ever_ended IS NOT NULL
+ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
+
+-- name: settled_alone -> seq
+SELECT @ever_ended AS seq
+
 -- name: move
 -- rows: seq, state, due, attempt, crashes, growth of the fence
 UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
@@ -436,6 +456,23 @@ STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 UPDATE ever_calls FORCE INDEX (PRIMARY)
 SET state = 'leased', session = :session, fence = fence + 1, started = :now
 WHERE {seq among :seqs}
+
+-- name: lease_alone -> waiter, watched, seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- picks and takes the first call, unless it has expired, which then ends it; the session is held as by `look`
+SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE), @ever_first = (
+SELECT seq FROM {one :lane in :lanes: ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
+                 ORDER BY priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED}
+{several :lanes: (}{for several :lane in :lanes, joined by UNION ALL:
+    (SELECT seq, priority, place, root, level FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
+     ORDER BY priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED)}
+{several :lanes: ) AS heads ORDER BY priority, place, root, level, seq LIMIT 1});
+UPDATE ever_calls FORCE INDEX (PRIMARY)
+SET state = 'leased', session = :session, fence = fence + 1, started = :now
+WHERE seq = @ever_first AND @ever_alive = 1 AND (expires IS NULL OR expires > :now);
+SELECT c.waiter, c.watched, c.seq, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes, -c.level AS depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM ever_calls AS c FORCE INDEX (PRIMARY) STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+WHERE c.seq = @ever_first AND c.session = :session
 
 -- Inbox -------------------------------------------------------------------------------------------
 

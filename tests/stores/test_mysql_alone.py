@@ -106,10 +106,20 @@ async def test_what_was_not_looked_at_is_seen_behind_the_end(scene: Scene) -> No
     assert [each.id for each in (await scene.turn()).leased] == [call(2).id]
 
 
-async def test_the_first_call_of_all_lanes_is_taken(scene: Scene) -> None:
+async def test_where_several_lanes_have_calls_the_first_of_all_go_first(scene: Scene) -> None:
     await scene.add(call(1, OTHER), call(2, LANE, priority=1), call(3, OTHER, priority=2), call(4, LANE))
-    taken = [(await scene.turn(lanes=(LANE, OTHER))).leased[0].id for _ in range(4)]
+    taken = [
+        each.id for room in (1, 1, 2) for each in (await scene.turn(lanes=(LANE, OTHER), room=room)).leased
+    ]
     assert taken == [call(number).id for number in (3, 2, 1, 4)]
+
+
+async def test_the_call_of_one_lane_among_several_is_taken_alone(scene: Scene) -> None:
+    for lane, numbers in ((OTHER, (2, 1)), (LANE, (4, 3))):
+        await scene.add(*(call(number, lane, priority=number) for number in numbers))
+        for number in numbers:
+            leased = (await scene.turn(lanes=(LANE, OTHER))).leased
+            assert ([each.id for each in leased], scene.trips) == ([call(number).id], 1)
 
 
 async def test_where_nothing_is_ready_the_turn_goes_the_ordinary_way(scene: Scene) -> None:

@@ -11,7 +11,7 @@ own clock; no verb takes the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
@@ -20,6 +20,7 @@ from everloop._core.records import (
     Added,
     CallFilter,
     Cancelled,
+    Ended,
     NewCall,
     Outcome,
     Parent,
@@ -288,5 +289,17 @@ class Store(Protocol):
 
         A hint: it may come late, twice, or never; polling is the truth. Returns the function that
         stops it.
+        """
+        ...
+
+
+@runtime_checkable
+class Foretelling(Protocol):
+    """A store that may tell of ends before a turn does, because a turn takes longer."""
+
+    def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
+        """Call `told` on the running loop with ends that a turn of `session` is going to tell again.
+
+        A hint, like those of `listen`, and given by what that starts: to be said before.
         """
         ...

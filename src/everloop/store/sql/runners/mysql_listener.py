@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
+from everloop._core.calls import State
 from everloop._core.errors import StoreError, StoreUnavailable
+from everloop._core.records import Ended
+from everloop.store.sql.dialect import statements
 from everloop.store.sql.runners.listener import Listener
 from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection
+from everloop.store.sql.runners.mysql_texts import render
+from everloop.store.sql.runners.server import Lost
+from everloop.store.sql.verbs.statement import Statement, blob
+
+log = logging.getLogger("everloop")
 
 #: Seconds that a listener sleeps at a time. The server only notices after it that a listener has died.
 SLEEP = 30
+#: Ends that are told at once; where there are more, a turn is on its way to them.
+FEW = 8
+
+
+class Foretold(NamedTuple):
+    """Who hears of ends before a turn tells them.
+
+    Attributes:
+        may: Whether that is worth a look of its own: not while a turn is under way, which is going to tell.
+        told: Called on the loop with them.
+        after: Called on the loop behind that.
+    """
+
+    may: Callable[[], bool]
+    told: Callable[[list[Ended]], None]
+    after: Callable[[], None]
 
 
 class MysqlListener(Listener):
@@ -24,9 +50,14 @@ class MysqlListener(Listener):
     """
 
     def __init__(
-        self, connect: Callable[[], MysqlConnection], session: int, wake: Callable[[], None]
+        self,
+        connect: Callable[[], MysqlConnection],
+        session: int,
+        wake: Callable[[], None],
+        foretold: Foretold | None = None,
     ) -> None:
         self._make = connect
+        self._foretold = foretold
         self._session = session
         self._connection: MysqlConnection | None = None
         super().__init__(wake)
@@ -42,7 +73,7 @@ class MysqlListener(Listener):
     def _listen(self) -> None:
         connection = self._connection
         while connection is not None and not self._stopped.is_set():
-            if self._woken(connection):
+            if self._woken(connection) and not self._foretell(connection):
                 self._ring()
 
     def _woken(self, connection: MysqlConnection) -> bool:
@@ -52,6 +83,30 @@ class MysqlListener(Listener):
         except Interrupted:
             return True
         return bool(slept)
+
+    def _foretell(self, connection: MysqlConnection) -> bool:
+        """Tell of the ends that have come, without a turn; False where one has to be made now."""
+        foretold = self._foretold
+        if foretold is None or not foretold.may():
+            return False
+        looking = Statement("inbox_look", {"session": self._session, "most": FEW + 1})
+        (query,) = render(connection, looking, statements("mysql")["inbox_look"])
+        try:
+            rows = connection.run(query, "inbox_look")[0]
+        except Lost:
+            raise
+        except StoreError as error:
+            log.debug("everloop: what has ended is told by the next turn: %s", error)
+            return False
+        if not 0 < len(rows) <= FEW or any(kind != "ended" for kind, *_ in rows):
+            return False
+        ends = [
+            Ended(id_, State(state), blob(value), blob(error), attempt)
+            for _, id_, state, value, error, attempt in rows
+        ]
+        self._post(lambda: foretold.told(ends))
+        self._post(foretold.after)
+        return True
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

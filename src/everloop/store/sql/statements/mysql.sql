@@ -458,17 +458,20 @@ SET state = 'leased', session = :session, fence = fence + 1, started = :now
 WHERE {seq among :seqs}
 
 -- name: lease_alone -> waiter, watched, seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
--- picks and takes the first call, unless it has expired, which then ends it; the session is held as by `look`
-SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE), @ever_first = (
-SELECT seq FROM {one :lane in :lanes: ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
-                 ORDER BY priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED}
-{several :lanes: (}{for several :lane in :lanes, joined by UNION ALL:
-    (SELECT seq, priority, place, root, level FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
-     ORDER BY priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED)}
-{several :lanes: ) AS heads ORDER BY priority, place, root, level, seq LIMIT 1});
+-- picks and takes the first call of the only lane that has one, unless it has expired, which then ends it; where
+-- several lanes have one, they have to be compared. The session is held as by `look`.
+SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE),
+{several :lanes:
+    @ever_last = (SELECT line FROM ever_calls FORCE INDEX (ever_calls_ready)
+                  WHERE line IN (}{for several :lane in :lanes, joined by ,: :lane}{several :lanes:)
+                  ORDER BY line DESC LIMIT 1),}
+    @ever_first = (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_ready)
+                   WHERE line IN ({for :lane in :lanes, joined by ,: :lane})
+                   ORDER BY line, priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED);
 UPDATE ever_calls FORCE INDEX (PRIMARY)
 SET state = 'leased', session = :session, fence = fence + 1, started = :now
-WHERE seq = @ever_first AND @ever_alive = 1 AND (expires IS NULL OR expires > :now);
+WHERE seq = @ever_first AND @ever_alive = 1 AND (expires IS NULL OR expires > :now)
+{several :lanes: AND line = @ever_last};
 SELECT c.waiter, c.watched, c.seq, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes, -c.level AS depth,
        -c.priority AS priority, c.after, c.due, p.created
 FROM ever_calls AS c FORCE INDEX (PRIMARY) STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
@@ -486,6 +489,14 @@ FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
 WHERE i.kind = 'cancel' OR c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
+
+-- name: inbox_look -> kind, id, state, value, error, attempt
+-- the same, to be told before a turn takes it: nothing is held
+SELECT i.kind, c.id, c.state, o.value, o.error, c.attempt
+FROM ever_inbox AS i FORCE INDEX (PRIMARY)
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
+WHERE i.session = :session ORDER BY i.seq, i.kind LIMIT :most
 
 -- name: inbox_take
 -- rows: seq, kind; only what was read: others may have written since

@@ -116,32 +116,33 @@ class Wire:
         Raises:
             OperationalError: It tells of an error, or the connection is gone.
         """
-        head = self._take(4)
-        size = int.from_bytes(head[:3], "little")
-        packet = self._take(size)
+        packet, number, size = self._part()
         if packet.startswith(b"\xff"):  # also unasked: that the server ends
-            self._usable = head[3] == self._number % 256
+            self._usable = number == self._number % 256
             raise _failure(packet)
-        if head[3] != self._number % 256:
-            raise InternalError(0, f"the server's packet {head[3]} came in place of {self._number % 256}")
+        if number != self._number % 256:
+            raise InternalError(0, f"the server's packet {number} came in place of {self._number % 256}")
         self._number += 1
         while size == LARGEST:
-            head = self._take(4)
-            size = int.from_bytes(head[:3], "little")
-            packet += self._take(size)
+            part, _, size = self._part()
+            packet += part
             self._number += 1
         if not packet:
             raise InternalError(_MALFORMED, "the server sent an empty packet")
         return packet
 
-    def _take(self, size: int) -> bytearray:
-        end = self._at + size
-        if len(self._received) < end:
-            self._receive(size)
-            end = size
-        taken = self._received[self._at : end]
+    def _part(self) -> tuple[bytearray, int, int]:
+        """Return a packet as it came, its number, and its size."""
+        if len(self._received) < self._at + 4:
+            self._receive(4)
+        received, at = self._received, self._at
+        size = received[at] | received[at + 1] << 8 | received[at + 2] << 16
+        end = at + 4 + size
+        if len(received) < end:
+            self._receive(4 + size)
+            at, end = 0, 4 + size
         self._at = end
-        return taken
+        return received[at + 4 : end], received[at + 3], size
 
     def _receive(self, size: int) -> None:
         """Receive until so many bytes are there, and put them first."""

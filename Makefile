@@ -53,7 +53,7 @@ mutants: $(ENV)/.dev ## sabotage the code in many small ways, and see that the t
 	@$(RUN)/python tools/mutants.py $(ARGS)
 
 .PHONY: soak
-soak: $(ENV)/.dev ## the long versions of the tests; writes docs/evidence; ARGS="machines powerloss mutants"
+soak: $(ENV)/.dev ## the long versions of the tests; writes docs/evidence; ARGS="kills outage mutants"
 	@$(RUN)/python tools/servers.py
 	@$(RUN)/python tools/soak.py $(ARGS)
 

@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from hypothesis import settings
+
+from tests.helpers import seeds
 
 #: How long a thread of ours may take to end after its test.
 GRACE_S = 2.0
+
+# A red run is the fault of a change: examples are drawn anew only for those who name a seed.
+settings.register_profile("everloop", derandomize=not seeds.chosen())
+settings.load_profile("everloop")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

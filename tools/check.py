@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     plan = suites.plan(everything="--all" in arguments)
     quick = [suite for suite in plan if suite.name in suites.QUICK]
     tally = suites.Tally()
+    suites.compile_all(plan)
     with ThreadPoolExecutor(2) as pool:
         passes = pool.map(lints.passes, checks)
         counts = pool.map(suites.run_aside, quick)
@@ -32,6 +33,8 @@ def main(arguments: list[str]) -> int:
         for counted in pool.map(suites.run_aside, slow):
             tally.add(counted)
 
+    if slow:
+        tally.expect_kills()
     print(f"\n{time.monotonic() - started:.0f} s")
     if broken:
         print(f"failed checks: {', '.join(broken)}")

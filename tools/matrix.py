@@ -29,7 +29,15 @@ MIRROR = "http://deb.debian.org/debian"
 #: What is run unless somebody names other suites.
 SUITES = ("unit", "stores", "engine", "servers", "databases", "parity")
 #: MySQL's programs alone: its own package would make a user and a data folder, and start a service.
-PACKAGES = ("ca-certificates", "mysql-server-core", "openssl", "postgresql-18", "python3.14-venv", "tzdata")
+PACKAGES = (
+    "ca-certificates",
+    "mysql-server-core",
+    "openssl",
+    "pgbouncer",
+    "postgresql-18",
+    "python3.14-venv",
+    "tzdata",
+)
 #: The programs that this needs here, and the packages of Debian's that have them.
 PROGRAMS = {
     "chroot": "coreutils",

@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -23,6 +25,10 @@ RESULTS = ROOT / "build" / "test-results"
 QUICK = ("typing", "docs", "unit")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: The least number of real kills in all suites together.
+KILLS = 60
+#: Under this name a suite reports its kills of a kind.
+KILLED = "kills: "
 #: What takes minutes, and runs by `make soak` alone.
 SOAK = "soak"
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
@@ -41,6 +47,8 @@ class Tally:
     complaints: list[str] = field(default_factory=list)
     #: The servers that the tests were given, as these call themselves.
     servers: set[str] = field(default_factory=set)
+    #: The real kills of the tests, by their kinds.
+    kills: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
         self.passed += other.passed
@@ -48,11 +56,20 @@ class Tally:
         self.skipped += other.skipped
         self.complaints += other.complaints
         self.servers |= other.servers
+        self.kills += other.kills
+
+    def expect_kills(self) -> None:
+        """Count as a failure that too few processes were killed."""
+        if (total := self.kills.total()) < KILLS:
+            self.failed += 1
+            self.complaints.append(f"{total} real kills, which is a failure: {KILLS} are the least")
 
     def told(self) -> str:
-        """Return the count in one line, below what there is to complain of."""
+        """Return the count in one line, below what there is to complain of and what was killed."""
+        kinds = ", ".join(f"{times} x {kind}" for kind, times in sorted(self.kills.items()))
+        killed = [f"{self.kills.total()} real kills: {kinds}"] if kinds else []
         count = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-        return "\n".join([*self.complaints, count])
+        return "\n".join([*killed, *self.complaints, count])
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,16 @@ def plan(*, everything: bool) -> list[Suite]:
     ]
 
 
+def compile_all(plan: Iterable[Suite]) -> None:
+    """Compile the sources once for each interpreter, as pip does: tests start thousands of processes.
+
+    The processes write no bytecode themselves; what changes meanwhile is compiled anew by each.
+    """
+    for python in {suite.python for suite in plan}:
+        command = [str(python), "-m", "compileall", "-q", "src", "examples", "tests"]
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)  # a fault shows in its test
+
+
 def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     """Run one and count."""
     results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
@@ -138,15 +165,19 @@ def count(results: Path) -> Tally:
     if not results.exists():
         return Tally()
     totals = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
-    servers = set[str]()
+    servers, kills = set[str](), Counter[str]()
     for report in ET.parse(results).getroot().iter("testsuite"):  # noqa: S314 - our own file
         for name in totals:
             totals[name] += int(report.get(name, 0))
         servers |= {
             noted.get("value", "") for noted in report.iterfind("properties/property[@name='server']")
         }
+        for noted in report.iterfind("properties/property"):
+            if (name := noted.get("name", "")).startswith(KILLED):
+                kills[name.removeprefix(KILLED)] += int(noted.get("value", 0))
     failed = totals["failures"] + totals["errors"]
-    return Tally(totals["tests"] - failed - totals["skipped"], failed, totals["skipped"], servers=servers)
+    passed = totals["tests"] - failed - totals["skipped"]
+    return Tally(passed, failed, totals["skipped"], servers=servers, kills=kills)
 
 
 def judge(suite: Suite, code: int, tally: Tally) -> Tally:
@@ -171,6 +202,7 @@ def main(arguments: list[str]) -> int:
         return 2
     RESULTS.mkdir(parents=True, exist_ok=True)
     tally = Tally()
+    compile_all([Suite(arguments[0], Path(sys.executable))])
     for name in arguments:
         tally.add(run_alone(Suite(name, Path(sys.executable), patient=True)))
     python = ".".join(map(str, sys.version_info[:3]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -11,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.crash.scene import Scene
+from tests.helpers.killcount import kills_are_counted, pytest_terminal_summary
+from tests.helpers.seeds import seed
+
+__all__ = ["kills_are_counted", "pytest_terminal_summary"]
 
 
 @pytest.fixture
@@ -23,6 +26,4 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 
 @pytest.fixture
 def rng() -> random.Random:
-    seed = int(os.environ.get("EVERLOOP_SEED", "0")) or random.randrange(1, 1 << 30)
-    print(f"EVERLOOP_SEED={seed}")
-    return random.Random(seed)
+    return random.Random(seed())

@@ -1,6 +1,6 @@
 """Thousands of queries, cancelled at any moment: no crossed reply, no lost connection, no hang.
 
-Each asks the server for a number of its own, after a random while. `EVERLOOP_TEST_SEED=...` repeats a run.
+Each asks the server for a number of its own, after a random while. `EVERLOOP_SEED=...` asks others.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from everloop import aiomysql
 from everloop.resources.database import Database
 from everloop.resources.statistics import PoolStatistics
 from tests.helpers.pools import becomes, connected, opened, sleeping
+from tests.helpers.seeds import seed
 
 #: Cancelled queries of each way and size: about 2,000 for each driver.
 CANCELLED = int(os.environ.get("EVERLOOP_TEST_CANCELLED", "200"))
@@ -32,9 +33,7 @@ class Torture:
     """Queries at once, most of them cancelled."""
 
     def __init__(self, query: Query, at_once: int) -> None:
-        self.seed = int(os.environ.get("EVERLOOP_TEST_SEED", "0")) or random.randrange(1 << 30)
-        print(f"EVERLOOP_TEST_SEED={self.seed}")
-        self._random = random.Random(self.seed)
+        self._random = random.Random(seed())
         self._query = query
         self._at_once = at_once
         self._numbers = iter(range(1, 1_000_000))

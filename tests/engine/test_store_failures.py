@@ -21,6 +21,7 @@ from everloop.store.sql.store import SqliteStore
 from everloop.store.url import sqlite_path
 from tests.engine.conftest import make, until, until_counted, worker_of
 from tests.engine.faults import Faults, Poisoned
+from tests.helpers.seeds import seed
 
 
 @pytest.fixture(autouse=True)
@@ -213,9 +214,7 @@ async def test_a_full_disk_is_waited_out(app: App) -> None:
 
 
 async def test_lost_answers_lose_nothing_and_repeat_nothing(app: App, faults: Faults) -> None:
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    rng = random.Random(seed())
     lock = threading.Lock()
     ran: Counter[int] = Counter()
 

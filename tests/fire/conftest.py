@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fire.kinds import KINDS, Kind
+from tests.helpers.killcount import kills_are_counted, pytest_terminal_summary
+from tests.helpers.seeds import seed
 from tests.helpers.servers.emptying import emptied
 from tests.helpers.servers.fixtures import mariadb, postgresql, required
 from tests.helpers.servers.proxy import Proxy
 from tests.helpers.servers.server import Server
 
-__all__ = ["mariadb", "postgresql"]
+__all__ = ["kills_are_counted", "mariadb", "postgresql", "pytest_terminal_summary"]
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -60,6 +61,4 @@ def own(kind: Kind) -> Iterator[Server]:
 
 @pytest.fixture
 def rng() -> random.Random:
-    seed = int(os.environ.get("EVERLOOP_SEED", "0")) or random.randrange(1, 1 << 30)
-    print(f"EVERLOOP_SEED={seed}")
-    return random.Random(seed)
+    return random.Random(seed())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 from collections import Counter
 from pathlib import Path
 from typing import cast
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.helpers import seeds
 from tests.machines.places import Make, in_files, in_memory, on_mysql, on_postgresql
 from tests.machines.store_machine import SqlMachine, StoreMachine
 
@@ -56,8 +56,7 @@ def share(store: str) -> int:
 
 def drive(make: Make, store: str, base: type[StoreMachine] = SqlMachine) -> Counter[str]:
     """Let machines run until they have made the steps of a store; the same seed makes the same ones."""
-    number = int(os.environ.get("EVERLOOP_SEED", "0")) or random.randrange(1, 1 << 30)
-    print(f"EVERLOOP_SEED={number}")
+    number = seeds.seed()
     loop, met = asyncio.new_event_loop(), Counter[str]()
     own = {"make": staticmethod(make), "loop": loop, "steps": 0, "met": met}
     machine = cast("type[StoreMachine]", type("Machine", (base,), own))

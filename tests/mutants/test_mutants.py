@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 import mutants
 import pytest
 
+from tests.helpers.seeds import seed
 from tests.mutants.sabotage import MUTANTS, Mutant
 
 #: How many are tried in each run.
@@ -42,11 +42,9 @@ def test_there_are_at_least_thirty_and_each_is_another() -> None:
 
 @pytest.mark.timeout(600)
 def test_a_few_of_them_are_caught() -> None:
-    seed = int(os.environ.get("EVERLOOP_SEED", "0")) or random.randrange(1, 1 << 30)
-    print(f"EVERLOOP_SEED={seed}")
     quick = [mutant for mutant in MUTANTS if not mutant.tests[0].startswith(SLOW)]
 
-    verdicts = mutants.judge_all(random.Random(seed).sample(quick, SAMPLE))
+    verdicts = mutants.judge_all(random.Random(seed()).sample(quick, SAMPLE))
 
     assert [verdict.why for verdict in verdicts if not verdict.caught] == []
 

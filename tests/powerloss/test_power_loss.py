@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.seeds import seed
 from tests.helpers.servers import install
 from tests.helpers.servers.binaries import ServerMissing
 from tests.powerloss.disk import SECTOR, Disk, images, torn
@@ -39,24 +40,24 @@ def folder(quick: Path) -> Path:
     return quick
 
 
-def written(folder: Path, seed: int, synchronous: str = "FULL") -> tuple[list[Did], Ledger]:
+def written(folder: Path, number: int, synchronous: str = "FULL") -> tuple[list[Did], Ledger]:
     """Let the writer walk, and return what it did to its files and what it acknowledged."""
-    place = folder / f"written-{seed}"
+    place = folder / f"written-{number}"
     place.mkdir()
-    program = ("-m", "tests.powerloss.programs.writer", str(place), str(seed), str(STEPS), synchronous)
+    program = ("-m", "tests.powerloss.programs.writer", str(place), str(number), str(STEPS), synchronous)
     trace = traced(place, *program, env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"})
     ledger = Ledger((place / LEDGER).read_bytes())
     assert ledger.text.count(b"\n") == STEPS
     return trace, ledger
 
 
-async def opened(folder: Path, seed: int, most: int, synchronous: str = "FULL") -> Counter[str]:
+async def opened(folder: Path, number: int, most: int, synchronous: str = "FULL") -> Counter[str]:
     """Open up to `most` images of one walk; count them by what became of what was not synced."""
-    trace, ledger = written(folder, seed, synchronous)
-    place = folder / f"image-{seed}"
+    trace, ledger = written(folder, number, synchronous)
+    place = folder / f"image-{number}"
     place.mkdir()
     judge, counts = Judge(place, ledger), Counter[str]()
-    for image in images(trace, LEDGER, random.Random(seed), subsets=2):
+    for image in images(trace, LEDGER, random.Random(number), subsets=2):
         if judge.opened == most:
             break
         if await judge.judge(image):
@@ -67,17 +68,15 @@ async def opened(folder: Path, seed: int, most: int, synchronous: str = "FULL") 
 @pytest.mark.server  # once, on one Python
 @pytest.mark.timeout(120 + IMAGES)
 async def test_every_image_opens_and_holds_what_was_acknowledged(folder: Path) -> None:
-    first = int(os.environ.get("EVERLOOP_SEED", "0")) or random.randrange(1, 1 << 30)
-    print(f"EVERLOOP_SEED={first}")
-    seed, counts = first, Counter[str]()
+    first, walks, counts = seed(), 0, Counter[str]()
     while counts.total() < IMAGES:
-        counts += await opened(folder, seed, IMAGES - counts.total())
-        seed += 1
+        counts += await opened(folder, first + walks, IMAGES - counts.total())
+        walks += 1
 
     assert counts.keys() >= {"all", "the", "subset"}
     evidence = os.environ.get("EVERLOOP_EVIDENCE")
     if evidence:
-        found = {"seed": first, "walks": seed - first, "images": counts.total(), "lost": 0, "kinds": counts}
+        found = {"seed": first, "walks": walks, "images": counts.total(), "lost": 0, "kinds": counts}
         Path(evidence, "powerloss.json").write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -240,6 +240,27 @@ async def test_what_met_another_transaction_goes_the_ordinary_way(
     assert await scene.state(3) is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("at", ["COMMIT", "settle_alone"])
+async def test_an_end_whose_transaction_met_another_one_is_said_the_ordinary_way(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    await scene.add(call(1))
+    lease = await scene.lease()
+    await scene.add(call(2))
+    met: list[str] = []
+
+    def fault(name: str, _: int) -> None:
+        if name == at and not met:
+            met.append(name)
+            raise Collision("it was chosen")
+
+    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
+    answer = await scene.turn(success(lease))
+    assert (answer.settled, met) == ([True], [at])
+    assert [each.id for each in answer.leased] == [call(2).id]
+    assert await scene.told() == [(lease.id, b"j1")]
+
+
 async def test_a_collision_behind_a_turn_that_did_nothing_begins_it_anew(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
@@ -184,6 +185,14 @@ async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str) -> Non
         assert {"leased", "succeeded"} <= {word for text in found for word in text.split("'")}
         for text, plan in found.items():
             assert "Seq Scan on ever_" not in plan, f"{text}\n{plan}"
+            # A join of another kind begins by reading one side, which may be the whole table.
+            assert not re.search("(Hash|Merge)( Semi)? Join", plan), f"{text}\n{plan}"
+            assert not re.search(r"ever_\w+_(pkey|id) on .*\n(?!.*Index Cond)", plan), f"{text}\n{plan}"
+        # By its id, not among all leases of the session.
+        (settling,) = [
+            plan for text, plan in found.items() if "SET state = 'succeeded'" in text and "said" in text
+        ]
+        assert "Index Cond: (id = s.id)" in settling, settling
     finally:
         await store.close()
 

@@ -14,6 +14,7 @@ import pytest
 
 from everloop._core.errors import StoreUnavailable
 from everloop._core.gate import SLOW, Place, WriteGate, write_gate
+from tests.helpers.seeds import seed
 
 
 @pytest.fixture
@@ -214,9 +215,7 @@ def test_leaving_twice_leaves_once(gate: WriteGate) -> None:
 
 
 async def test_random_threads_and_cancelled_coroutines_exclude_each_other(gate: WriteGate) -> None:
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    rng = random.Random(seed)
+    rng = random.Random(seed())
     inside = 0
     entered = 0
 

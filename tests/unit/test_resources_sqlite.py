@@ -24,6 +24,7 @@ from everloop.resources.database import Database
 from everloop.resources.resource import ResourcePool
 from everloop.resources.sqlite import writes
 from tests.helpers.databases import COUNT, FOR_EVER, INSERT, TABLE, database, names
+from tests.helpers.seeds import seed
 
 
 @pytest.fixture
@@ -311,9 +312,7 @@ async def test_a_commit_that_has_begun_is_finished_and_told_of(db: Database, fil
 
 @pytest.mark.both_loops
 async def test_cancelled_at_random_points_nothing_is_half_done_mixed_up_or_kept(file: Path) -> None:
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    rng = random.Random(seed)
+    rng = random.Random(seed())
     done: set[str] = set()
 
     async def use(db: Database, number: int) -> None:

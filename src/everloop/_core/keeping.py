@@ -61,6 +61,11 @@ class Pruning(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, after=after, bound=self.bound if bound is None else bound)
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether nothing is ever kept for too long: then there is no sweep."""
+        return self.youngest is None and self.count is None
+
+    @property
     def youngest(self) -> int | None:
         """The smallest of the ages."""
         ages = [age for age in (self.calls, self.failed, self.results, self.logs) if age is not None]

@@ -44,6 +44,8 @@ class Keeping(Locking):
 
     @atomic
     async def prune(self, request: Pruning) -> Pruned:
+        if request.keeps_all:
+            return Pruned()
         tables, now = self._tables, self.now()
         if request.after is None:
             if tables.sweeps.get(request.app, -request.every) > now - request.every:
@@ -85,6 +87,7 @@ class Keeping(Locking):
             SessionLook(
                 number, there.info.app, there.info.kind, there.info.host, there.info.pid,
                 there.opened, there.until, len(tables.held(number)),
+                tuple(sorted({lane.queue for lane in there.info.lanes})), there.gauges,
             )
             for number, there in tables.sessions.items()
             if app in (None, there.info.app)

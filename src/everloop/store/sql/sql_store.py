@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from everloop._core.clock import Clock
 from everloop._core.errors import StoreUnavailable, UsageError
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
-from everloop._core.looks import Backlog, SessionLook, Vitals
+from everloop._core.looks import Backlog, Gauges, SessionLook, Vitals
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -29,6 +29,7 @@ from everloop._core.records import (
     TurnAnswer,
 )
 from everloop._core.runs import RunRecord
+from everloop.store.protocol import NOBODY
 from everloop.store.sql.dialect import Migration, migrations, oldest_of, split, under
 from everloop.store.sql.runners.borrowed import Borrowed, borrow
 from everloop.store.sql.runners.hand import Hand, drive_whole
@@ -168,15 +169,17 @@ class SqlStore(ABC):
         if info.kind == "worker":
             self._workers.add(session)
 
-    async def renew(self, session: int, lease: int) -> bool:
-        return await self._write(partial(sessions.renew, lease=lease), session)
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
+        return await self._write(partial(sessions.renew, lease=lease, gauges=gauges), session)
 
     async def close_session(self, session: int) -> None:
         await self._write(sessions.close_session, session)
         self._workers.discard(session)
 
-    async def reap(self, *, overdue: bool = True) -> int:
-        return await self._write(partial(sessions.reap, gone=[], overdue=overdue)) if overdue else 0
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
+        if not (overdue or dead):
+            return 0
+        return await self._write(partial(sessions.reap, gone=dead, overdue=overdue))
 
     # -- the hot path -----------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class SqlStore(ABC):
     # -- keeping ----------------------------------------------------------------------------------------
 
     async def prune(self, request: Pruning) -> Pruned:
-        if request.youngest is None and request.count is None:
+        if request.keeps_all:
             return Pruned()
         if request.after is None:
             if not await self._write_apart(partial(keeping.begin_sweep, request=request)):

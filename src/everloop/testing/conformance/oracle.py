@@ -160,6 +160,8 @@ class Oracle:
 
     def prune(self, request: Pruning, at: int) -> tuple[set[str], set[str]]:
         """Forget what is kept for too long; return whose calls and whose values are gone."""
+        if {request.calls, request.failed, request.results, request.logs, request.count} == {None}:
+            return set(), set()
         if at - self._sweeps.get(request.app, at - request.every) < request.every:
             return set(), set()
         self._sweeps[request.app] = at

@@ -151,6 +151,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         scope.straight = self._straight and not self._met
         scope.compound = self._compound
         doing = _Doing()
+        self._behind = 0
         try:
             self._begin_transaction(connection)
             with closing(verb):
@@ -201,7 +202,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         doing.committing = True
         rows = self._commit(connection, doing.kept, scope, durable=durable)
         doing.kept.clear()
-        self._behind = 0
+        self._behind = 0  # of the next one, as long as it is no such step
         doing.committed = True
         doing.commits += 1
         self._meet_fault("COMMITTED", next(doing.number))

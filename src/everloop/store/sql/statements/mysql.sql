@@ -534,7 +534,7 @@ UPDATE ever_sessions SET kind = :kind WHERE session = :session
 SELECT session FROM ever_sessions WHERE session = :session FOR UPDATE
 
 -- name: session_renew
-UPDATE ever_sessions SET until = :until WHERE session = :session
+UPDATE ever_sessions SET until = :until, gauges = :gauges WHERE session = :session
 
 -- name: session_unserve
 DELETE FROM ever_serves WHERE session = :session
@@ -570,9 +570,9 @@ DELETE FROM ever_inbox WHERE session = :session
 -- name: session_drop_waits
 DELETE FROM ever_waits WHERE session = :session
 
--- name: session_dead -> session
+-- name: session_dead -> session, host, pid
 -- FOR UPDATE: not while its turn is under way, and nobody else reaps the same
-SELECT session FROM ever_sessions
+SELECT session, host, pid FROM ever_sessions
 WHERE until <= :now OR JSON_CONTAINS(:gone, CAST(session AS CHAR))
 ORDER BY session FOR UPDATE SKIP LOCKED
 
@@ -608,6 +608,14 @@ SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
 
 -- name: sweep_put
 INSERT INTO ever_sweeps (app, began) VALUES (:app, :now) ON DUPLICATE KEY UPDATE began = :now
+
+-- name: sweep_lost -> session
+-- those that something was told while they ended, or that asked for it then
+SELECT session FROM ever_inbox AS i
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = i.session)
+UNION
+SELECT session FROM ever_waits AS w
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = w.session)
 
 -- name: prune_sessions
 DELETE FROM ever_past_sessions WHERE closed < :before ORDER BY closed LIMIT 5000
@@ -767,11 +775,16 @@ FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
 WHERE c.state = 'ready' AND (:app IS NULL OR l.app = :app)
 GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
 
--- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased, gauges
 SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
-       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased, s.gauges
 FROM ever_sessions AS s WHERE :app IS NULL OR s.app = :app
 ORDER BY s.session
+
+-- name: read_session_queues -> session, queue
+SELECT DISTINCT v.session, l.queue
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE :app IS NULL OR s.app = :app
 
 -- name: read_sweep -> began
 SELECT began FROM ever_sweeps WHERE app = :app

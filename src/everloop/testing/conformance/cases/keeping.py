@@ -245,6 +245,16 @@ async def a_sweep_is_not_begun_when_another_one_has_just_begun(scene: Scene) -> 
 
 
 @case
+async def who_keeps_everything_begins_no_sweep_and_holds_up_nobody_elses(scene: Scene) -> None:
+    await _ended(scene, "work")
+    _pass(scene)
+    same(await _prune(scene, every=MINUTE), Pruned())
+    same(await scene.store.swept(APP), None)
+    same(await _prune(scene, calls=HOUR, every=MINUTE), Pruned(1))
+    same(await scene.store.swept(APP), scene.clock.now())
+
+
+@case
 async def thousands_go_page_by_page(scene: Scene) -> None:
     session = await scene.session(lease=10 * HOUR)
     labels = [f"call {i}" for i in range(1_300)]

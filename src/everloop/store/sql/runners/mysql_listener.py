@@ -12,8 +12,9 @@ from everloop._core.errors import StoreError, StoreUnavailable
 from everloop._core.records import Ended
 from everloop.store.sql.dialect import statements
 from everloop.store.sql.runners.listener import Listener
-from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows
+from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection
 from everloop.store.sql.runners.mysql_texts import render
+from everloop.store.sql.runners.mysql_wire import Rows
 from everloop.store.sql.runners.server import Lost
 from everloop.store.sql.verbs.statement import Statement, blob
 

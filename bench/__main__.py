@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import document, limits, report
+from bench.before import NoRecordError, first_ratios
 from bench.figures import Figure, Plan
-from bench.gates import Verdict, judge
-from bench.measures import footprint, latency, scale, servers, sleeping, throughput
+from bench.gates import GATES, KEPT, Fall, Past, Verdict, comparable, fallen, judge
+from bench.measures import cancelling, footprint, latency, scale, servers, sleeping, throughput
 from bench.place import ROOT, PlaceError, choose, facts
 from bench.processes import ProcessError
 from tests.helpers.servers.binaries import ServerMissing
@@ -29,6 +30,7 @@ MEASURES: Mapping[str, Measure] = {
     "embedded": throughput.embedded,
     "latency": latency.across,
     "within": latency.within,
+    "cancel": cancelling.tree,
     "sleeps": sleeping.sleeps,
     "programs": sleeping.programs,
     "due": scale.due,
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         parent = choose(options.dir)
-    except PlaceError as error:
+        past = first_ratios() if options.check and not options.quick else {}
+    except (PlaceError, NoRecordError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     _compile_package()
@@ -56,14 +59,14 @@ def main(arguments: Sequence[str]) -> int:
         known = facts(Path(place)) | servers.versions()
         print(report.header(known), end="\n\n", flush=True)
         found = _measure(options, Path(place))
-        judged = _again(options, Path(place), found) if options.check else found
+        judged = _again(options, Path(place), found, past) if options.check else found
     known["others"] = f"{_share(others, started):.0f} % of the cores were busy with other programs"
     print(f"\n{known['others']}; {time.monotonic() - started:.0f} s in all")
     if options.save:
         print(f"kept in {report.save(report.as_json(known, _flat(found), quick=options.quick))}")
-    broken = _broken(_flat(judged))
+    broken = _broken(_flat(judged), past)
     if options.check:
-        _say_gates(_flat(judged), broken)
+        _say_gates(_flat(judged), broken, past)
     failed = any(not figures for figures in found.values())
     return 1 if failed or (options.check and broken) else 0
 
@@ -84,7 +87,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(MEASURES)} (default: all)"
     )
     parser.add_argument(
-        "--check", action="store_true", help="exit with 1 when a ratio is out of its bound (bench/gates.py)"
+        "--check",
+        action="store_true",
+        help="exit with 1 when a ratio is out of its bound (bench/gates.py) or, without --quick, has less "
+        f"than {KEPT} left of what it was in the first record of bench/results that has it",
     )
     parser.add_argument(
         "--quick", action="store_true", help="smaller amounts and three rounds: about two minutes"
@@ -131,14 +137,18 @@ def _run(name: str, options: argparse.Namespace, place: Path) -> list[Figure]:
 
 
 def _again(
-    options: argparse.Namespace, place: Path, found: Mapping[str, list[Figure]]
+    options: argparse.Namespace,
+    place: Path,
+    found: Mapping[str, list[Figure]],
+    past: Mapping[str, Past],
 ) -> dict[str, list[Figure]]:
     """Measure anew, twice at most, what broke a gate: other programs can only make a ratio worse."""
     judged = dict(found)
     for _ in range(2):
         for name, figures in list(judged.items()):
-            if broken := _broken(figures):
-                print(f"once more, because of {', '.join(v.figure.name for v in broken)}:", flush=True)
+            if broken := _broken(figures, past):
+                names = sorted({each.figure.name for each in broken})
+                print(f"once more, because of {', '.join(names)}:", flush=True)
                 judged[name] = _run(name, options, place)
     return judged
 
@@ -147,8 +157,9 @@ def _flat(found: Mapping[str, list[Figure]]) -> list[Figure]:
     return [figure for figures in found.values() for figure in figures]
 
 
-def _broken(figures: Sequence[Figure]) -> list[Verdict]:
-    return [verdict for verdict in judge(figures) if verdict.gates and not verdict.holds]
+def _broken(figures: Sequence[Figure], past: Mapping[str, Past]) -> list[Verdict | Fall]:
+    broken = [verdict for verdict in judge(figures) if verdict.gates and not verdict.holds]
+    return [*broken, *fallen(figures, past)]
 
 
 def _say(line: str) -> None:
@@ -156,15 +167,17 @@ def _say(line: str) -> None:
         print(f"  ({line})", file=sys.stderr, flush=True)
 
 
-def _say_gates(figures: Sequence[Figure], broken: Sequence[Verdict]) -> None:
-    for verdict in broken:
-        bound = verdict.bound
-        print(
-            f"BROKEN: {verdict.figure.name} is {verdict.value:.3g}, at {bound.kind} {bound.value:.3g} is "
-            f"asked: {bound.reason}"
-        )
+def _say_gates(figures: Sequence[Figure], broken: Sequence[Verdict | Fall], past: Mapping[str, Past]) -> None:
+    for each in broken:
+        print(each.told)
+    compared = {figure.name for figure in comparable(figures, past)}
+    if left_out := [
+        figure.name for figure in figures if figure.name in GATES and figure.name not in compared
+    ]:
+        print(f"not compared with a record: {', '.join(left_out)}")
     if not broken:
-        print(f"all {sum(v.gates for v in judge(figures))} gates hold")
+        kept = f", and {len(compared)} ratios are at least {KEPT} of what they were" if compared else ""
+        print(f"all {sum(v.gates for v in judge(figures))} gates hold{kept}")
 
 
 def _others_cpu() -> float:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bench.strangers import stranger
-from bench.tasks import app, nap, noop
+from bench.tasks import app, nap, node, noop
 from everloop._runner import fastest_loop
 
 Answer = dict[str, Any]
@@ -94,9 +94,27 @@ async def sleep_at_once(seconds: list[float]) -> Answer:
     return clock.read()
 
 
+async def cancel_tree(size: int, children: int) -> Answer:
+    """Start a tree of calls, and cancel it from its root once all of them run; until the caller knows."""
+    root = app.create_task(node(0, size, children))
+    before = await app.counts()
+    while (counts := await app.counts())["leased"] != size:  # noqa: ASYNC110 - they are in other processes
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)  # the last bodies begin
+    clock = Clock()
+    root.cancel()
+    await asyncio.wait([root])
+    answer = clock.read()
+    assert root.cancelled()
+    ended = (await app.counts())["cancelled"] - before["cancelled"]
+    assert ended == size, f"{ended} of {size} calls had ended when their root had: {counts}"
+    return answer
+
+
 REQUESTS: dict[str, Callable[..., Awaitable[Answer]]] = {
     each.__name__: each
     for each in (
+        cancel_tree,
         fill,
         fill_later,
         fill_strangers,

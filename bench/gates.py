@@ -2,6 +2,8 @@
 
 `GATES` hold on any machine: each is a bound on the ratio of a figure to the limit measured beside it, round
 by round, in the same run. They leave room for a noisy machine: about half as much again as is usual.
+`KEPT` is what has to be left of each of these ratios, whatever it is: a change that slows something down
+within its gate is noticed by that.
 `TARGETS` are what we aim at on the machine that `docs/performance.md` describes; they are shown as met or
 not, and gate nothing.
 """
@@ -38,6 +40,7 @@ def most(value: float, reason: str = "") -> Bound:
 _SERVED = "four transactions with wider rows and more indexes, two processes; the limit does its bare parts"
 _SUBMITTED = "three tables' worth of rows and indexes, and making the calls; the limit inserts into one"
 _ANSWERED = "four transactions of up to three round trips each against two commits"
+_UNWOUND = "each generation: a cancellation and an outcome, a hundred bodies to wake, on two cores"
 _FINISHED = "a finished call is in no index that a claim reads"
 
 #: Bounds on ratios to the limit of the same round.
@@ -55,6 +58,7 @@ GATES: Mapping[str, Bound] = {
     "drain": least(0.15, "the worker's half of calls, with nobody in its way"),
     "latency": most(8, "four transactions and eight wake-ups of sleeping threads against two of each"),
     "within": most(6, "the same without crossing processes"),
+    "cancel": most(10, _UNWOUND),
     "sleeps": most(4.5, "thousands of leases and outcomes around a tenth of a second of sleep"),
     "sleeps.within": most(5, "the same in one process"),
     "programs.p6": most(
@@ -72,11 +76,13 @@ GATES: Mapping[str, Bound] = {
     "postgresql.submit": least(0.25, _SUBMITTED),
     "postgresql.many": least(0.15, _SERVED),
     "postgresql.latency": most(10, _ANSWERED),
+    "postgresql.cancel": most(15, _UNWOUND),
     "postgresql.finished": least(1 / 1.5, _FINISHED),
     "mariadb.calls": least(0.15, _SERVED),
     "mariadb.submit": least(0.2, _SUBMITTED),
     "mariadb.many": least(0.15, _SERVED),
     "mariadb.latency": most(13, _ANSWERED),
+    "mariadb.cancel": most(20, _UNWOUND),
     "mariadb.finished": least(1 / 1.5, _FINISHED),
     "import.app": most(4, "no web client, no SQLAlchemy, no driver: they come at first use"),
 }
@@ -88,6 +94,7 @@ TARGETS: Mapping[str, Bound] = {
     "drain": least(15_000),
     "latency": most(5),
     "within": most(2),
+    "cancel": most(1),
     "idle": most(1),
     "sleeps": most(0.5),
     "sleeps.within": most(0.5),
@@ -97,10 +104,12 @@ TARGETS: Mapping[str, Bound] = {
     "postgresql.calls": least(12_000),
     "postgresql.submit": least(40_000),
     "postgresql.latency": most(5),
+    "postgresql.cancel": most(1),
     "postgresql.idle": most(1),
     "mariadb.calls": least(7_000),
     "mariadb.submit": least(25_000),
     "mariadb.latency": most(5),
+    "mariadb.cancel": most(1),
     "mariadb.idle": most(1),
     "import": most(100),
     "import.memory": most(30),
@@ -113,6 +122,10 @@ SHARES: Mapping[str, Bound] = {
     name: most(1.0, "percent of one core: bells wake a worker, it does not poll for work")
     for name in ("idle", "postgresql.idle", "mariadb.idle")
 }
+
+
+#: What has to be left of each gated ratio, of what it was in the first record that has it.
+KEPT = 0.9
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,47 @@ class Verdict:
     def holds(self) -> bool:
         return self.bound.holds(self.value)
 
+    @property
+    def told(self) -> str:
+        bound = self.bound
+        return (
+            f"BROKEN: {self.figure.name} is {self.value:.3g}, at {bound.kind} {bound.value:.3g} is asked: "
+            f"{bound.reason}"
+        )
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a ratio was, in which record, of what, against what."""
+
+    ratio: float
+    record: str
+    what: str
+    limit: str
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A figure beside what its ratio was."""
+
+    figure: Figure
+    ratio: float
+    past: Past
+
+    @property
+    def left(self) -> float:
+        """The share of the speed that is left: less than 1 is slower, whichever way the ratio counts."""
+        more_is_better = GATES[self.figure.name].kind == "least"
+        return self.ratio / self.past.ratio if more_is_better else self.past.ratio / self.ratio
+
+    @property
+    def told(self) -> str:
+        return (
+            f"FELL: {self.figure.name} has {self.left * 100:.0f} % of its speed left, at least "
+            f"{KEPT * 100:.0f} % is asked: its ratio is {self.ratio:.3g}, and was {self.past.ratio:.3g} in "
+            f"bench/results/{self.past.record} ({self.figure.what}; the limit: {self.figure.limit})"
+        )
+
 
 def judge(figures: Sequence[Figure]) -> list[Verdict]:
     """Hold the figures against every bound there is for them."""
@@ -141,3 +195,24 @@ def judge(figures: Sequence[Figure]) -> list[Verdict]:
         if figure.name in TARGETS:
             verdicts.append(Verdict(figure, figure.median, TARGETS[figure.name], gates=False))
     return verdicts
+
+
+def fallen(figures: Sequence[Figure], past: Mapping[str, Past]) -> list[Fall]:
+    """Return what has less than `KEPT` of its ratio left; what was measured otherwise is not compared."""
+    both = [
+        Fall(figure, figure.ratio, past[figure.name])
+        for figure in comparable(figures, past)
+        if figure.ratio is not None
+    ]
+    return [fall for fall in both if fall.left < KEPT]
+
+
+def comparable(figures: Sequence[Figure], past: Mapping[str, Past]) -> list[Figure]:
+    """Return the figures that say of the same thing what they said then."""
+    return [
+        figure
+        for figure in figures
+        if figure.name in past
+        and figure.ratio is not None
+        and (figure.what, figure.limit) == (past[figure.name].what, past[figure.name].limit)
+    ]

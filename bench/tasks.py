@@ -18,3 +18,14 @@ async def noop(number: int) -> int:
 async def nap(seconds: float) -> float:
     await asyncio.sleep(seconds)
     return seconds
+
+
+@app.task
+async def node(number: int, size: int, children: int) -> None:
+    """Be one call of a tree, numbered generation by generation; the leaves wait until they are cancelled."""
+    mine = range(children * number + 1, min(children * (number + 1) + 1, size))
+    async with asyncio.TaskGroup() as group:
+        for child in mine:
+            group.create_task(node(child, size, children))
+        if not mine:
+            await asyncio.sleep(3600)

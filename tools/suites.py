@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,15 @@ RESULTS = ROOT / "build" / "test-results"
 QUICK = ("typing", "docs", "unit")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: What `make test` measures the branch coverage of (see `covered.py`), on the Python of `.venv`; and what its
+#: code runs in: SQLAlchemy's asyncio runs in greenlets, and to follow those costs as much again.
+MEASURED = {"unit": "thread", "stores": "thread", "engine": "greenlet,thread", "processes": "thread"}
+#: Where that goes, and how its files begin.
+MEASURED_DATA, MEASURED_AS = ROOT / "build" / "coverage", "data"
+#: The least number of real kills in all suites together.
+KILLS = 60
+#: Under this name a suite reports its kills of a kind.
+KILLED = "kills: "
 #: What takes minutes, and runs by `make soak` alone.
 SOAK = "soak"
 #: A suite that takes longer than this hangs, where no test's own limit can see it.
@@ -42,6 +52,8 @@ class Tally:
     complaints: list[str] = field(default_factory=list)
     #: The servers that the tests were given, as these call themselves.
     servers: set[str] = field(default_factory=set)
+    #: The real kills of the tests, by their kinds.
+    kills: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
         self.passed += other.passed
@@ -49,11 +61,20 @@ class Tally:
         self.skipped += other.skipped
         self.complaints += other.complaints
         self.servers |= other.servers
+        self.kills += other.kills
+
+    def expect_kills(self) -> None:
+        """Count as a failure that too few processes were killed."""
+        if (total := self.kills.total()) < KILLS:
+            self.failed += 1
+            self.complaints.append(f"{total} real kills, which is a failure: {KILLS} are the least")
 
     def told(self) -> str:
-        """Return the count in one line, below what there is to complain of."""
+        """Return the count in one line, below what there is to complain of and what was killed."""
+        kinds = ", ".join(f"{times} x {kind}" for kind, times in sorted(self.kills.items()))
+        killed = [f"{self.kills.total()} real kills: {kinds}"] if kinds else []
         count = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-        return "\n".join([*self.complaints, count])
+        return "\n".join([*killed, *self.complaints, count])
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,8 @@ class Suite:
     servers: bool = True
     #: Whether it may take longer than usual.
     patient: bool = False
+    #: Whether it is noted which lines and branches it reaches.
+    measured: bool = False
 
     @property
     def title(self) -> str:
@@ -90,7 +113,11 @@ def others() -> list[Path]:
 def plan(*, everything: bool) -> list[Suite]:
     """Return what is to be run, in order."""
     own = Path(sys.executable)
-    here = [Suite(name, own, everything) for name in names() if everything or name in QUICK]
+    here = [
+        Suite(name, own, everything, measured=everything and name in MEASURED)
+        for name in names()
+        if everything or name in QUICK
+    ]
     if not everything:
         return here
     return here + [
@@ -104,7 +131,7 @@ def compile_all(plan: Iterable[Suite]) -> None:
     The processes write no bytecode themselves; what changes meanwhile is compiled anew by each.
     """
     for python in {suite.python for suite in plan}:
-        command = [python, "-m", "compileall", "-q", "src", "examples", "tests"]
+        command = [str(python), "-m", "compileall", "-q", "src", "examples", "tests"]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)  # a fault shows in its test
 
 
@@ -112,10 +139,14 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     """Run one and count."""
     results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
     results.unlink(missing_ok=True)
-    command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
+    command = [str(suite.python)]
+    if suite.measured:
+        command += ["-m", "coverage", "run", f"--concurrency={MEASURED[suite.name]}"]
+        command += [f"--data-file={MEASURED_DATA / MEASURED_AS}"]
+    command += ["-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
     if not suite.servers:
         command += ["-m", "not server"]
-    if suite.patient:
+    if suite.patient or suite.measured:
         command += [f"--timeout={PATIENT_TEST_S}"]
     limit = PATIENT_S if suite.patient else LIMIT_S
     environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -149,15 +180,19 @@ def count(results: Path) -> Tally:
     if not results.exists():
         return Tally()
     totals = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
-    servers = set[str]()
+    servers, kills = set[str](), Counter[str]()
     for report in ET.parse(results).getroot().iter("testsuite"):  # noqa: S314 - our own file
         for name in totals:
             totals[name] += int(report.get(name, 0))
         servers |= {
             noted.get("value", "") for noted in report.iterfind("properties/property[@name='server']")
         }
+        for noted in report.iterfind("properties/property"):
+            if (name := noted.get("name", "")).startswith(KILLED):
+                kills[name.removeprefix(KILLED)] += int(noted.get("value", 0))
     failed = totals["failures"] + totals["errors"]
-    return Tally(totals["tests"] - failed - totals["skipped"], failed, totals["skipped"], servers=servers)
+    passed = totals["tests"] - failed - totals["skipped"]
+    return Tally(passed, failed, totals["skipped"], servers=servers, kills=kills)
 
 
 def judge(suite: Suite, code: int, tally: Tally) -> Tally:

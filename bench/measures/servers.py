@@ -13,6 +13,7 @@ import pymysql
 from bench.bare import BATCH, Bare, BareMaria, BarePostgres
 from bench.figures import Figure, Plan, Rounds
 from bench.loops import loop_rate
+from bench.measures import cancelling
 from bench.measures.latency import idle, sample
 from bench.measures.scale import claim_rate
 from bench.processes import ProcessError, Running, client, worker
@@ -130,6 +131,7 @@ def _measure(plan: Plan, kind: Kind) -> list[Figure]:
             return [
                 *_throughput(plan, kind, server),
                 *_latency(plan, kind, server),
+                _cancelling(plan, kind, server),
                 *_full(plan, kind, server),
             ]
         except (StoreError, psycopg.Error, pymysql.MySQLError) as error:
@@ -219,6 +221,17 @@ def _latency(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
         Figure(f"{kind.prefix}.latency.p95", f"{what}, p95", rounds["p95"], "ms", limit, rounds["relay"]),
         *idling,
     ]
+
+
+def _cancelling(plan: Plan, kind: Kind, server: Server) -> Figure:
+    """A tree of calls over three workers."""
+    url, limit = server.database(), f"two commits in bare {kind.name} that ring each other"
+    try:
+        with _bare(kind, server) as bare, bare.relay() as relay:
+            place, prefix, where = plan.folder / "tree", f"{kind.prefix}.", f"{kind.name}: "
+            return cancelling.cancelled(plan, place, url, relay, limit, prefix, where)
+    finally:
+        server.drop(url)
 
 
 def _full(plan: Plan, kind: Kind, server: Server) -> list[Figure]:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from everloop._sync import Sync as Sync
     from everloop._sync import SyncTask as SyncTask
     from everloop._task import Task as Task
+    from everloop._workers import WorkerInfo as WorkerInfo
     from everloop.engine.executor import RetryAfter as RetryAfter
     from everloop.resources.database import Database as Database
     from everloop.resources.injection import Use as Use
@@ -96,6 +97,7 @@ _HOMES = {
     "everloop._options": ("Options",),
     "everloop._sync": ("Sync", "SyncTask"),
     "everloop._task": ("Task",),
+    "everloop._workers": ("WorkerInfo",),
     "everloop.engine.executor": ("RetryAfter",),
     "everloop.resources.database": ("Database",),
     "everloop.resources.injection": ("Use",),

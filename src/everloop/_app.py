@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -26,21 +25,23 @@ from everloop._core.ids import new_id
 from everloop._core.names import class_name, module_name
 from everloop._core.policy import Delay, Keep, check_classes, check_delay, check_whole
 from everloop._core.records import Lane, Outcome
-from everloop._core.text import near_miss, without_password
+from everloop._core.text import without_password
 from everloop._functions import TaskFunction, check_function, place_of
 from everloop._notices import notice
 from everloop._options import Options, check_name, check_names, read_options
 from everloop._runner import run_main
 from everloop._sessions import Sessions
+from everloop._settings import check_keep, check_level, check_stall_limit
 from everloop._sync import Sync
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Runnable
+from everloop.engine.keeper import STALL_LIMIT
 from everloop.engine.processes import here
 from everloop.engine.processes.home import check_shared, default_size, home_of
 from everloop.engine.processes.pool import ProcessPool
 from everloop.engine.services.pruner import EVERY
 from everloop.engine.session import LEASE, Session
-from everloop.resources.database import Database
+from everloop.resources.database import Database, Databases
 from everloop.resources.http import http_resource
 from everloop.resources.injection import Scopes
 from everloop.resources.resource import Resource, ResourcePool
@@ -81,6 +82,8 @@ class App(Client):
         raises: Exception classes that cross processes as themselves, beside the builtins.
         codecs: How payloads are changed before they are stored: compressed, encrypted, kept elsewhere.
         lease: Seconds after which the calls of a dead process are taken over.
+        stall_limit: Seconds after which a worker ends its process when its loop does not answer, so that
+            others take its calls over; 1 at least. None never does.
         cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
         keep: How long finished calls are kept; its workers prune what is older. None keeps everything.
         logs: The lowest level of what tasks log that is kept with their calls; their prints are kept with it.
@@ -117,6 +120,7 @@ class App(Client):
         raises: Sequence[type[BaseException]] = (),
         codecs: Sequence[Codec] = (),
         lease: Delay = LEASE,
+        stall_limit: Delay | None = STALL_LIMIT,
         cancel_wait: Delay | None = None,
         keep: Keep | None = _KEEP,
         logs: str | int | None = "INFO",
@@ -127,16 +131,18 @@ class App(Client):
         self.payloads = Payloads(codecs)
         self.imports = check_names("App(imports=)", imports)
         self.lease = check_delay("App(lease=)", lease, least=0.5) / 1e6
+        self.stall_limit = check_stall_limit(stall_limit)
         self.cancel_wait = (
             self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
         )
-        self._keep = _check_keep(keep)
-        self._logs = _check_level(logs)
+        self._keep = check_keep(keep)
+        self._logs = check_level(logs)
         self._url = check_url(store)
         self._functions = {}
         self._aliases: dict[str, TaskFunction[..., Any]] = {}
         self._raises = {class_name(cls): cls for cls in check_classes("App(raises=)", raises)}
         self._resources = ResourcePool()
+        self._databases = Databases(self._resources, lambda: self.store_url)
         self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, Executor] = WeakKeyDictionary()
         self._processes: WeakKeyDictionary[asyncio.AbstractEventLoop, ProcessPool] = WeakKeyDictionary()
         self._pool_size = (
@@ -265,12 +271,14 @@ class App(Client):
     def database(self, url: str | None = None, /, **engine_options: Any) -> Database:
         """Return the global pool for a database: one SQLAlchemy `AsyncEngine` per process and loop.
 
+        It is the same object each time for the same URL and options.
+
         Args:
             url: A SQLAlchemy URL such as `sqlite+aiosqlite:///shop.db`; None is the store's own
                 database, where a task's effect and its outcome are committed together.
             **engine_options: Passed to `sqlalchemy.ext.asyncio.create_async_engine`.
         """
-        return Database(self._resources, url, store_url=lambda: self.store_url, **engine_options)
+        return self._databases.get(url, engine_options)
 
     @cached_property
     def sync(self) -> Sync:
@@ -392,9 +400,11 @@ class App(Client):
             self.open_store(),
             self.name,
             lease=self.lease,
+            stall_limit=self.stall_limit,
             processes=self._pool_size,
             pruning=pruning,
             logs=self._logs,
+            dead=self._sessions.dead,
         )
 
     @property
@@ -459,24 +469,6 @@ class App(Client):
         module = sys.modules.get(self._module)
         found = [key for key, value in vars(module).items() if value is self] if module else []
         return f"`everloop worker {module_name(self._module)}:{found[0] if found else 'app'}`"
-
-
-def _check_keep(keep: object) -> Keep | None:
-    if keep is None or isinstance(keep, Keep):
-        return keep
-    raise OptionError(f"`App(keep=)` is a `Keep` or None, not {keep!r:.100}; write keep=Keep(calls=86400)")
-
-
-def _check_level(level: object) -> int | None:
-    if level is None or (isinstance(level, int) and not isinstance(level, bool) and level >= 0):
-        return level
-    known = logging.getLevelNamesMapping()
-    if not isinstance(level, str) or level.upper() not in known:
-        near = near_miss(level.upper(), known) if isinstance(level, str) else ""
-        raise OptionError(
-            f"`App(logs=)` is a level of logging such as 'INFO', or None, not {level!r:.100}{near}"
-        )
-    return known[level.upper()]
 
 
 def _redefined(old: TaskFunction[..., Any], new: TaskFunction[..., Any]) -> bool:

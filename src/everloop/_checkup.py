@@ -11,6 +11,15 @@ from everloop._core.text import near_miss
 
 Level = Literal["ok", "note", "wrong"]
 
+#: Microseconds that a loop may take to answer before it is worth a note, and before something is wrong.
+LAG, STALLED = 500_000, 5_000_000
+#: Of the memory that a worker may hold.
+NEARLY = 0.9
+#: What to do about a loop that is blocked.
+BLOCKED = (
+    "write code that blocks as `def` (it runs in a thread) or with run='process'; after 5 s the worker's log "
+    "shows the line"
+)
 #: Microseconds: of a clock's difference; for which a call may be ready; for which a session may be there
 #: after its end; since the last sweep.
 SKEW, LATE, UNREAPED, UNSWEPT = 5_000_000, 60_000_000, 5_000_000, 3600_000_000
@@ -63,6 +72,7 @@ def examine(facts: Facts) -> list[Finding]:
     return [
         *_database(facts.vitals),
         *_workers(facts),
+        *_gauges(facts),
         *_waiting(facts),
         *_sessions(facts),
         *_keeping(facts),
@@ -96,6 +106,28 @@ def _workers(facts: Facts) -> Iterator[Finding]:
     else:
         level: Level = "wrong" if facts.backlog else "note"
         yield Finding(level, "workers", "no worker is running", f"run {facts.command}")
+
+
+def _gauges(facts: Facts) -> Iterator[Finding]:
+    """Judge what the living workers told of themselves."""
+    told = [(s, s.gauges) for s in facts.sessions if s.gauges and s.kind == "worker" and s.until > facts.now]
+    calm = True
+    for session, gauges in told:
+        who = f"the worker on {session.host} (session {session.number}, pid {session.pid})"
+        if gauges.lag > LAG:
+            calm = False
+            level: Level = "wrong" if gauges.lag > STALLED else "note"
+            what = f"{who} let others wait for {gauges.lag / 1e6:.1f} s: something blocks its event loop"
+            yield Finding(level, "gauges", what, BLOCKED)
+        if gauges.memory_limit is not None and gauges.memory > NEARLY * gauges.memory_limit:
+            calm = False
+            held, limit = gauges.memory / 1e6, gauges.memory_limit / 1e6
+            what = f"{who} holds {held:,.0f} MB of {limit:,.0f} MB, and is replaced beyond that"
+            yield Finding("note", "gauges", what, "look for what keeps growing, or raise --max-memory")
+    if told and calm:
+        lag, memory = max(g.lag for _, g in told), max(g.memory for _, g in told)
+        what = f"loops answer within {lag / 1e3:.0f} ms, and no worker holds more than {memory / 1e6:,.0f} MB"
+        yield Finding("ok", "gauges", what)
 
 
 def _waiting(facts: Facts) -> Iterator[Finding]:

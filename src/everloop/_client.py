@@ -32,6 +32,7 @@ from everloop._options import Options, read_options
 from everloop._sessions import OpenSession, Sessions
 from everloop._submitting import submit_in, submit_many_in
 from everloop._task import Task
+from everloop._workers import WorkerInfo, workers_of
 from everloop.engine.attempt import CURRENT
 from everloop.engine.closing import loop_is_closing, visitor_has_left
 from everloop.engine.session import Session
@@ -382,6 +383,25 @@ class Client:
         """Count this app's calls by state; every state is a key."""
         session = await self._sessions.opened()
         return await session.store.counts(self.name, queue)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """List this app's workers, on all machines, and how each was when it last renewed its leases.
+
+        Example:
+            ```python
+            from everloop import App
+
+            app = App("sums", "memory://")
+
+            async def main() -> None:
+                for worker in await app.workers():
+                    print(worker.host, worker.pid, worker.queues, worker.running, worker.memory, worker.lag)
+
+            app.run(main())
+            ```
+        """
+        session = await self._sessions.opened()
+        return workers_of(await session.store.sessions(self.name), session.store.now())
 
     async def tasks(
         self,

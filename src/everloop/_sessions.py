@@ -90,6 +90,7 @@ class Sessions:
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenSession] = WeakKeyDictionary()
         self._latest: OpenSession | None = None
         self._closed: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self.dead: dict[int, str] = {}  # sessions of other processes that have died, and how
         forks.begin_anew(self)
         atexit.register(self._finish_all)
 
@@ -100,6 +101,12 @@ class Sessions:
         self._open = WeakKeyDictionary()
         self._latest = None
         self._closed = WeakSet()
+
+    def bury(self, session: int, how: str) -> None:
+        """Take over from a session of another process, which has died in this way."""
+        self.dead[session] = how
+        for entry in list(self._open.values()):
+            entry.session.look_for_the_dead()
 
     # -- finding --------------------------------------------------------------------------------------------
 

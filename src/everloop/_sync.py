@@ -15,6 +15,7 @@ from everloop._bridge import Bridge, Caller
 from everloop._core.errors import UsageError
 from everloop._core.policy import Delay, check_delay
 from everloop._options import Options
+from everloop._workers import WorkerInfo
 from everloop.engine.attempt import CURRENT, Attempt
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Asynchronous(Protocol):
     async def cancel(self, id: str, msg: str | None = None) -> bool: ...
     async def retry(self, id: str) -> Task[Any]: ...
     async def counts(self, queue: str | None = None) -> dict[str, int]: ...
+    async def workers(self) -> list[WorkerInfo]: ...
 
 
 class SyncTask(Generic[R]):
@@ -297,6 +299,11 @@ class Sync:
         """Count this app's calls by state; every state is a key."""
         loop = self._loop("counts")
         return self.do(self._app.counts(queue), loop)
+
+    def workers(self) -> list[WorkerInfo]:
+        """List this app's workers, as `await app.workers()` does."""
+        loop = self._loop("workers")
+        return self.do(self._app.workers(), loop)
 
     def close(self) -> None:
         """End the loop of this; the next use begins another. It ends by itself with the program."""

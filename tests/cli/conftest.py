@@ -85,8 +85,8 @@ class Shop:
         return told
 
     @contextmanager
-    def worker(self, *options: str) -> Iterator[Running]:
-        with worker("shop:app", *options, folder=self.folder, env=self.env) as running:
+    def worker(self, *options: str, **env: str) -> Iterator[Running]:
+        with worker("shop:app", *options, folder=self.folder, env={**self.env, **env}) as running:
             yield running
 
     def gate(self) -> Path:

@@ -17,7 +17,7 @@ import click
 import pytest
 
 from everloop.cli import supervisor
-from everloop.cli.control import READY
+from everloop.cli.control import READY, Report
 from everloop.cli.health import Address, read_address
 from everloop.cli.supervisor import Supervisor
 from tests.cli.conftest import Shop
@@ -116,8 +116,8 @@ async def test_why_no_worker_takes_calls_is_said_of_each(
     now[0] = 100.0
     assert watcher.dying() == ""  # imports take what they take
     first, second = watcher.members
-    first.heard("the store does not answer")
-    second.heard(READY)
+    first.heard(Report("the store does not answer"))
+    second.heard(Report(READY))
     assert watcher.why_not() == ""
     now[0] += supervisor.FRESH + 1
     assert (
@@ -125,7 +125,7 @@ async def test_why_no_worker_takes_calls_is_said_of_each(
         == watcher.why_not()
         == ("worker 1: it has said nothing for 11 s; worker 2: it has said nothing for 11 s")
     )
-    first.heard(READY)
+    first.heard(Report(READY))
     assert watcher.dying() == watcher.why_not() == ""
     watcher._came(signal.SIGTERM)
     assert watcher.why_not() == "it is draining"

@@ -28,12 +28,12 @@ def url(request: pytest.FixtureRequest, shop: Shop) -> str:
 
 def test_a_database_is_brought_up_to_date(shop: Shop, url: str) -> None:
     check = shop.run("migrate", url, "--check")
-    assert (check.code, check.out) == (1, "no schema yet; missing: 0001_calls, 0002_keeping\n")
+    assert (check.code, check.out) == (1, "no schema yet; missing: 0001_calls, 0002_keeping, 0003_gauges\n")
     assert shop.run("migrate", url, "--plan").checked().out == check.out
 
-    assert shop.run("migrate", url).checked().out == "applied 0001_calls, 0002_keeping\n"
-    assert shop.run("migrate", url).checked().out == "schema 2; nothing is missing\n"
-    assert shop.run("migrate", url, "--check").checked().out == "schema 2; nothing is missing\n"
+    assert shop.run("migrate", url).checked().out == "applied 0001_calls, 0002_keeping, 0003_gauges\n"
+    assert shop.run("migrate", url).checked().out == "schema 3; nothing is missing\n"
+    assert shop.run("migrate", url, "--check").checked().out == "schema 3; nothing is missing\n"
     assert shop.run("migrate", url, "--sql").checked().out == ""
     assert shop.run("ls", "--db", url).code == 0
 
@@ -50,7 +50,7 @@ def test_the_printed_statements_make_the_schema_by_hand(shop: Shop, url: str) ->
         with closing(connect(address_of(url))) as mine:
             mine.run(script.rstrip().removesuffix(";"), "by hand")
 
-    assert shop.run("migrate", url, "--check").checked().out == "schema 2; nothing is missing\n"
+    assert shop.run("migrate", url, "--check").checked().out == "schema 3; nothing is missing\n"
     submitted = shop.run("submit", "shop:app", "add", "[1]", EVERLOOP_STORE=url).checked().out.strip()
     assert submitted in shop.run("ls", "--db", url).checked().out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -13,10 +14,16 @@ import click
 import pytest
 
 from everloop.cli import supervisor
-from everloop.cli.limits import Limits, read_size, resident
+from everloop.cli.control import READY, Died, Report, Stop, line, read_report
+from everloop.cli.limits import Limits, read_silence, read_size
 from everloop.cli.supervisor import Member
+from everloop.engine.gauges import resident
+from everloop.engine.processes.ends import last_words
 from tests.cli.conftest import Shop
 from tests.helpers.processes import Running, started
+from tests.helpers.servers.fixtures import postgresql, postgresql_url
+
+__all__ = ["postgresql", "postgresql_url"]
 
 
 def submit(shop: Shop, name: str) -> str:
@@ -79,6 +86,73 @@ def test_one_that_dies_is_started_anew_and_how_it_died_is_said(shop: Shop) -> No
         os.kill(second, signal.SIGKILL)
         ran = shop.run("submit", "shop:app", "who", "--wait").checked()
         assert int(ran.out) == third
+
+
+@pytest.mark.server
+def test_how_a_worker_died_is_written_down_with_its_calls_at_once(shop: Shop, postgresql_url: str) -> None:
+    shop.env |= {"EVERLOOP_STORE": postgresql_url, "SHOP_LEASE": "600"}  # nobody else takes over in time
+    with shop.worker("--processes", "2") as running:
+        all_ready(running, 2)
+        ran = shop.run("submit", "shop:app", "shatter", "--wait")
+        died = r"it was killed by SIGSEGV \(in native code\), in string_at \(\S+/ctypes/\S+:\d+\)"
+        told = rf"`crashes=0` allows 0; the last one was pid (\d+) on \S+: {died}"
+        found = re.search(told, ran.err)
+        assert ran.code == 1
+        assert found is not None, ran.err
+        assert int(found[1]) in pids(running)
+        assert re.search(rf"everloop: worker \d: {died}.*; another is started in 1 s", running.err)
+        assert "Fatal Python error: Segmentation fault" in running.err
+
+
+def test_they_say_where_their_calls_are(shop: Shop) -> None:
+    with shop.worker("--processes", "2") as running:
+        all_ready(running, 2)
+        id_ = submit(shop, "hold")
+        shop.wait_until_begun()
+
+        def said() -> bool:
+            running.signal(signal.SIGUSR1)
+            return "in hold\n" in running.err
+
+        wait_until(said, "nobody says where it is")
+        told = rf"everloop: pid \d+ holds these calls:\n    hold {id_}\n        shop.py:\d+ in hold\n"
+        assert re.search(told, running.err)
+        wait_until(lambda: "holds no call\n" in running.err)
+        shop.gate().touch()
+
+
+def test_what_a_worker_held_is_said_with_its_death() -> None:
+    member = Member(1)
+    assert member.last.held == ""
+    member.heard(Report(READY, 7, 1, ("hold 1",)))
+    member.ended()
+    assert member.last.held == ", while it held 1 call (hold 1)"
+    assert (member.last.session, member.how) == (7, "it has ended")
+    assert Report(READY, 7, 5, ("a 1", "b 2", "c 3")).held == ", while it held 5 calls (a 1, b 2, c 3, ...)"
+    member.starts()
+    assert (member.last.session, member.last.held) == (0, "")
+
+
+def test_what_they_say_to_each_other() -> None:
+    report = Report("it is draining", 7, 2, ("add 1", "add 2"))
+    assert read_report(line(report)) == report
+    assert read_report(line(report)[:-9]) is None, "the socket was full"
+    assert line(Stop(2, "SIGINT")) == b'{"type":"stop","level":2,"signal":"SIGINT"}\n'
+    assert line(Died(7, "it fell")) == b'{"type":"died","session":7,"how":"it fell"}\n'
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (1, "it ended itself with exit code 1"),
+        (70, "it ended itself with exit code 70 (its event loop was blocked for longer than `stall_limit`)"),
+        (-9, "it was killed by SIGKILL (as the kernel does when memory is short)"),
+        (-11, "it was killed by SIGSEGV (in native code)"),
+        (-99, "it was killed by signal 99"),
+    ],
+)
+def test_how_a_process_ended(code: int, said: str) -> None:
+    assert last_words(code) == said
 
 
 def test_one_that_is_told_to_stop_is_replaced_at_once(shop: Shop) -> None:
@@ -187,12 +261,27 @@ def test_sizes() -> None:
     assert not Limits()
 
 
+def test_for_how_long_a_loop_may_be_silent() -> None:
+    context, option = click.Context(click.Command("worker")), click.Option(["--stall-limit"])
+
+    def read(text: str | None) -> float | None:
+        return read_silence(context, option, text)
+
+    assert (read("90"), read("1.5"), read(" None "), read(None)) == (90.0, 1.5, math.inf, None)
+    for wrong in ("0.5", "soon", "inf", "nan"):
+        with pytest.raises(click.BadParameter) as caught:
+            read(wrong)
+        assert caught.value.message == (
+            f"{wrong!r} is no limit; write a number of seconds, 1 or more (600), or none to never end it"
+        )
+
+
 def test_a_worker_that_says_nothing_is_not_taken_for_well(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
     member = Member(1)
     assert member.how == "it is starting"
-    member.heard("ready")
+    member.heard(Report("ready"))
     assert (member.how, member.was_ready) == ("ready", True)
     now[0] = supervisor.FRESH + 1
     assert member.how == "it has said nothing for 11 s"

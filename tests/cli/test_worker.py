@@ -27,7 +27,8 @@ def test_it_says_what_it_serves_when_it_is_ready(shop: Shop) -> None:
 
     assert line == (
         f"everloop: worker ready: app shop, store {shop.store}, queues default, mail, "
-        f"functions add, fail, grow, hold, later, send, sit, tell, who, pid {running.process.pid}"
+        "functions add, block, fail, grow, hold, later, send, shatter, sit, tell, who, "
+        f"pid {running.process.pid}"
     )
     assert running.out == ""
 
@@ -118,6 +119,31 @@ def test_a_thread_that_does_not_end_does_not_keep_the_process(shop: Shop) -> Non
     assert ended.code == 0
     assert "stopped; 1 running call did not stop and is left behind" in ended.err
     assert shop.show(id_)["state"] == "ready"
+
+
+def test_a_loop_that_is_silent_for_too_long_ends_the_worker(shop: Shop) -> None:
+    with shop.worker(EVERLOOP_STALL_LIMIT="1") as running:
+        id_ = submit(shop, "block")
+        ended = running.ended()
+
+    assert ended.code == 70
+    assert "everloop: the event loop has not answered for " in ended.err
+    assert "ending this process" in ended.err
+    assert "in block" in ended.err, "the stack shows where it was"
+    shop.gate().touch()
+    with shop.worker("--stall-limit", "none"):
+        wait = ("submit", "shop:app", "who", "--wait")
+        assert shop.run(*wait).checked().out
+        assert shop.show(id_)["crashes"] == 1
+
+
+def test_where_native_code_ended_a_worker_is_shown(shop: Shop) -> None:
+    with shop.worker() as running:
+        shop.run("submit", "shop:app", "shatter").checked()
+        ended = running.ended()
+    assert ended.code == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in ended.err
+    assert "shop.py" in ended.err and "in shatter" in ended.err
 
 
 def test_a_store_that_is_not_usable(shop: Shop, tmp_path: Path) -> None:

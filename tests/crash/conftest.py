@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.crash.scene import Scene
+from tests.helpers.killcount import kills_are_counted, pytest_terminal_summary
 from tests.helpers.seeds import seed
+
+__all__ = ["kills_are_counted", "pytest_terminal_summary"]
 
 
 @pytest.fixture

@@ -123,6 +123,14 @@ def test_what_cannot_be_a_task_function_is_refused(make: Callable[[], Any], mess
             "`App(lease=)` is 0 s; it may be 0.5 s to 316224000 s (ten years)",
         ),
         (
+            lambda: AnyApp("x", stall_limit=0.5),
+            "`App(stall_limit=)` is 0.5 s; it may be 1 s to 316224000 s (ten years)",
+        ),
+        (
+            lambda: AnyApp("x", stall_limit="never"),
+            "`App(stall_limit=)` is a number of seconds or a timedelta, not 'never'",
+        ),
+        (
             lambda: AnyApp("x", cancel_wait="1"),
             "`App(cancel_wait=)` is a number of seconds or a timedelta, not '1'",
         ),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from everloop._core.clock import SystemClock
+from everloop._core.looks import Gauges
 from everloop._core.records import SessionInfo
 from everloop.engine import keeper
 from everloop.engine.keeper import Keeper
 from everloop.store.memory import MemoryStore
+from everloop.store.protocol import NOBODY
 
 DAY = 86_400_000_000
 LEASE_S = 0.3
@@ -36,14 +38,14 @@ class Watched(MemoryStore):
         self.said: list[str] = []
         self.on_reap: Callable[[], None] = lambda: None
 
-    async def renew(self, session: int, lease: int) -> bool:
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
         self.said.append("renew")
-        return await super().renew(session, lease)
+        return await super().renew(session, lease, gauges)
 
-    async def reap(self, *, overdue: bool = True) -> int:
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         self.said.append("reap" if overdue else "spare")
         try:
-            return await super().reap(overdue=overdue)
+            return await super().reap(overdue=overdue, dead=dead)
         finally:
             self.on_reap()
 

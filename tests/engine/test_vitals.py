@@ -45,7 +45,7 @@ async def test_the_store_is_away(vitals: Vitals, faults: Faults) -> None:
 
 
 async def test_the_store_hangs(vitals: Vitals) -> None:
-    turns = vitals._session.turns
+    turns = vitals.session.turns
     turns._answered_at -= SILENT + 2
     assert vitals.why_not() == "the store has not answered for 12 s"
     turns.look()
@@ -59,7 +59,7 @@ async def test_every_slot_is_taken_and_nothing_ends(app: App, vitals: Vitals) ->
     async def hold() -> None:
         await gate.wait()
 
-    worker = vitals._worker
+    worker = vitals.worker
     worker.add_functions(app.serves(None))
     tasks = [app.create_task(hold()) for _ in range(2)]
     await until(lambda: worker.room == 0)
@@ -72,12 +72,12 @@ async def test_every_slot_is_taken_and_nothing_ends(app: App, vitals: Vitals) ->
 
 
 async def test_it_drains(app: App, vitals: Vitals) -> None:
-    vitals._worker.draining = True
+    vitals.worker.draining = True
     assert vitals.why_not() == "it is draining"
 
 
 async def test_its_leases_are_not_renewed(vitals: Vitals) -> None:
-    keeper = vitals._session._keeper
+    keeper = vitals.session._keeper
     assert keeper is not None
     keeper.stop()
     assert vitals.dying() == "the thread that renews its leases has ended"

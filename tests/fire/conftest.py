@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fire.kinds import KINDS, Kind
+from tests.helpers.killcount import kills_are_counted, pytest_terminal_summary
 from tests.helpers.seeds import seed
 from tests.helpers.servers.emptying import emptied
 from tests.helpers.servers.fixtures import mariadb, postgresql, required
 from tests.helpers.servers.proxy import Proxy
 from tests.helpers.servers.server import Server
 
-__all__ = ["mariadb", "postgresql"]
+__all__ = ["kills_are_counted", "mariadb", "postgresql", "pytest_terminal_summary"]
 
 
 @pytest.fixture(params=sorted(KINDS))

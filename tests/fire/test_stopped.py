@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.scene import LIMIT_S, Scene, stop
+from tests.crash.zombies import Zombies
 from tests.fire.kinds import Kind
 from tests.helpers.processes import Running
 from tests.helpers.servers.server import Server
@@ -17,6 +18,19 @@ from tests.helpers.servers.server import Server
 pytestmark = pytest.mark.server
 
 BODIES = 10
+
+
+@pytest.mark.timeout(180)
+async def test_zombies_overwrite_nothing_after_a_drain_and_after_a_snooze(
+    kind: Kind, server: Server, url: str, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        scene = Scene(tmp_path, stack, url)
+
+        async def stopped(worker: Running) -> None:
+            await stop_between_transactions(worker, kind, server, url)
+
+        await Zombies(scene, stopped).play()
 
 
 async def stop_between_transactions(worker: Running, kind: Kind, server: Server, url: str) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.helpers import kills
+
 #: No process of a test runs longer than this.
 LIMIT_S = 50.0
 #: How long a process may take to say that it is ready.
@@ -78,7 +80,7 @@ class Running:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self.discard()
             raise AssertionError(
                 f"no end after {seconds} s\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
             ) from None
@@ -86,6 +88,13 @@ class Running:
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
+        if self.process.poll() is None:
+            self.process.kill()
+            if self.process.wait() == -signal.SIGKILL:
+                kills.count(kills.PROCESS)
+
+    def discard(self) -> None:
+        """End it because the test ends: nobody looks at what becomes of its calls."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -113,7 +122,7 @@ def started(
     try:
         yield running
     finally:
-        running.kill()
+        running.discard()
 
 
 def run_program(

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Awaitable
 from typing import Any
 
+import msgspec
+
 import everloop
 from everloop import App, Call, Key, Retry, Task
 from everloop.engine.attempt import CURRENT, Attempt
@@ -42,7 +44,7 @@ app.open_store = _open_store  # type: ignore[method-assign]  # its seam
 
 def call_of(plan: Plan) -> Call[Any]:
     """Return the call of a plan."""
-    call = work(plan)
+    call = work(msgspec.json.encode(plan).decode())  # as text: to the codec a plan is nothing but long
     given: dict[str, Any] = dict(plan[2])
     among = given.pop("among", "live")
     if "retries" in given:
@@ -56,8 +58,9 @@ def call_of(plan: Plan) -> Call[Any]:
 
 
 @app.task
-async def work(plan: Any) -> Any:
+async def work(text: str) -> str:
     """Do what a plan says, and return its name and the fence of this run."""
+    plan: Plan = msgspec.json.decode(text)
     attempt = CURRENT.get()
     assert attempt is not None
     node = here()
@@ -77,9 +80,9 @@ async def work(plan: Any) -> Any:
     except BaseException:
         _end(run, "raised", attempt)
         raise
-    run.value = [plan[0], leased.fence]
+    value = run.value = f"{plan[0]} {leased.fence}"
     _end(run, "returned", attempt)
-    return run.value
+    return value
 
 
 def _end(run: Run, how: str, attempt: Attempt) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.sim import matrix, schedule
 from tests.sim.faults import KINDS, Bell, Cell, Fault
 from tests.sim.schedule import Result
 
+K = TypeVar("K")
+
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "build" / "test-results"
 SEEDS = Path(__file__).with_name("seeds.txt")
+
+FAULTS = tuple(Fault)
+_TOTALS = ("requests", "calls", "runs", "faults", "virtual_milliseconds")
 
 #: Schedules that are aimed at one cell, at most, when it was met too rarely.
 MORE = 500
@@ -44,10 +51,28 @@ SOMETIMES = (
 )
 
 
-def kept_seeds() -> list[int]:
-    """Return the seeds that have found something once."""
-    lines = SEEDS.read_text(encoding="utf-8").splitlines()
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
+#: How a failure begins that is one of these; the others are that something was done that must not be.
+VERDICTS = ("lost", "undone", "stuck")
+
+#: A line of the file of seeds: a seed, in brackets the cell it was aimed at, if any, and what it found.
+_KEPT = re.compile(r"(\d+)(?: \[(.+?):(.+?)\])?  \S")
+
+
+def kept_seeds() -> list[tuple[int, Cell | None]]:
+    """Return the seeds that have found something once, and what they were aimed at.
+
+    Raises:
+        ValueError: A line of the file is none of a seed.
+    """
+    return [_read_seed(line) for line in SEEDS.read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+
+
+def _read_seed(line: str) -> tuple[int, Cell | None]:
+    found = _KEPT.match(line)
+    if found is None:
+        raise ValueError(f"{SEEDS.name}: {line!r} is not `SEED  what it found` or `SEED [VERB:STATE]  what`")
+    seed, verb, state = found.groups()
+    return int(seed), (verb, state) if verb else None
 
 
 @dataclass
@@ -55,9 +80,9 @@ class Campaign:
     """What some schedules have met."""
 
     schedules: int = 0
+    seeds: list[tuple[int, int]] = field(default_factory=list)  # ranges: the first and the last of each
     totals: Counter[str] = field(default_factory=Counter)
     met: Counter[tuple[Cell, Fault]] = field(default_factory=Counter)
-    seen: Counter[Cell] = field(default_factory=Counter)
     bells: Counter[tuple[str, Bell]] = field(default_factory=Counter)
     sometimes: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
@@ -65,24 +90,23 @@ class Campaign:
     def add(self, result: Result) -> None:
         """Count one schedule."""
         self.schedules += 1
-        self.totals.update(
-            requests=result.requests,
-            calls=result.calls,
-            runs=result.runs,
-            faults=sum(result.sometimes[str(fault)] for fault in Fault),
-            virtual_milliseconds=round(1_000 * result.seconds),
-        )
-        self.met.update(result.met)
-        self.seen.update(result.seen)
-        self.bells.update(result.bells)
-        self.sometimes.update(result.sometimes)
+        totals = self.totals
+        totals["requests"] += result.requests
+        totals["calls"] += result.calls
+        totals["runs"] += result.runs
+        totals["faults"] += sum(result.sometimes[fault] for fault in FAULTS)
+        totals["virtual_milliseconds"] += round(1_000 * result.seconds)
+        _count(self.met, result.met)
+        _count(self.bells, result.bells)
+        _count(self.sometimes, result.sometimes)
         if result.failure:
             self.failures.append((command(result.seed, result.aim), result.failure))
 
     def join(self, other: Campaign) -> None:
         """Count what another process has run."""
         self.schedules += other.schedules
-        for name in ("totals", "met", "seen", "bells", "sometimes"):
+        self.seeds = _joined([*self.seeds, *other.seeds])
+        for name in ("totals", "met", "bells", "sometimes"):
             getattr(self, name).update(getattr(other, name))
         self.failures += other.failures
 
@@ -90,7 +114,7 @@ class Campaign:
         """Say what is not as it must be: failures, and what was met too rarely or never happened."""
         for repeat, failure in self.failures:
             yield f"{failure}\n    repeat it: {repeat}"
-        for cell in self.seen:
+        for cell in {cell for cell, _ in self.met}:
             if cell not in matrix.CELLS and cell not in matrix.LEFT_OUT:
                 yield f"{cell} was met, and is not in the matrix (tests/sim/matrix.py)"
         for cell in matrix.CELLS:
@@ -124,42 +148,114 @@ class Campaign:
 
     # -- what is to be said ----------------------------------------------------------------------------------
 
-    def table(self) -> Iterator[str]:
-        """Return the matrix as lines: how often each cell was met with each fault."""
-        yield f"{'':42}{'seen':>9}" + "".join(f"{fault:>13}" for fault in Fault)
-        for cell in sorted(set(self.seen) | set(matrix.CELLS)):
+    @property
+    def verdict(self) -> dict[str, int]:
+        """How many schedules have lost a call, undone one, left one behind; and how many else were wrong."""
+        kinds = Counter(_verdict(failure) for _, failure in self.failures)
+        return {kind: kinds[kind] for kind in (*VERDICTS, "else")}
+
+    def least(self) -> tuple[int, str]:
+        """Return what was met most rarely, a cell with a kind of fault, and how often before it."""
+        return min(
+            (sum(self.met[cell, fault] for fault in kind), f"{' · '.join(cell)} · {' or '.join(kind)}")
+            for cell in matrix.CELLS
+            for kind in KINDS
+            if matrix.reachable(cell, kind[0])
+        )
+
+    def report(self) -> Iterator[str]:
+        """Tell how often each cell was met with each fault, what cannot be, and what came of it."""
+        yield " " * 42 + "".join(f"{fault:>13}" for fault in Fault)
+        for cell in sorted({*matrix.CELLS, *(cell for cell, _ in self.met)}):
             counts = [
                 f"{self.met[cell, fault]:>13}" if matrix.reachable(cell, fault) else f"{'-':>13}"
                 for fault in Fault
             ]
-            yield f"{' · '.join(cell):42}{self.seen[cell]:>9}{''.join(counts)}"
+            yield f"{' · '.join(cell):42}{''.join(counts)}"
         for kind in ("worker", "client"):
             counts = [f"{bell} {self.bells[kind, bell]}" for bell in Bell]
             yield f"bells of a {kind}: {', '.join(counts)}"
         for each in sorted(self.sometimes):
             if each not in list(Fault):
                 yield f"{self.sometimes[each]:>9} times {each}"
+        yield "not wanted (`-` above), and why:"
+        for cell, why in (*matrix.unreachable(), *matrix.LEFT_OUT.items()):
+            yield f"    {' · '.join(cell)}: {why}"
+        yield f"{self.schedules} schedules: {dict(self.totals)}"
+        yield "met most rarely, {} times: {}".format(*self.least())
+        yield ", ".join(f"{kind} {count}" for kind, count in self.verdict.items())
 
     def evidence(self) -> dict[str, Any]:
         """Return what is kept of a long campaign."""
+        times, least = self.least()
         return {
             "schedules": self.schedules,
-            **{name: self.totals[name] for name in ("requests", "calls", "runs", "faults")},
-            "virtual_days": round(self.totals["virtual_milliseconds"] / 86_400_000, 2),
-            "failures": [{"repeat": repeat, "failure": failure} for repeat, failure in self.failures],
+            "seeds": [list(each) for each in self.seeds],
+            **{name: self.totals[name] for name in _TOTALS},
+            "verdict": self.verdict,
+            "least": {"cell": least, "met": times},
+            "bells": {
+                who: {str(bell): self.bells[who, bell] for bell in Bell} for who in ("worker", "client")
+            },
             "sometimes": {each: self.sometimes[each] for each in SOMETIMES},
             "cells": {
                 " · ".join(cell): {
                     str(fault): self.met[cell, fault] for fault in Fault if self.met[cell, fault]
                 }
-                for cell in sorted(matrix.CELLS)
+                for cell in sorted({*matrix.CELLS, *(cell for cell, _ in self.met)})
             },
         }
+
+    @staticmethod
+    def of(evidence: dict[str, Any]) -> Campaign:
+        """Return the campaign that was kept: that of which nothing failed."""
+        found = Campaign(evidence["schedules"], [(first, last) for first, last in evidence["seeds"]])
+        found.totals.update({name: evidence[name] for name in _TOTALS})
+        found.sometimes.update(evidence["sometimes"])
+        for who, bells in evidence["bells"].items():
+            found.bells.update({(who, Bell(bell)): count for bell, count in bells.items()})
+        for name, faults in evidence["cells"].items():
+            verb, _, state = name.partition(" · ")
+            found.met.update({((verb, state), Fault(fault)): count for fault, count in faults.items()})
+        return found
+
+
+def _verdict(failure: str) -> str:
+    kind = failure.removeprefix("at ").partition(" s: ")[2].partition(":")[0]
+    return kind if kind in VERDICTS else "else"
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges of seeds as few as they can be said."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and found[-1][1] + 1 == first:
+            found[-1] = found[-1][0], last
+        else:
+            found.append((first, last))
+    return found
+
+
+def _count(all: Counter[K], more: Counter[K]) -> None:
+    for key, count in more.items():  # `update` asks first what it is given: of a few keys, that is most of it
+        all[key] += count
 
 
 def command(seed: int, aim: Cell | None = None) -> str:
     """Return what repeats the schedule of a seed."""
     return f"python -m tests.sim --seed {seed}" + (f" --aim '{':'.join(aim)}'" if aim else "")
+
+
+def run(seeds: range) -> Campaign:
+    """Run the schedules of a range of seeds."""
+    found = collect(schedule.run_many(seeds))
+    found.seeds = [(seeds[0], seeds[-1])] if seeds else []
+    return found
+
+
+def run_kept() -> Campaign:
+    """Run the schedules that have found something once."""
+    return collect(result for seed, aim in kept_seeds() for result in schedule.run_many([seed], aim=aim))
 
 
 def commit() -> str:

@@ -5,7 +5,7 @@ A request is several cells at once: a turn adds, settles, leases, and takes what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from everloop._core.calls import State
@@ -32,23 +32,28 @@ class Cells:
     def __init__(self, tables: Tables, now: Any) -> None:
         self._tables = tables
         self._now = now
+        self._readers: dict[str, Callable[..., Iterable[Cell]]] = {
+            verb: getattr(self, f"_{verb}")
+            for verb in (
+                *("open", "tend", "renew", "serve", "close_session", "reap", "serving"),
+                *("turn", "add", "cancel", "wait", "get"),
+            )
+        }
 
     def of(self, verb: str, args: Sequence[Any], *, first: bool) -> list[Cell]:
         """Return the cells of a request of a process that opens its first session, or has had one."""
         if verb == "open_session":
             return [("open session", "first" if first else "again")]
-        return list(dict.fromkeys(getattr(self, f"_{verb}")(*args)))
+        found: dict[Cell, None] = dict.fromkeys(self._readers[verb](*args))
+        return list(found)
 
     # -- sessions -------------------------------------------------------------------------------------------
 
-    def _open(self) -> Iterator[Cell]:
-        yield "open", "-"
+    def _open(self) -> Iterable[Cell]:
+        return (("open", "-"),)
 
-    def _close(self) -> Iterator[Cell]:
-        yield "close", "-"
-
-    def _tend(self) -> Iterator[Cell]:
-        yield "tend", "-"
+    def _tend(self) -> Iterable[Cell]:
+        return (("tend", "-"),)
 
     def _session(self, number: int) -> str:
         there = self._tables.sessions.get(number)
@@ -56,8 +61,8 @@ class Cells:
             return "reaped"
         return "alive" if there.until > self._now() else "overdue"
 
-    def _renew(self, session: int, _lease: int) -> Iterator[Cell]:
-        yield "renew", self._session(session)
+    def _renew(self, session: int, _lease: int, _gauges: object) -> Iterable[Cell]:
+        return (("renew", self._session(session)),)
 
     def _serve(self, session: int, info: SessionInfo) -> Iterator[Cell]:
         yield f"serve ({'begin' if info.kind == 'worker' else 'end'})", self._session(session)
@@ -66,7 +71,7 @@ class Cells:
         state = self._session(session)
         yield "close session", "holding" if self._tables.held(session) else state
 
-    def _reap(self, overdue: bool) -> Iterator[Cell]:
+    def _reap(self, overdue: bool, _dead: object) -> Iterator[Cell]:
         if not overdue:
             yield "reap", "may not judge"
             return
@@ -86,8 +91,8 @@ class Cells:
                 else:
                     yield "reap", "leased"
 
-    def _serving(self, _app: str) -> Iterator[Cell]:
-        yield "serving", "-"
+    def _serving(self, _app: str) -> Iterable[Cell]:
+        return (("serving", "-"),)
 
     # -- calls ----------------------------------------------------------------------------------------------
 

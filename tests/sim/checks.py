@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from everloop._core.calls import State
 from everloop.store.memory_rows import Row
 from tests.sim.bodies import app
@@ -62,8 +64,8 @@ def _name(world: World, row: Row) -> str:
     runs = world.server.watch.ledger.runs.get(row.id)
     if runs:
         return runs[0].name
-    (plan,), _ = app.functions["work"].arguments.load(app.payloads.unwrap(row.new.args))
-    return str(plan[0])
+    (text,), _ = app.functions["work"].arguments.load(app.payloads.unwrap(row.new.args))
+    return str(msgspec.json.decode(text)[0])
 
 
 def _judge_foreseen(world: World) -> None:

@@ -74,6 +74,7 @@ class Plan:
         self._aims: dict[Cell, deque[Fault]] = {}
         for cell, faults in aims:
             self._aims.setdefault(cell, deque()).extend(faults)
+        self._verbs = _verbs(self._aims)
         self._left = dict(MOST)
         self.chance = rng.choice((0.0, 0.0, 0.01, 0.03, 0.08))
         kinds = rng.sample(list(Fault), rng.randint(1, len(Fault)))
@@ -81,15 +82,21 @@ class Plan:
         self.bells = rng.choice((0.0, 0.1, 0.5))
         self.over = False
 
-    def draw(self, cells: Iterable[Cell], allowed: Collection[Fault], kind: str) -> Fault | None:
+    def strikes(self, verb: str) -> tuple[bool, bool]:
+        """Tell whether something may happen to a request because it is aimed at, and whether by chance."""
+        return verb in self._verbs, bool(self.chance) and self._rng.random() < self.chance
+
+    def draw(
+        self, cells: Iterable[Cell], allowed: Collection[Fault], kind: str, *, by_chance: bool
+    ) -> Fault | None:
         """Return what happens to a request that is these cells, of a process of that kind."""
-        if self.over:
-            return None
         for cell in cells if kind == (self._who or kind) else ():
             faults = self._aims.get(cell)
             if faults and faults[0] in allowed:
-                return faults.popleft()
-        if self.chance and self._rng.random() < self.chance:
+                fault = faults.popleft()
+                self._verbs = _verbs(cell for cell, left in self._aims.items() if left)
+                return fault
+        if by_chance:
             fault = self._rng.choice(self._kinds)
             if self._may(fault, allowed):
                 return fault
@@ -106,3 +113,19 @@ class Plan:
         if self.over or not self.bells or self._rng.random() >= self.bells:
             return None
         return self._rng.choice(list(Bell))
+
+
+#: Verbs of which each request is a cell with a name like that of the verb; all others are of turns.
+_ALONE = (
+    *("open", "tend", "renew", "serve", "reap", "serving", "cancel", "wait", "get"),
+    *("open session", "close session"),
+)
+
+
+def _verbs(cells: Iterable[Cell]) -> frozenset[str]:
+    """Return the verbs of the store whose requests may be these cells."""
+    found: set[str] = set()
+    for name, _ in cells:
+        verb = name.partition(" (")[0]
+        found.update([verb.replace(" ", "_")] if verb in _ALONE else ["turn", "add"])
+    return frozenset(found)

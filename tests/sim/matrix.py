@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -217,24 +218,35 @@ LEFT_OUT: dict[Cell, str] = {
     ("get", "unknown"): "nothing is looked for that is not known to be stored",
 }
 
-#: What cannot happen: a client is not asked to end in the simulation; its requests are its own.
 _CLIENTS = ("add", "add with callback", "add keyed (join)", "add keyed (raise)", "add keyed (replace)")
-
 _OF_CLIENTS = (
     *(("get", state) for state in ("ready", "scheduled", "leased")),
     *(("cancel", state) for state in ("ready", "scheduled")),
     ("serving", "-"),
     ("wait", "unknown"),
 )
+_ENDING = ("serve (end)", "close session")
+
+
+def _why_no_drain(cell: Cell) -> str:
+    """Say why who makes these requests is never asked to end with them; nothing where it can be."""
+    if cell[0] in _ENDING:
+        return "who ends already is not asked to"
+    if cell[0] in _CLIENTS or cell in _OF_CLIENTS:
+        return "a client makes it, which has no worker to drain"
+    return ""
 
 
 def reachable(cell: Cell, fault: Fault) -> bool:
     """Whether a cell can be met with a fault."""
-    if fault is not Fault.DRAIN:
-        return True
-    # Who drains already is not asked to; a client has no worker to drain.
-    ending = ("serve (end)", "close session")
-    return cell[0] not in (*_CLIENTS, *ending) and cell not in _OF_CLIENTS
+    return fault is not Fault.DRAIN or not _why_no_drain(cell)
+
+
+def unreachable() -> Iterator[tuple[tuple[str, str, str], str]]:
+    """Give what cannot be met, and why."""
+    for cell in CELLS:
+        if not reachable(cell, Fault.DRAIN):
+            yield (*cell, str(Fault.DRAIN)), _why_no_drain(cell)
 
 
 #: How often each cell is aimed at: what is hard to come by, more often. Measured.

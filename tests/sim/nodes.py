@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from everloop import _sessions
 from everloop._core import ids
+from everloop._core.codec import errors
 from everloop.engine import keeper, session
 from everloop.engine.keeper import Keeper
 from tests.sim.faults import Fault
@@ -45,6 +46,7 @@ class Node:
         self.skew = server.rng.choice((0, 0, -20_000, 20_000))
         self.sessions: list[int] = []
         self.disturbed = -1e9  # when something last happened to it that may cost it its lease
+        self.unblocked = -1e9  # when a body let go of the loop that it had blocked
         self.loops: list[SimLoop] = []
         self.corpses: list[asyncio.Task[Any]] = []
         self._on_crash = on_crash
@@ -113,7 +115,11 @@ class Node:
     def block(self, seconds: float) -> None:
         """Let the running body block its loop, as `time.sleep` does; the keeper's thread goes on."""
         self.loop.stop_stepping()
-        self.server.clockwork.after(seconds, self.loop.go_on)
+        self.server.clockwork.after(seconds, self._unblock)
+
+    def _unblock(self) -> None:
+        self.unblocked = self.server.clockwork.now
+        self.loop.go_on()
 
     def drain(self) -> None:
         """Ask it to end, as SIGTERM does."""
@@ -155,26 +161,45 @@ class SimKeeper(Keeper):
             self._task.add_done_callback(lambda _: self._main_loop.go_on())
 
 
-class Now:
-    """The virtual time of the schedule that runs, for the modules that look at a clock of the machine."""
+#: The virtual time of the schedule that runs, for the modules that look at a clock of the machine.
+TIME = SimpleNamespace(monotonic=float, time_ns=lambda: START * 1_000 + round(TIME.monotonic() * 1e9))
 
-    seconds: Callable[[], float] = staticmethod(lambda: 0.0)
+
+class _Flag:
+    """A `threading.Event` of which nobody waits for anything."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+
+class _NoThread:
+    """A thread that is never started: its loop is stepped instead."""
+
+    def __init__(self, **_: object) -> None: ...
 
 
 @contextlib.contextmanager
 def simulated() -> Iterator[None]:
     """Put virtual time, threads and chance in the place of the machine's, in the modules that use them."""
-    clock = SimpleNamespace(
-        monotonic=lambda: Now.seconds(),  # noqa: PLW0108 - it is another for each schedule
-        time_ns=lambda: START * 1_000 + round(Now.seconds() * 1e9),
-    )
     before = ids._random, ids._counter, ids._prefix
     try:
         with (
             patch.object(session, "Keeper", SimKeeper),
-            patch.object(keeper, "time", clock),
-            patch.object(ids, "time", clock),
+            patch.object(keeper, "time", TIME),
+            patch.object(ids, "time", TIME),
             patch.object(_sessions, "notice", lambda _: None),
+            # What takes time, and is nothing to the simulation: tracebacks, threads that never start, and the
+            # weak set of all tasks, which is nobody's business here but the loop's.
+            patch.object(asyncio.tasks._scheduled_tasks, "add", bool, create=True),
+            patch.object(asyncio.tasks._scheduled_tasks, "discard", bool, create=True),
+            patch.object(errors, "_traceback", lambda *_: ""),
+            patch.object(keeper, "threading", SimpleNamespace(Thread=_NoThread, Event=_Flag, get_ident=int)),
         ):
             yield
     finally:

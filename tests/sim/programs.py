@@ -24,6 +24,18 @@ _OPERATIONS = (
 )  # fmt: skip
 #: Operations that leave it open what becomes of the calls in them.
 _OPEN = ("wait_for", "cancel", "group", "shield")
+#: Options of a call, how often each is given among special calls, and its values.
+_OPTIONS: tuple[tuple[str, float, tuple[Any, ...]], ...] = (
+    ("retries", 0.6, (1, 2, 3)),
+    ("on_done", 0.6, (1, 2)),
+    ("delay", 0.15, (0.1, 1.0)),
+    ("timeout", 0.15, (0.1, 1.0, 4.0)),
+    ("total_timeout", 0.15, (2.0, 6.0)),
+    ("expires", 0.15, (0.2, 2.0)),
+    ("crashes", 0.15, (0, 1)),
+    ("priority", 0.15, (-1, 1)),
+    ("fresh", 0.15, (True,)),
+)
 #: Options that leave it open what becomes of their call.
 _UNSURE = ("timeout", "total_timeout", "expires", "crashes", "key")
 
@@ -94,23 +106,13 @@ class Gardener:
     def _seconds(self, kind: str) -> float:
         rng = self._rng
         if kind == "block":
-            return rng.choice((0.1, 0.5, 5.0))  # the last is longer than a lease
-        return rng.choice((0.0, 0.0, 0.01, 0.2, 0.2, 0.2, 1.0, 3.0))
+            return rng.choice((0.1, 0.5, 3.0))  # the last is longer than a lease
+        return rng.choice((0.0, 0.0, 0.01, 0.2, 0.2, 0.2, 1.0, 2.0))  # idle time costs, too
 
     def _options(self) -> dict[str, Any]:
         rng, options = self._rng, {}
-        for name, values in (
-            ("retries", (1, 2, 3)),
-            ("on_done", (1, 2)),
-            ("delay", (0.1, 1.0)),
-            ("timeout", (0.1, 1.0, 4.0)),
-            ("total_timeout", (2.0, 6.0)),
-            ("expires", (0.2, 2.0)),
-            ("crashes", (0, 1)),
-            ("priority", (-1, 1)),
-            ("fresh", (True,)),
-        ):
-            if rng.random() < self._special * (0.6 if name in ("retries", "on_done") else 0.15):
+        for name, weight, values in _OPTIONS:
+            if rng.random() < self._special * weight:
                 options[name] = rng.choice(values)
         return options
 

@@ -24,7 +24,7 @@ from tests.sim.checks import judge
 from tests.sim.clients import Client
 from tests.sim.faults import Cell, Plan
 from tests.sim.loop import Circles, Clockwork, SimTask
-from tests.sim.nodes import Node, Now, simulated
+from tests.sim.nodes import TIME, Node, simulated
 from tests.sim.server import Server
 from tests.sim.watch import Violated
 
@@ -43,7 +43,6 @@ class Result:
     runs: int = 0
     seconds: float = 0.0
     met: Counter[Any] = field(default_factory=Counter)
-    seen: Counter[Any] = field(default_factory=Counter)
     bells: Counter[Any] = field(default_factory=Counter)
     sometimes: Counter[str] = field(default_factory=Counter)
     failure: str = ""
@@ -53,7 +52,7 @@ class Result:
     def digest(self) -> str:
         """What happened, in short: the same seed has the same."""
         text = f"{self.requests} {self.calls} {self.runs} {self.seconds} {sorted(map(str, self.met.items()))}"
-        text += f"{sorted(self.sometimes.items())} {sorted(self.seen.items())} {self.failure} {self.trace}"
+        text += f"{sorted(self.sometimes.items())} {self.failure} {self.trace}"
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -73,7 +72,7 @@ class World:
         ids._random, ids._counter, ids._prefix = "8000-00000000", itertools.count(1), (0, 0, "")
         SimTask._births = itertools.count()
         self.clockwork = Clockwork(self.rng)
-        Now.seconds = lambda: self.clockwork.now
+        TIME.monotonic = self.clockwork.time
         self.aim, aims, self.scene = matrix.draw(self.rng, aim)
         plan = Plan(self.rng, aims, self.scene.who)
         plan.over = quiet
@@ -208,8 +207,11 @@ class World:
             Violated: Something is not as it must be.
         """
         self.start()
-        if not self.clockwork.run(until=PATIENCE):
-            raise Violated(f"stuck at {self.clockwork.now:.3f} s: {self._stuck()}")
+        over = self.clockwork.run(until=PATIENCE)
+        if self.server.watch.violation:
+            raise Violated(self.server.watch.violation)
+        if not over:
+            raise Violated(f"at {self.clockwork.now:.4f} s: stuck: {self._stuck()}")
         # What is late (an answer, a timer) finds nobody any more; sessions that were left behind expire.
         judge(self)
 
@@ -247,7 +249,7 @@ def run(seed: int, *, quiet: bool = False, aim: Cell | None = None) -> Result:
     result.requests, result.calls = server.requests, len(server.tables.rows)
     result.runs = sum(map(len, server.watch.ledger.runs.values()))
     result.seconds = world.clockwork.now
-    result.met, result.seen, result.bells = server.met, server.seen, server.bells_met
+    result.met, result.bells = server.met, server.bells_met
     result.sometimes = server.watch.sometimes
     result.trace = list(server.watch.trace)
     return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import msgspec
 
 from everloop._core.clock import SECOND
 from everloop._core.errors import StoreUnavailable
+from everloop._core.looks import Gauges
 from everloop._core.records import (
     Added,
     CallFilter,
@@ -30,6 +31,7 @@ from everloop._core.records import (
 )
 from everloop.store.memory import MemoryStore
 from everloop.store.no_transactions import NoTransactions
+from everloop.store.protocol import NOBODY
 from tests.sim.cells import Cells
 from tests.sim.faults import Bell, Cell, Fault, Plan
 from tests.sim.loop import Clockwork, SimLoop, finish
@@ -42,6 +44,12 @@ if TYPE_CHECKING:
 START = 1_700_000_000 * SECOND
 #: Verbs of the memory store that wait for nothing by themselves.
 _PLAIN = ("open", "close", "tend")
+#: Verbs that keep a process going. Most of these requests take no time: the others are of more interest.
+_UPKEEP = frozenset(
+    ("open", "renew", "reap", "tend", "serve", "open_session", "close_session", "serving", "get")
+)
+#: How many of them do travel.
+_TRAVEL = 0.25
 #: What a turn can read of its session: its leases, the ends and the cancellations in its inbox.
 Read = tuple[frozenset[tuple[str, int]], frozenset[str], dict[str, int]]
 
@@ -49,28 +57,23 @@ Read = tuple[frozenset[tuple[str, int]], frozenset[str], dict[str, int]]
 class Ask:
     """A request under way."""
 
-    __slots__ = ("answer", "args", "cells", "loop", "node", "verb")
+    __slots__ = ("answer", "args", "loop", "node", "verb")
 
     def __init__(self, node: Node, loop: SimLoop, verb: str, args: tuple[Any, ...]) -> None:
         self.node = node
         self.loop = loop
         self.verb = verb
         self.args = args
-        self.cells: list[Cell] = []
         self.answer: asyncio.Future[Any] = loop.create_future()
 
     def tell(self, value: Any) -> None:
         """Let the answer arrive, if somebody is there to hear it."""
-        self.loop.call_soon(_set, self.answer, value)
-
-
-def _set(answer: asyncio.Future[Any], value: Any) -> None:
-    if answer.done():
-        return
-    if isinstance(value, Exception):
-        answer.set_exception(value)
-    else:
-        answer.set_result(value)
+        if self.loop.dead or self.answer.done():
+            return
+        if isinstance(value, Exception):
+            self.answer.set_exception(value)
+        else:
+            self.answer.set_result(value)
 
 
 class Server:
@@ -89,7 +92,6 @@ class Server:
         self.pause = (1.05, 2.5)  # for how long a process stands still, in leases
         self.drains = False  # whether one that stands still is asked to end meanwhile
         self.met: Counter[tuple[Cell, str]] = Counter()
-        self.seen: Counter[Cell] = Counter()
         self.bells_met: Counter[tuple[str, str]] = Counter()
         self.requests = 0
         self.under_way = 0  # requests that are carried out later than they arrived
@@ -101,47 +103,68 @@ class Server:
 
     # -- on the way ------------------------------------------------------------------------------------------
 
-    def send(self, ask: Ask) -> None:
-        """Let a request travel."""
-        self.clockwork.after(self.rng.random() * self.pace, partial(self._arrive, ask))
-
     @property
     def has_dead(self) -> bool:
         """Whether a session's time is over."""
         now = self.now()
         return any(there.until <= now for there in self.tables.sessions.values())
 
+    def is_alive(self, session: int) -> bool:
+        """Whether a session's time is not over."""
+        there = self.tables.sessions.get(session)
+        return there is not None and there.until > self.now()
+
     def spares(self, verb: str) -> bool:
         """Whether upkeep is answered without travelling: mostly, unless the store is away."""
         return verb != self.aimed and self.clockwork.now >= self.away_until and self.rng.random() < 0.85
 
     def _answer(self, ask: Ask, value: Any, after: float = 0.0) -> None:
-        if not after and self.rng.random() < 0.5:
+        chance = self.rng.random()
+        if after or chance < 0.5:
+            self.clockwork.after(after + self.rng.random() * self.pace, partial(ask.tell, value))
+        elif chance < 0.9:
             ask.tell(value)
         else:
-            self.clockwork.after(after + self.rng.random() * self.pace, partial(ask.tell, value))
+            ask.loop.call_soon(ask.tell, value)  # behind what else the process has to do
 
     def _refuse(self, ask: Ask, why: str) -> None:
         self._answer(ask, StoreUnavailable(f"simulated: {why}"))
 
+    def send(self, ask: Ask) -> None:
+        """Let a request travel, or be there."""
+        random = self.rng.random
+        if ask.verb not in _UPKEEP or random() < _TRAVEL:
+            self.clockwork.after(random() * self.pace, partial(self._arrive, ask))
+        elif self._is_well(ask):
+            ask.tell(self.carry_out(ask))
+
     def _arrive(self, ask: Ask) -> None:
+        if self._is_well(ask):
+            self._answer(ask, self.carry_out(ask))
+
+    def _is_well(self, ask: Ask) -> bool:
+        """Tell whether nothing happens to a request; what does, happens."""
         self.requests += 1
         node = ask.node
         if self.clockwork.now < self.away_until:
             node.disturb()
             self._refuse(ask, "the store is away")
-            return
-        ask.cells = self.cells.of(ask.verb, ask.args, first=not node.sessions)
-        self.seen.update(ask.cells)
-        fault = self.plan.draw(ask.cells, node.may_suffer(), node.kind) if not node.dead else None
+            return False
+        if self.plan.over or node.dead:
+            return True
+        aimed, by_chance = self.plan.strikes(ask.verb)
+        if not (aimed or by_chance):
+            return True
+        cells = self.cells.of(ask.verb, ask.args, first=not node.sessions)
+        fault = self.plan.draw(cells, node.may_suffer(), node.kind, by_chance=by_chance)
         if fault is None:
-            self._answer(ask, self.carry_out(ask))
-            return
-        for cell in ask.cells:
+            return True
+        for cell in cells:
             self.met[cell, fault] += 1
         self.watch.sometimes[fault] += 1
-        self.watch.note(f"{fault}: {node.name} {ask.verb} {ask.cells}")
+        self.watch.note(f"{fault}: {node.name} {ask.verb} {cells}")
         self._suffer(ask, fault)
+        return False
 
     def _suffer(self, ask: Ask, fault: Fault) -> None:  # noqa: C901 - a list, not a logic
         node, rng = ask.node, self.rng
@@ -234,9 +257,8 @@ class Server:
             value = finish(getattr(self.memory, ask.verb)())
         else:
             verb = getattr(MemoryStore, ask.verb).__wrapped__
-            value = finish(
-                verb(self.memory, overdue=args[0]) if ask.verb == "reap" else verb(self.memory, *args)
-            )
+            named = dict(zip(("overdue", "dead"), args, strict=True)) if ask.verb == "reap" else {}
+            value = finish(verb(self.memory, *(() if named else args), **named))
         watch.after(ask.node, ask.verb, args, value)
         return value
 
@@ -265,11 +287,14 @@ class SimStore(NoTransactions):
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimLoop)
         ask = Ask(self._node, loop, verb, args)
-        loop.once_it_steps(partial(self._server.send, ask))
+        if loop.stops:  # a body has blocked it within this step
+            loop.once_it_goes_on(partial(self._server.send, ask))
+        else:
+            self._server.send(ask)
         return ask.answer
 
     async def open(self) -> None:
-        if self._opened and self._spared("open"):
+        if self._opened and self._server.spares("open"):
             return
         await self._ask("open")
         self._opened = True
@@ -278,20 +303,19 @@ class SimStore(NoTransactions):
         """Do nothing: closing asks nobody."""
 
     async def tend(self) -> None:
-        if not self._spared("tend"):
+        if not self._server.spares("tend"):
             await self._ask("tend")
-
-    def _spared(self, verb: str) -> bool:
-        """Whether a request is not worth the way: the keeper asks for much that has nothing to do."""
-        return self._server.spares(verb)
 
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         number: int = await self._ask("open_session", info, lease)
         self._node.sessions.append(number)
         return number
 
-    async def renew(self, session: int, lease: int) -> bool:
-        alive: bool = await self._ask("renew", session, lease)
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
+        if self._server.is_alive(session) and self._server.spares("renew"):
+            renew = MemoryStore.renew.__wrapped__  # type: ignore[attr-defined]  # set by `wraps`
+            return finish(renew(self._server.memory, session, lease, gauges))  # type: ignore[no-any-return]
+        alive: bool = await self._ask("renew", session, lease, gauges)
         return alive
 
     async def serve(self, session: int, info: SessionInfo) -> None:
@@ -300,10 +324,10 @@ class SimStore(NoTransactions):
     async def close_session(self, session: int) -> None:
         await self._ask("close_session", session)
 
-    async def reap(self, *, overdue: bool = True) -> int:
-        if not self._server.has_dead and self._spared("reap"):
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
+        if not (self._server.has_dead or dead) and self._server.spares("reap"):
             return 0
-        count: int = await self._ask("reap", overdue)
+        count: int = await self._ask("reap", overdue, dead)
         return count
 
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:

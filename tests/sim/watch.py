@@ -16,6 +16,8 @@ from tests.sim.loop import Clockwork
 if TYPE_CHECKING:
     from tests.sim.nodes import Node
 
+#: Verbs that change no call.
+_HARMLESS = frozenset(("open", "renew", "tend", "serve", "serving", "get"))
 #: Seconds after a disturbance in which a session may still be lost for it.
 EXCUSED = 5.0
 
@@ -33,6 +35,7 @@ class Watch:
         self.gone: set[int] = set()  # sessions that were reaped or closed
         self.settled: dict[tuple[str, int], Event] = {}
         self.trace: deque[str] = deque(maxlen=4_000)
+        self.violation = ""  # the first, if there is any
         self.on_quiet: Callable[[], None] = lambda: None  # called when no call is live any more
         self._tables = tables
         self._clockwork = clockwork
@@ -53,16 +56,19 @@ class Watch:
     def fail(self, what: str) -> None:
         """Say that an invariant does not hold."""
         self.note(f"VIOLATED: {what}")
-        raise Violated(f"at {self._clockwork.now:.4f} s: {what}")
+        self.violation = self.violation or f"at {self._clockwork.now:.4f} s: {what}"
+        self._clockwork.over = True  # also where somebody catches what is raised here
+        raise Violated(self.violation)
 
     # -- around each request ---------------------------------------------------------------------------------
 
     def before(self, verb: str, args: Sequence[Any]) -> None:
         """Look at what a request may take from others."""
-        self._sessions = tuple(self._tables.sessions)
         if verb == "turn":
             self._before_turn(args[0], args[1])
-        elif verb == "reap" and args[0]:
+            return
+        self._sessions = tuple(self._tables.sessions)
+        if verb == "reap" and args[0]:
             self._before_reap()
         elif verb == "cancel":
             self.ledger.cancelled.update(args[0])
@@ -107,11 +113,13 @@ class Watch:
 
     def after(self, node: Node, verb: str, args: Sequence[Any], value: Any) -> None:
         """Look at what a request has changed."""
-        if verb == "open_session":
-            self._owners[value] = node
+        if verb in _HARMLESS:
+            return
         if verb == "turn":
             self._after_turn(args[0], args[1], value)
-        if verb == "cancel" and any(answer.lost for answer in value):
+        elif verb == "open_session":
+            self._owners[value] = node
+        elif verb == "cancel" and any(answer.lost for answer in value):
             self.sometimes["a worker that had lost a parent was not let cancel its child"] += 1
         if verb in ("reap", "close_session"):
             self.gone.update(set(self._sessions) - set(self._tables.sessions))
@@ -160,20 +168,23 @@ class Watch:
         for id_, end in self._ends.items():
             row = self._tables.rows.get(id_)
             if row is None or _end(row) != end:
-                self.fail(f"the ended call {id_} has changed from {end} to {row and _end(row)}")
+                self.fail(f"undone: the ended call {id_} has changed from {end} to {row and _end(row)}")
 
     # -- bodies ----------------------------------------------------------------------------------------------
 
     def begins(self, node: Node, run: Run) -> None:
-        """A body begins: nobody else may run it, or have run it to its end."""
+        """A body begins: nobody else may run it, or have run it to its end.
+
+        Only a process that stood still since it was given the lease may be late: what it does is void.
+        """
         row = self._tables.rows[run.id]
-        earlier = self.ledger.runs.get(run.id, [])
-        if any(other.fence >= run.fence for other in earlier):
-            fences = [other.fence for other in earlier]
-            self.fail(f"{run.name} {run.id} begins at {run.fence} after it began at {fences}")
+        known = self.ledger.runs.get(run.id, [])
+        if any(other.fence == run.fence for other in known):
+            self.fail(f"{run.name} {run.id} begins again at {run.fence}")
+        earlier = [other for other in known if other.fence < run.fence]
         if row.fence != run.fence:
             recent = self._clockwork.now - EXCUSED
-            if node.disturbed < recent and self._outage_until < recent:
+            if max(node.disturbed, node.unblocked, self._outage_until) < recent:
                 self.fail(f"{run.name} begins at {run.fence} on {node.name}; its fence is {row.fence}")
             self.sometimes["a body began whose lease was lost already"] += 1
         run.session = row.session if row.fence == run.fence else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
@@ -82,6 +83,22 @@ def judging(url: str, key: str) -> str:
         return f'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "{key}"]\', 7170))'
     bucket = zlib.crc32(f"a\0work\0{key}".encode()) & 65535
     return f"SELECT * FROM ever_key_locks WHERE bucket = {bucket} FOR UPDATE"
+
+
+@pytest.mark.parametrize("fleet", [1, 40])
+async def test_reaping_takes_a_few_round_trips_however_many_have_died(
+    store: ServerStore[Any], fleet: int
+) -> None:
+    await store.add(None, [call(n) for n in range(fleet)])
+    for _ in range(fleet):
+        worker = await store.open_session(WORKER, 0)
+        assert len((await store.turn(worker, Turn(lanes=(LANE,), room=1))).leased) == 1
+    runner = store._runner()
+
+    before = runner.trips
+    assert await store.reap() == fleet
+    assert runner.trips - before <= 7  # two of them look whose transactions block others
+    assert (await store.counts())[State.READY] == fleet
 
 
 @pytest.mark.parametrize("size", [1, 400])
@@ -184,6 +201,14 @@ async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str) -> Non
         assert {"leased", "succeeded"} <= {word for text in found for word in text.split("'")}
         for text, plan in found.items():
             assert "Seq Scan on ever_" not in plan, f"{text}\n{plan}"
+            # A join of another kind begins by reading one side, which may be the whole table.
+            assert not re.search("(Hash|Merge)( Semi)? Join", plan), f"{text}\n{plan}"
+            assert not re.search(r"ever_\w+_(pkey|id) on .*\n(?!.*Index Cond)", plan), f"{text}\n{plan}"
+        # By its id, not among all leases of the session.
+        (settling,) = [
+            plan for text, plan in found.items() if "SET state = 'succeeded'" in text and "said" in text
+        ]
+        assert "Index Cond: (id = s.id)" in settling, settling
     finally:
         await store.close()
 

@@ -15,7 +15,7 @@ from everloop import SchemaError
 from everloop._core.calls import Event, State
 from everloop._core.records import CallFilter, KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn
 from everloop.store.sql import dialect, mysql, postgresql, server_store, sql_store
-from everloop.store.sql.dialect import Migration, migrations
+from everloop.store.sql.dialect import Migration, migrations, split
 from everloop.store.sql.runners import sqlite_file
 from everloop.store.sql.sql_store import SqlStore
 from everloop.store.url import store_from_url
@@ -60,12 +60,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @contextmanager
-def release(*later: Migration) -> Iterator[None]:
-    """Be a release that has these migrations more."""
+def release(*later: Migration, first: int | None = None) -> Iterator[None]:
+    """Be a release that has these migrations more, or the first ones only."""
     real = migrations
 
     def known(name: str) -> tuple[Migration, ...]:
-        return (*real(name), *later)
+        return (*real(name)[:first], *later)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in MODULES:
@@ -179,6 +179,28 @@ async def test_a_schema_that_does_not_say_so_is_refused(
     else:
         await older.open()
         await older.close()
+
+
+async def test_the_release_before_this_one_goes_on_with_its_schema(
+    url: str, by_hand: Callable[[str, list[str]], None]
+) -> None:
+    """A column more: it is added once, also where a part of that was done."""
+    (added,) = [each for each in migrations(store_at(url).dialect) if each.number == NOW]
+    with release(first=NOW - 1):
+        before = store_at(url)
+        await before.open()
+        await before.close()
+    assert await store_at(url).migrations() == (NOW - 1, [added])
+    if url.startswith("mysql"):
+        by_hand(url, split(added.script))  # each statement is committed by itself there
+    await store_at(url).migrate()
+    newer, older = await opened(url), store_at(url)
+    with release(first=NOW - 1):
+        await older.open()
+    async with asyncio.timeout(30):
+        await work(older, newer)
+    for store in (older, newer):
+        await store.close()
 
 
 async def test_an_older_release_does_not_bring_a_newer_schema_down(url: str) -> None:

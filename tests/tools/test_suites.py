@@ -128,6 +128,39 @@ def test_suites_that_are_named_run_on_this_python_and_tell_the_servers(
     ]
 
 
+KILLED = """
+import pytest
+
+@pytest.fixture(autouse=True, scope="session")
+def killed(record_testsuite_property):
+    yield
+    record_testsuite_property("kills: SIGKILL", {times})
+
+def test_g():
+    pass
+"""
+
+
+def test_kills_are_added_up_and_fewer_than_sixty_are_a_failure(project: Path) -> None:
+    for name, times in (("unit", 50), ("stores", 9)):
+        (project / "tests" / name).mkdir(exist_ok=True)
+        (project / "tests" / name / "test_0.py").write_text(KILLED.format(times=times), encoding="utf-8")
+    tally = suites.Tally()
+    for suite in suites.plan(everything=True):
+        tally.add(suites.run(suite))
+    tally.expect_kills()
+
+    assert tally.told().splitlines() == [
+        "59 real kills: 59 x SIGKILL",
+        "59 real kills, which is a failure: 60 are the least",
+        "2 passed, 1 failed, 0 skipped",
+    ]
+    tally = suites.Tally(passed=2)
+    tally.kills["SIGKILL"] = 60
+    tally.expect_kills()
+    assert tally.told().splitlines() == ["60 real kills: 60 x SIGKILL", "2 passed, 0 failed, 0 skipped"]
+
+
 def test_a_suite_that_is_not_there_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "tests" / "unit" / "test_0.py").write_text(PASSES, encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from everloop._checkup import Facts, Finding, examine
-from everloop._core.looks import Backlog, SessionLook, Setting, Vitals
+from everloop._core.looks import Backlog, Gauges, SessionLook, Setting, Vitals
 from everloop._core.records import Lane
 
 NOW = 1_700_000_000_000_000
@@ -99,6 +99,47 @@ def test_workers_that_are_behind() -> None:
             "waiting",
             "1,200 calls are ready, the oldest for 5 min",
             "start more workers, or give them more `--concurrency`",
+        )
+    ]
+
+
+def worker_with(**gauges: int) -> SessionLook:
+    return WORKER._replace(
+        gauges=Gauges(**{"memory": 40_000_000, "lag": 2_400, "running": 1, "slots": 9} | gauges)
+    )
+
+
+def test_workers_that_are_well_tell_so() -> None:
+    sessions = [WORKER, worker_with(), worker_with(lag=30_000, memory=90_000_000, memory_limit=100_000_000)]
+    assert Finding(
+        "ok", "gauges", "loops answer within 30 ms, and no worker holds more than 90 MB"
+    ) in examine(facts(sessions=sessions))
+    assert troubles(sessions=sessions) == []
+
+
+def test_a_loop_that_is_blocked() -> None:
+    for lag, level, said in ((600_000, "note", "0.6 s"), (75 * SECOND, "wrong", "75.0 s")):
+        assert troubles(sessions=[worker_with(lag=lag), worker_with()]) == [
+            Finding(
+                level,  # type: ignore[arg-type]  # one of the three
+                "gauges",
+                f"the worker on here (session 7, pid 42) let others wait for {said}: something blocks its "
+                "event loop",
+                "write code that blocks as `def` (it runs in a thread) or with run='process'; after 5 s the "
+                "worker's log shows the line",
+            )
+        ]
+    gone = worker_with(lag=75 * SECOND)._replace(until=NOW - SECOND)
+    assert [each for each in examine(facts(sessions=[WORKER, gone])) if each.where == "gauges"] == []
+
+
+def test_memory_that_grows_near_its_limit() -> None:
+    assert troubles(sessions=[worker_with(memory=1_910_000_000, memory_limit=2_000_000_000)]) == [
+        Finding(
+            "note",
+            "gauges",
+            "the worker on here (session 7, pid 42) holds 1,910 MB of 2,000 MB, and is replaced beyond that",
+            "look for what keeps growing, or raise --max-memory",
         )
     ]
 

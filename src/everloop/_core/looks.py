@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from everloop._core.records import Lane
 
 
@@ -21,11 +23,31 @@ class Backlog(NamedTuple):
     oldest: int
 
 
+class Gauges(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker tells of itself with each renewal; a store keeps the last, and does not look into it.
+
+    Attributes:
+        memory: Bytes that its process holds.
+        memory_limit: Bytes beyond which it is replaced, or None.
+        lag: Microseconds that its loop took to answer, the longest since the last renewal.
+        running: How many bodies run; those that wait for their children do not count.
+        slots: How many may.
+    """
+
+    memory: int
+    memory_limit: int | None = None
+    lag: int
+    running: int
+    slots: int
+
+
 class SessionLook(NamedTuple):
     """A session that is open, or whose time is over and that nobody has reaped yet.
 
     Attributes:
         leased: How many calls it holds.
+        queues: Which it serves, by name.
+        gauges: What it told of itself with its last renewal; None of clients, and of older releases.
     """
 
     number: int
@@ -36,6 +58,8 @@ class SessionLook(NamedTuple):
     opened: int
     until: int
     leased: int
+    queues: tuple[str, ...] = ()
+    gauges: Gauges | None = None
 
 
 class Setting(NamedTuple):

@@ -25,6 +25,7 @@ COMMANDS = {
     "ls": ("everloop.cli.ls", "List calls, newest first."),
     "show": ("everloop.cli.show", "Show everything about one call."),
     "logs": ("everloop.cli.logs", "Show what the runs of one call have logged."),
+    "workers": ("everloop.cli.workers", "List the workers: where they run, what they serve, how they are."),
     "retry": ("everloop.cli.retry", "Submit finished calls anew."),
     "migrate": ("everloop.cli.migrate", "Bring a store's schema up to date, or say what is missing."),
     "export": ("everloop.cli.export", "Print finished calls and their histories as JSON lines."),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
-import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
+from everloop.engine.gauges import resident
 from everloop.engine.worker import Worker
 
 _UNITS = {"": 1, "K": 1_000, "M": 1_000**2, "G": 1_000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
@@ -34,6 +32,27 @@ def read_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     return size
 
 
+def read_silence(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """Read for how long a loop may be silent: seconds, or `none` for ever, which is infinite.
+
+    Raises:
+        click.BadParameter: It is neither, or too short for a keeper that looks once a second.
+    """
+    if value is None:
+        return None
+    if value.strip().lower() == "none":
+        return math.inf
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds < math.inf:
+        raise click.BadParameter(
+            f"{value!r} is no limit; write a number of seconds, 1 or more (600), or none to never end it"
+        )
+    return seconds
+
+
 def shown(size: int) -> str:
     """Return a size in megabytes.
 
@@ -42,16 +61,6 @@ def shown(size: int) -> str:
         '512 MB'
     """
     return f"{size / 1e6:.0f} MB"
-
-
-def resident() -> int:
-    """Return the bytes of memory that this process holds; the most it ever held, where only that is told."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
+import math
 import os
 import sys
 import threading
@@ -15,11 +17,12 @@ import click
 from everloop._app import App
 from everloop._core.text import without_password
 from everloop.cli import exits
-from everloop.cli.control import READY, Control
+from everloop.cli.control import READY, Control, Report
 from everloop.cli.group import Command
 from everloop.cli.health import Address, Answers, read_address, served
-from everloop.cli.limits import Limits, read_size
+from everloop.cli.limits import Limits, read_silence, read_size
 from everloop.cli.reading import run, shared_url
+from everloop.cli.stacks import Stacks
 from everloop.cli.stopping import Stopping
 from everloop.cli.supervisor import Supervisor
 from everloop.cli.target import load_app
@@ -27,6 +30,8 @@ from everloop.cli.terminal import clean, say
 from everloop.engine.vitals import Vitals
 from everloop.engine.worker import Worker
 
+#: Calls that are named when a worker has died.
+NAMED = 3
 #: Seconds that threads of tasks (or of users) may hold up the end of the process.
 LINGER = 2.0
 
@@ -89,6 +94,14 @@ LINGER = 2.0
     help="Replace a worker process that has run so many calls.",
 )
 @click.option(
+    "--stall-limit",
+    callback=read_silence,
+    metavar="SECONDS",
+    envvar="EVERLOOP_STALL_LIMIT",
+    show_envvar=True,
+    help="End a worker process whose loop has not answered for so long, or none; the app's, 600, by default.",
+)
+@click.option(
     "--health",
     callback=read_address,
     metavar="ADDRESS",
@@ -97,6 +110,7 @@ LINGER = 2.0
     help="Answer /healthz and /readyz here, such as 127.0.0.1:8080, or 8080 on loopback.",
 )
 @click.option("--supervised", type=int, hidden=True)
+@click.option("--last-words", type=int, hidden=True)
 def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by name
     target: str | None,
     concurrency: int,
@@ -105,8 +119,10 @@ def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by nam
     processes: int,
     max_memory: int | None,
     max_calls: int | None,
+    stall_limit: float | None,
     health: Address | None,
     supervised: int | None,
+    last_words: int | None,
 ) -> int:
     """Run the tasks of an app until it is told to stop.
 
@@ -117,12 +133,17 @@ def command(  # noqa: PLR0913, PLR0917 - click gives one for each option, by nam
     if supervised is None and (processes > 1 or limits):
         options = {"concurrency": concurrency, "queues": queues, "grace": grace}
         options |= {"max-memory": max_memory, "max-calls": max_calls}
+        options["stall-limit"] = "none" if stall_limit == math.inf else stall_limit
         return asyncio.run(_supervise(processes, target, options, health))
+    # Native code that ends this process shows where it was: to whoever watches, or on standard error.
+    faulthandler.enable(sys.stderr if last_words is None else last_words, all_threads=False)
     app = load_app(target)
     # What is imported stays: the collector need not look through it with each generation.
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     shared_url(app)
+    if stall_limit is not None:
+        app.stall_limit = None if stall_limit == math.inf else stall_limit
     _let_information_through()
     names = None if queues is None else [name.strip() for name in queues.split(",") if name.strip()]
     if names == []:
@@ -161,21 +182,27 @@ async def _serve(
     supervised: int | None,
 ) -> int:
     stopping.listen()
-    control = None if supervised is None else Control(supervised, stopping.reach)
     vitals: list[Vitals] = []
     answers = Answers(
         lambda: vitals[0].dying() if vitals else "",
         lambda: vitals[0].why_not() if vitals else "it is starting",
     )
+    control = None
+    if supervised is not None:
+        # Before the session is opened: what its predecessor has died of is there to be read.
+        control = Control(supervised, stopping.reach, app._sessions.bury)  # noqa: SLF001 - (as below)
     async with served(health, answers):
         async with app.worker(concurrency=concurrency, queues=queues, grace=stopping.grace):
             session = app._sessions.current().session  # noqa: SLF001 - how hard to stop is for us to say
             worker = session.worker
             assert worker is not None  # noqa: S101 - it runs inside this block
+            worker.memory_limit = limits.memory
             vitals.append(Vitals(session, worker))
             stopping.worker = worker
+            stacks = Stacks(vitals[0])
+            stacks.listen()
             say(_ready(app, worker))
-            watching = asyncio.create_task(_watch(limits, worker, stopping, control, answers))
+            watching = asyncio.create_task(_watch(limits, stopping, control, answers, vitals[0], stacks))
             await stopping.first.wait()
         watching.cancel()
     _end_soon(stopping.code, LINGER if stopping.say_end() else 0.0)
@@ -183,14 +210,23 @@ async def _serve(
 
 
 async def _watch(
-    limits: Limits, worker: Worker, stopping: Stopping, control: Control | None, answers: Answers
+    limits: Limits,
+    stopping: Stopping,
+    control: Control | None,
+    answers: Answers,
+    vitals: Vitals,
+    stacks: Stacks,
 ) -> None:
     """Look at this worker once a second: whether it has to be replaced, and what to say of it."""
+    worker = vitals.worker
     while True:
         if why := limits.passed(worker):
             stopping.recycle(why)
+        stacks.look()
         if control is not None:
-            control.say(answers.dying() or answers.why_not() or READY)
+            how = answers.dying() or answers.why_not() or READY
+            calls = tuple(f"{a.leased.lane.fn} {a.leased.id}" for a in worker.attempts(NAMED))
+            control.say(Report(how, vitals.session.number, len(worker.holding), calls))
         await asyncio.sleep(1)
 
 

@@ -20,6 +20,8 @@ import time
 import traceback
 from collections.abc import Callable
 
+from everloop._core.looks import Gauges
+from everloop.engine.processes.ends import STALLED
 from everloop.store.protocol import Store
 
 log = logging.getLogger("everloop")
@@ -83,17 +85,30 @@ class Keeper:
         session: The session's number.
         lease: Seconds for which each renewal keeps the session alive.
         lost: Called on the owner's loop when the session was reaped.
-        stall_limit: Seconds without an answer of the loop after which the process is ended, or None.
+        stall_limit: Seconds without an answer of the loop after which a worker's process is ended, or None.
+        gauges: Tells of the worker, when given the seconds that its loop has let others wait; None when there
+            is no worker. Called in the keeper's thread.
+        dead: Sessions whose processes are known to have died, and how; each goes out of it when it is reaped.
     """
 
     def __init__(
-        self, store: Store, session: int, lease: float, lost: Callable[[], None], stall_limit: float | None
+        self,
+        store: Store,
+        session: int,
+        lease: float,
+        lost: Callable[[], None],
+        stall_limit: float | None,
+        gauges: Callable[[float], Gauges | None] = lambda _: None,
+        dead: dict[int, str] = {},  # noqa: B006 - nobody adds to this one
     ) -> None:
         self._store = store
         self._session = session
         self._lease = lease
         self._lost = lost
         self._stall_limit = stall_limit
+        self._gauges = gauges
+        self._dead = dead
+        self._lag = 0.0  # the longest that the loop took to answer, since the last renewal
         self._owner = asyncio.get_running_loop()
         self._owner_thread = threading.get_ident()
         self._asked_at: float | None = None  # since when the owner's loop owes an answer
@@ -120,6 +135,12 @@ class Keeper:
                 self._loop.call_soon_threadsafe(self._leave)
         if self._thread.is_alive():
             self._thread.join()
+
+    def look(self) -> None:
+        """Look at once whether somebody has died."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                self._loop.call_soon_threadsafe(self._woken.set)
 
     # -- in the thread ----------------------------------------------------------------------------------
 
@@ -155,7 +176,7 @@ class Keeper:
                     # Not `now`: the store may have taken its time.
                     witness.answered(time.monotonic())
                     next_renewal = now + self._lease / 3
-                await self._store.reap(overdue=witness.may_judge(time.monotonic()))
+                await self._reap(overdue=witness.may_judge(time.monotonic()))
                 await self._store.tend()
                 witness.answered(time.monotonic())
             except Exception as error:  # noqa: BLE001 - whatever it is, the session has to be kept alive
@@ -169,18 +190,25 @@ class Keeper:
             timer.cancel()
 
     async def _renew(self) -> bool:
-        alive = await self._store.renew(self._session, round(self._lease * 1_000_000))
+        lag, self._lag = max(self._lag, self._silence() or 0.0), 0.0
+        alive = await self._store.renew(self._session, round(self._lease * 1_000_000), self._gauges(lag))
         if not alive:
             self._call_owner(self._lost)
         return alive
 
+    async def _reap(self, *, overdue: bool) -> None:
+        dead = dict(self._dead)
+        await self._store.reap(overdue=overdue, dead=dead)
+        for session in dead:
+            self._dead.pop(session, None)
+
     def _watch_loop(self) -> None:
         """Ask the owner's loop for an answer; report, and in the end give up, one that gives none."""
-        if self._asked_at is None:
+        silent = self._silence()
+        if silent is None:
             self._asked_at = time.monotonic()
             self._call_owner(self._answer)
             return
-        silent = time.monotonic() - self._asked_at
         if silent > STALL_REPORT and not self._reported:
             self._reported = True
             frame = sys._current_frames().get(self._owner_thread)  # noqa: SLF001 - documented, if underscored
@@ -188,12 +216,22 @@ class Keeper:
             log.warning(
                 "everloop: the event loop has not answered for %.0f s; it is here:\n%s", silent, stack
             )
-        if self._stall_limit is not None and silent > self._stall_limit:
+        if self._stall_limit is None or silent <= self._stall_limit:
+            return
+        # A client has nothing that another process could go on with: it may block its loop for as long as it
+        # likes.
+        if self._gauges(silent) is not None:
             log.critical("everloop: the event loop has not answered for %.0f s; ending this process", silent)
             faulthandler.dump_traceback(all_threads=True)
-            os._exit(70)
+            os._exit(STALLED)
+
+    def _silence(self) -> float | None:
+        """Return for how long the owner's loop owes an answer; None when it owes none."""
+        asked_at = self._asked_at  # once: the owner's thread sets it, too
+        return None if asked_at is None else time.monotonic() - asked_at
 
     def _answer(self) -> None:
+        self._lag = max(self._lag, self._silence() or 0.0)
         self._asked_at = None
         self._reported = False
 

@@ -13,16 +13,18 @@ from weakref import ref
 
 from everloop._core.errors import StoreError
 from everloop._core.keeping import Pruning
+from everloop._core.looks import Gauges
 from everloop._core.records import Cancel, Ended, Lane, SessionInfo
 from everloop.engine import capture
 from everloop.engine.apart import Apart
 from everloop.engine.executor import Runnable
+from everloop.engine.gauges import read_gauges
 from everloop.engine.keeper import STALL_LIMIT, Keeper
 from everloop.engine.scribe import Scribe
 from everloop.engine.services.pruner import Pruner
 from everloop.engine.turns import RETRY_TO, Sink, TurnLoop
 from everloop.engine.worker import Worker
-from everloop.store.protocol import Store
+from everloop.store.protocol import Foretelling, Store
 
 log = logging.getLogger("everloop")
 
@@ -60,6 +62,7 @@ class Session:
         processes: How many bodies its worker runs in processes of their own at once.
         pruning: What the worker prunes from time to time, if anything.
         logs: The lowest level of what its bodies log that is kept; None keeps nothing of it.
+        dead: Sessions of others whose processes are known to have died, and how; it may grow.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Session:
         processes: int = 1,
         pruning: Pruning | None = None,
         logs: int | None = None,
+        dead: dict[int, str] | None = None,
     ) -> None:
         self.store = store
         self.app = app
@@ -83,6 +87,7 @@ class Session:
         self.turns.expects = lambda: self.waiting
         self.turns.on_lost_answer = self._after_lost_answer
         self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
+        self._dead: dict[int, str] = {} if dead is None else dead
         self._pruner = None if pruning is None else Pruner(store, pruning)
         self._logs = logs
         self._scribe: Scribe | None = None
@@ -187,9 +192,24 @@ class Session:
         self.number = await self.store.open_session(self._info(), round(self._lease * 1_000_000))
         self._listen()
         self._keeper = Keeper(
-            self.store.twin(), self.number, self._lease, self._was_reaped, self._stall_limit
+            self.store.twin(),
+            self.number,
+            self._lease,
+            self._was_reaped,
+            self._stall_limit,
+            self._gauges,
+            self._dead,
         )
         self._keeper.start()
+
+    def _gauges(self, lag: float) -> Gauges | None:
+        worker = self.worker
+        return None if worker is None else read_gauges(worker, lag)
+
+    def look_for_the_dead(self) -> None:
+        """Take over at once from those that are known to have died."""
+        if self._keeper is not None:
+            self._keeper.look()
 
     async def _leave(self) -> None:
         if self._stop_listening is not None:
@@ -202,6 +222,8 @@ class Session:
     def _listen(self) -> None:
         if self._stop_listening is not None:
             self._stop_listening()
+        if isinstance(self.store, Foretelling):
+            self.store.foretell(self.number, self._ended)
         self._stop_listening = self.store.listen(self.number, self.turns.look)
 
     def _info(self) -> SessionInfo:

@@ -17,12 +17,12 @@ class Vitals:
     """Looks at one worker; asks nothing of the store."""
 
     def __init__(self, session: Session, worker: Worker) -> None:
-        self._session = session
-        self._worker = worker
+        self.session = session
+        self.worker = worker
 
     def why_not(self) -> str:
         """Say why it takes no calls; an empty text when it would."""
-        worker, turns = self._worker, self._session.turns
+        worker, turns = self.worker, self.session.turns
         if worker.draining:
             return "it is draining"
         if turns.away:
@@ -30,12 +30,17 @@ class Vitals:
         silent = turns.silence
         if silent > SILENT:
             return f"the store has not answered for {silent:.0f} s"
-        if worker.room == 0 and worker.stillness > STUCK:
+        if self.is_stuck:
             return (
                 f"all {worker.slots.size} slots are taken, and no call has ended for {worker.stillness:.0f} s"
             )
         return ""
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every slot is taken, and nothing has ended for long."""
+        return not self.worker.draining and self.worker.room == 0 and self.worker.stillness > STUCK
+
     def dying(self) -> str:
         """Say what keeps this process from working at all; an empty text when nothing does."""
-        return "" if self._session.is_kept else "the thread that renews its leases has ended"
+        return "" if self.session.is_kept else "the thread that renews its leases has ended"

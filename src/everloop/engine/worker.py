@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from functools import partial
+from itertools import islice
 
 from everloop._core.calls import Event
 from everloop._core.policy import SUSPECT
@@ -52,6 +53,7 @@ class Worker:
         self._attempts: dict[str, Attempt] = {}
         self._suspects: set[Attempt] = set()
         self.begun = 0  # calls whose body was started
+        self.memory_limit: int | None = None  # bytes, beyond which somebody replaces its process
         self._moved_at = self._loop.time()
         self.draining = False
         self._hurried = False
@@ -103,6 +105,14 @@ class Worker:
     @property
     def holding(self) -> tuple[str, ...]:
         return tuple(self._attempts)
+
+    def attempts(self, most: int) -> list[Attempt]:
+        """Return the first attempts of those that it holds."""
+        return list(islice(self._attempts.values(), most))
+
+    def runs_in_process(self, attempt: Attempt) -> bool:
+        """Whether a body has a process of its own."""
+        return attempt in self._in_processes
 
     def begin(self, leased: list[Leased]) -> None:
         """Start the bodies of what was leased."""

@@ -139,6 +139,31 @@ class Database:
         return Pool(url, sqlite_file(url), self._options, own=self.own)
 
 
+class Databases:
+    """The databases of one app: for each URL and its options there is one, however often it is asked for.
+
+    Each has a pool that stays open as long as the app, so one for each time would be a leak.
+
+    Args:
+        pool: The resources of the app.
+        store_url: Tells the URL of its store.
+    """
+
+    def __init__(self, pool: ResourcePool, store_url: Callable[[], str]) -> None:
+        self._resources = pool
+        self._store_url = store_url
+        self._known: list[tuple[str | None, dict[str, Any], Database]] = []
+
+    def get(self, url: str | None, options: dict[str, Any]) -> Database:
+        """Return the database of this URL with these options."""
+        for known, theirs, database in self._known:
+            if known == url and theirs == options:
+                return database
+        database = Database(self._resources, url, store_url=self._store_url, **options)
+        self._known.append((url, options, database))
+        return database
+
+
 async def _close(pool: Pool) -> None:
     await pool.close()
 

@@ -12,7 +12,7 @@ The answer then does not depend on the order in which a request lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import RLock
 
 import msgspec
@@ -21,30 +21,31 @@ from everloop._core import forks
 from everloop._core.calls import Event, State, step
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.codec import error_record
-from everloop._core.errors import TaskCrashed, TaskExpired
+from everloop._core.crashes import Death, of_somebody
+from everloop._core.errors import TaskExpired
+from everloop._core.looks import Gauges
 from everloop._core.policy import SUSPECT
 from everloop._core.records import (
     Added,
-    CallFilter,
     Cancel,
     Cancelled,
     Ended,
-    Lane,
     Leased,
     NewCall,
     Outcome,
     Parent,
     Progress,
     SessionInfo,
-    Snapshot,
     Turn,
     TurnAnswer,
 )
 from everloop.store.memory_bells import Bells
 from everloop.store.memory_keeping import Keeping
 from everloop.store.memory_lock import atomic
+from everloop.store.memory_reading import Reading
 from everloop.store.memory_rows import NO_FENCE, Row, Session, Tables
 from everloop.store.no_transactions import NoTransactions
+from everloop.store.protocol import NOBODY
 
 #: Ends that one answer holds at most.
 INBOX = 2_000
@@ -60,7 +61,7 @@ _named: dict[str, tuple[Tables, Bells]] = {}
 _lock = forks.waiting_for(RLock())  # one for all: several stores may share their tables by name
 
 
-class MemoryStore(Keeping, NoTransactions):
+class MemoryStore(Reading, Keeping, NoTransactions):
     """A store in this process's memory.
 
     Args:
@@ -100,11 +101,11 @@ class MemoryStore(Keeping, NoTransactions):
         return tables.last_session
 
     @atomic
-    async def renew(self, session: int, lease: int) -> bool:
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
         there = self._tables.sessions.get(session)
         if there is None:
             return False
-        there.until = self.now() + lease
+        there.until, there.gauges = self.now() + lease, gauges
         return True
 
     @atomic
@@ -129,29 +130,33 @@ class MemoryStore(Keeping, NoTransactions):
         self._follow(ends, now)
 
     @atomic
-    async def reap(self, *, overdue: bool = True) -> int:
-        if not overdue:
-            return 0  # every session lives in this process
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         now = self.now()
         sessions = self._tables.sessions
-        dead = [number for number, there in sessions.items() if there.until <= now]
+        deaths = {
+            number: Death(there.info.host, there.info.pid, dead.get(number, ""))
+            for number, there in sessions.items()
+            if number in dead or (overdue and there.until <= now)
+        }
         ends: list[End] = []
-        for row in [row for session in dead for row in self._tables.held(session)]:
-            ends += self._crash(row, now)
-        for session in dead:
+        for session, death in deaths.items():
+            for row in self._tables.held(session):
+                limit = row.new.crash_limit
+                last = death.of_one_too_many(row.crashes + 1, limit) if row.crashes >= limit else None
+                ends += self._crash(row, now, last or death.of_one_run())
+        for session in deaths:
             del sessions[session]
         self._follow(ends, now)
         self._ring()
-        return len(dead)
+        return len(deaths)
 
-    def _crash(self, row: Row, now: int, last_words: bytes | None = None) -> list[End]:
+    def _crash(self, row: Row, now: int, last_words: bytes | None) -> list[End]:
         row.crashes += 1
-        limit = row.new.crash_limit
         if row.cancel_asked is not None:
             return [self._stop(row, Event.CANCEL, now)]
-        if row.crashes > limit:
-            text = f"its worker died with it {row.crashes} times; `crashes={limit}` allows {limit}"
-            return [self._stop(row, Event.FAIL, now, last_words or error_record(TaskCrashed, text))]
+        if row.crashes > row.new.crash_limit:
+            last_words = last_words or of_somebody(row.crashes, row.new.crash_limit)
+            return [self._stop(row, Event.FAIL, now, last_words)]
         self._requeue(row, step(row.state, Event.REAP), row.due, now, last_words)
         return []
 
@@ -363,8 +368,10 @@ class MemoryStore(Keeping, NoTransactions):
         if call.parent is None or call.child_key is None:
             return None
         child = self._tables.child(call.parent.id, call.child_key)
-        lost = (State.FAILED, State.CANCELLED, State.EXPIRED)
-        return None if child is None or child.state in lost else child
+        if child is None or child.state is State.SUCCEEDED:
+            return child
+        # One that was asked to cancel lives, but its end is no answer to who asks for it only now.
+        return None if child.state.final or child.cancel_asked is not None else child
 
     def _insert(self, call: NewCall, parent: Row | None, now: int) -> Row:
         self._tables.last_seq = seq = self._tables.last_seq + 1
@@ -457,39 +464,6 @@ class MemoryStore(Keeping, NoTransactions):
         self._bells.ring(self._rung - {but})
         self._rung.clear()
         self._ready = False
-
-    # -- reads ------------------------------------------------------------------------------------
-
-    @atomic
-    async def get(self, ids: Sequence[str]) -> list[Snapshot | None]:
-        rows = self._tables.rows
-        return [rows[id].snapshot() if id in rows else None for id in ids]
-
-    @atomic
-    async def find(self, filter: CallFilter) -> list[Snapshot]:
-        rows = self._tables.rows
-        last = self._tables.last_seq + 1
-        if filter.before is not None:
-            last = rows[filter.before].seq if filter.before in rows else 0
-        shown = [row for row in reversed(rows.values()) if row.seq < last and row.matches(filter)]
-        return [row.snapshot() for row in shown[: filter.limit]]
-
-    @atomic
-    async def counts(self, app: str | None = None, queue: str | None = None) -> dict[str, int]:
-        counts = {state.value: 0 for state in State}
-        for row in self._tables.rows.values():
-            if app in (None, row.new.lane.app) and queue in (None, row.new.lane.queue):
-                counts[row.state.value] += 1
-        return counts
-
-    @atomic
-    async def serving(self, app: str) -> list[tuple[str, str]]:
-        now = self.now()
-        lanes: set[Lane] = set()
-        for there in self._tables.sessions.values():
-            if there.info.kind == "worker" and there.until > now:
-                lanes.update(there.info.lanes)
-        return sorted((lane.queue, lane.fn) for lane in lanes if lane.app == app)
 
     # -- hints ------------------------------------------------------------------------------------
 

@@ -87,6 +87,7 @@ class Keeping(Locking):
             SessionLook(
                 number, there.info.app, there.info.kind, there.info.host, there.info.pid,
                 there.opened, there.until, len(tables.held(number)),
+                tuple(sorted({lane.queue for lane in there.info.lanes})), there.gauges,
             )
             for number, there in tables.sessions.items()
             if app in (None, there.info.app)

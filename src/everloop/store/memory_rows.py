@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from everloop._core.calls import State
 from everloop._core.logs import LogChunk
+from everloop._core.looks import Gauges
 from everloop._core.records import (
     CallFilter,
     Ended,
@@ -160,6 +161,7 @@ class Session:
     info: SessionInfo
     until: int
     opened: int
+    gauges: Gauges | None = None
     ended: dict[str, None] = field(default_factory=dict[str, None])
     cancels: dict[str, int] = field(default_factory=dict[str, int])
 

@@ -10,16 +10,18 @@ own clock; no verb takes the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
-from everloop._core.looks import Backlog, SessionLook
+from everloop._core.looks import Backlog, Gauges, SessionLook
 from everloop._core.records import (
     Added,
     CallFilter,
     Cancelled,
+    Ended,
     NewCall,
     Outcome,
     Parent,
@@ -30,6 +32,9 @@ from everloop._core.records import (
 )
 from everloop._core.runs import RunRecord
 from everloop.store.transactions import UserTransaction
+
+#: No sessions.
+NOBODY: Mapping[int, str] = MappingProxyType({})
 
 
 class DbapiConnection(Protocol):
@@ -93,8 +98,10 @@ class Store(Protocol):
         """
         ...
 
-    async def renew(self, session: int, lease: int) -> bool:
+    async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
         """Keep `session` alive for `lease` microseconds more; False when it was reaped.
+
+        What it tells of itself takes the place of what it told before.
 
         False is final: its leases went to others, and the caller must give up what it runs.
         """
@@ -108,12 +115,15 @@ class Store(Protocol):
         """End `session`: release its leases unharmed and drop its inbox. Idempotent."""
         ...
 
-    async def reap(self, *, overdue: bool = True) -> int:
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         """End every session whose time is over, and return how many there were.
 
+        So it ends those of `dead`, by their number: whoever asks knows that their processes have ended, and
+        how, which is written down with the runs that were cut off (`TaskCrashed`).
+
         A store that can tell that a session's process is gone ends it, too, before its time; with
-        `overdue=False` only those. A caller that has not seen the store answer for a while must not judge
-        others by their time.
+        `overdue=False` it ends only what is known to be gone. A caller that has not seen the store answer for
+        a while must not judge others by their time.
 
         A leased call of a dead session becomes ready again with one crash more; one that crashed
         more often than its limit fails (`TaskCrashed`); one whose cancellation was asked is
@@ -288,5 +298,17 @@ class Store(Protocol):
 
         A hint: it may come late, twice, or never; polling is the truth. Returns the function that
         stops it.
+        """
+        ...
+
+
+@runtime_checkable
+class Foretelling(Protocol):
+    """A store that may tell of ends before a turn does, because a turn takes longer."""
+
+    def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
+        """Call `told` on the running loop with ends that a turn of `session` is going to tell again.
+
+        A hint, like those of `listen`, and given by what that starts: to be said before.
         """
         ...

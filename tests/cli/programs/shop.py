@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from everloop import App, Retry, current
 
-app = App("shop", lease=2)
+app = App("shop", lease=float(os.environ.get("SHOP_LEASE", "2")))
 log = logging.getLogger("shop")
 
 
@@ -58,6 +59,21 @@ def sit(gate: str) -> None:
     Path(gate).with_suffix(".begun").touch()
     while not Path(gate).exists():
         time.sleep(0.01)
+
+
+@app.task
+async def block(gate: str) -> int:
+    """Block the loop until the gate opens."""
+    Path(gate).with_suffix(".begun").touch()
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+@app.task(crashes=0)
+async def shatter() -> None:
+    """End the process in native code."""
+    ctypes.string_at(0)
 
 
 @app.task

@@ -26,6 +26,7 @@ _helpers: set[asyncio.Task[None]] = set()
 @app.task
 async def hold(gate: str) -> int:
     """Wait for the gate; one of them looks for all."""
+    note("holds")
     if not _opened:
         _opened.append(asyncio.Event())
         _helpers.add(asyncio.create_task(_opener(Path(gate), _opened[0])))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import SplitResult, urlsplit
 
+from tests.helpers import kills
 from tests.helpers.servers.binaries import Binaries
 from tests.helpers.servers.place import ServerFailed, Template, User, environment, free_port, fresh
 
@@ -104,6 +105,8 @@ class Server(ABC):
         """End the server and its children at once with SIGKILL, as a crash would."""
         with self._lock:
             if self._guard is not None:
+                if self.running:
+                    kills.count(kills.SERVER)
                 self._ask("kill")
                 self._pid = None
 

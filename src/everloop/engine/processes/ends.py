@@ -6,6 +6,9 @@ import signal
 
 from everloop._core.errors import EverloopError
 
+#: The exit code of a worker that has ended itself, for its loop did not answer.
+STALLED = 70
+
 
 class RaisedElsewhere(Exception):
     """A body raised something in its process.
@@ -28,7 +31,8 @@ class ProcessDied(EverloopError):
 def last_words(code: int) -> str:
     """Say how a process ended: by which signal, or with which exit code."""
     if code >= 0:
-        return f"it ended itself with exit code {code}"
+        stalled = " (its event loop was blocked for longer than `stall_limit`)" if code == STALLED else ""
+        return f"it ended itself with exit code {code}{stalled}"
     try:
         which = signal.Signals(-code)
     except ValueError:

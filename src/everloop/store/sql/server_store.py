@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Generic, Self, TypeVar
 
@@ -13,6 +13,7 @@ from everloop._core.errors import ConfigError, SchemaError, StoreError, StoreUna
 from everloop._core.looks import Vitals
 from everloop._core.records import Lane
 from everloop._core.text import without_password
+from everloop.store.protocol import NOBODY
 from everloop.store.sql.blocked import LATE, Blocked
 from everloop.store.sql.dialect import GOES_ON, Migration, migrations, newer, under
 from everloop.store.sql.runners.hand import Hand, drive_whole
@@ -110,8 +111,8 @@ class ServerStore(SqlStore, Generic[C]):
             if runner is not None:
                 runner.close()
 
-    async def reap(self, *, overdue: bool = True) -> int:
-        reaped = await super().reap(overdue=overdue)
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
+        reaped = await super().reap(overdue=overdue, dead=dead)
         if overdue and self._blocked.may_look(reaped=reaped > 0):
             await self._runner().call_anew(partial(self._unblock, before=self.now() - LATE))
         return reaped
@@ -145,10 +146,6 @@ class ServerStore(SqlStore, Generic[C]):
     def _ring(self, scope: Scope) -> None:
         if self._hot is not None and (scope.rung or scope.ready):
             self._hot.post(partial(self._hot.wake, scope=scope))
-
-    @property
-    def _is_open(self) -> bool:
-        return self._hot is not None
 
     async def is_blocked_by(self, connection: object) -> bool:
         self._borrow(connection)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.gate import write_gate
 from everloop._core.looks import Vitals
+from everloop._core.records import Lane
+from everloop.store.protocol import NOBODY
 from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.runners.doorbell import Doorbell
 from everloop.store.sql.runners.hand import Hand
@@ -17,8 +18,7 @@ from everloop.store.sql.runners.sqlite import SqliteRunner
 from everloop.store.sql.runners.sqlite_entry import SQLITE, enter
 from everloop.store.sql.runners.sqlite_file import SqliteFile
 from everloop.store.sql.runners.thread import Fault
-from everloop.store.sql.sql_store import SqlStore
-from everloop.store.sql.verbs import sessions
+from everloop.store.sql.sql_store import SqlStore, known_lanes
 from everloop.store.sql.verbs.scope import Scope
 
 
@@ -82,11 +82,9 @@ class SqliteStore(SqlStore):
                 runner.close()
         self._bell.close()
 
-    async def reap(self, *, overdue: bool = True) -> int:
+    async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         gone = self._bell.gone()
-        if not (gone or overdue):
-            return 0
-        reaped = await self._write(partial(sessions.reap, gone=list(gone), overdue=overdue))
+        reaped = await super().reap(overdue=overdue, dead={**dict.fromkeys(gone, ""), **dead})
         for bell in gone.values():
             bell.unlink(missing_ok=True)
         return reaped
@@ -123,9 +121,10 @@ class SqliteStore(SqlStore):
         blocked: bool = await self._borrow(connection).run(lambda hand: hand.in_transaction)
         return blocked
 
-    @property
-    def _is_open(self) -> bool:
-        return self._hot is not None
+    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
+        """Remember the lanes that are committed: the user's transaction keeps nobody from reading."""
+        if self._hot is not None and any(lane not in self._lanes for lane in lanes):
+            self._remember(await self._read(lambda _: known_lanes()))
 
     def _runner(self) -> SqliteRunner:
         if self._hot is None:

@@ -100,12 +100,12 @@ SELECT id, seq, state, fence, priority, place, root, depth
 FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
 ORDER BY seq FOR UPDATE
 
--- name: add_children -> i, id, seq, state
--- rows: i, parent's seq, child_key
-SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state
+-- name: add_children -> i, id, seq, state, asked
+-- rows: i, parent's seq, child_key; held: a cancellation that is under way is seen
+SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_calls AS c ON c.parent = (b.value->>1)::bigint AND c.child_key = b.value->>2
-ORDER BY c.seq
+ORDER BY c.seq FOR NO KEY UPDATE OF c
 
 -- name: add_reattach
 -- rows: seq, the parent's fence, the parent's seq; only its own children
@@ -146,9 +146,10 @@ WHERE seq IN (SELECT value::bigint FROM json_array_elements_text(:seqs::json))
 SELECT (b.value->>0)::bigint AS i, c.seq, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
        c.session, c.crash_limit
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
-JOIN ever_calls AS c ON c.id = b.value->>1 AND c.fence = (b.value->>2)::bigint
-WHERE c.state = 'leased'
-ORDER BY c.seq FOR UPDATE OF c SKIP LOCKED
+CROSS JOIN LATERAL (
+    SELECT * FROM ever_calls WHERE id = b.value->>1 AND fence = (b.value->>2)::bigint AND state = 'leased'
+    FOR UPDATE SKIP LOCKED) AS c
+ORDER BY c.seq
 
 -- name: settle_held -> i
 -- rows: i, id, fence; those that are held by a transaction which is still open
@@ -170,7 +171,8 @@ SELECT key::bigint, :now::bigint, :session::bigint, value FROM json_each_text(:v
 -- Ends first runs that succeeded and that nothing hangs on, all of it at once. ids and values go in pairs. With
 -- `whole` it ends all of them, and only when there is nothing else to be done, or none. What is passed over is
 -- counted in a setting, which ends with the transaction; who is to be woken stands in another one, which does
--- not. The row with an i of null is there to set them.
+-- not. The row with an i of null is there to set them. IS NOT DISTINCT FROM has no index: a session may have
+-- thousands of leases.
 WITH said AS MATERIALIZED (
     SELECT n - 1 AS i, id, value
     FROM ROWS FROM (json_array_elements_text(:ids::json), json_array_elements_text(:values::json))
@@ -179,7 +181,8 @@ free AS MATERIALIZED (
     SELECT s.i, s.value, c.seq, c.waiter FROM said AS s
     CROSS JOIN LATERAL (
         SELECT seq, waiter FROM ever_calls
-        WHERE id = s.id AND state = 'leased' AND fence = 1 AND watched = 0 AND session = :session::bigint
+        WHERE id = s.id AND state = 'leased' AND fence = 1 AND watched = 0
+          AND session IS NOT DISTINCT FROM :session::bigint
         FOR UPDATE SKIP LOCKED) AS c),
 met AS MATERIALIZED (
     SELECT * FROM free
@@ -454,7 +457,7 @@ UPDATE ever_sessions SET kind = :kind WHERE session = :session::bigint
 SELECT session FROM ever_sessions WHERE session = :session::bigint FOR NO KEY UPDATE
 
 -- name: session_renew
-UPDATE ever_sessions SET until = :until::bigint WHERE session = :session::bigint
+UPDATE ever_sessions SET until = :until::bigint, gauges = :gauges::text WHERE session = :session::bigint
 
 -- name: session_unserve
 DELETE FROM ever_serves WHERE session = :session::bigint
@@ -490,9 +493,9 @@ DELETE FROM ever_inbox WHERE session = :session::bigint
 -- name: session_drop_waits
 DELETE FROM ever_waits WHERE session = :session::bigint
 
--- name: session_dead -> session
+-- name: session_dead -> session, host, pid
 -- FOR UPDATE: not while its turn is under way, and nobody else reaps the same
-SELECT session FROM ever_sessions
+SELECT session, host, pid FROM ever_sessions
 WHERE until <= :now::bigint OR session IN (SELECT value::bigint FROM json_array_elements_text(:gone::json))
 ORDER BY session FOR UPDATE SKIP LOCKED
 
@@ -524,6 +527,14 @@ SELECT began FROM ever_sweeps WHERE app = :app FOR UPDATE
 -- name: sweep_put
 INSERT INTO ever_sweeps (app, began) VALUES (:app, :now::bigint)
 ON CONFLICT (app) DO UPDATE SET began = excluded.began
+
+-- name: sweep_lost -> session
+-- those that something was told while they ended, or that asked for it then
+SELECT session FROM ever_inbox AS i
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = i.session)
+UNION
+SELECT session FROM ever_waits AS w
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = w.session)
 
 -- name: prune_sessions
 DELETE FROM ever_past_sessions WHERE session IN (
@@ -659,11 +670,16 @@ FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
 WHERE c.state = 'ready' AND (:app::text IS NULL OR l.app = :app::text)
 GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
 
--- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased, gauges
 SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
-       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased, s.gauges
 FROM ever_sessions AS s WHERE :app::text IS NULL OR s.app = :app::text
 ORDER BY s.session
+
+-- name: read_session_queues -> session, queue
+SELECT DISTINCT v.session, l.queue
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE :app::text IS NULL OR s.app = :app::text
 
 -- name: read_sweep -> began
 SELECT began FROM ever_sweeps WHERE app = :app

@@ -72,9 +72,9 @@ JOIN ever_payloads AS p ON p.seq = c.seq
 SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, c.depth
 FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
 
--- name: add_children -> i, id, seq, state
+-- name: add_children -> i, id, seq, state, asked
 -- rows: i, parent's seq, child_key
-SELECT b.value->>0 AS i, c.id, c.seq, c.state
+SELECT b.value->>0 AS i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
 FROM json_each(:rows) AS b
 JOIN ever_calls AS c ON c.parent = b.value->>1 AND c.child_key = b.value->>2
 ORDER BY c.seq
@@ -279,7 +279,7 @@ UPDATE ever_sessions SET kind = :kind WHERE session = :session
 SELECT session FROM ever_sessions WHERE session = :session
 
 -- name: session_renew
-UPDATE ever_sessions SET until = :until WHERE session = :session
+UPDATE ever_sessions SET until = :until, gauges = :gauges WHERE session = :session
 
 -- name: session_unserve
 DELETE FROM ever_serves WHERE session = :session
@@ -310,8 +310,8 @@ DELETE FROM ever_inbox WHERE session = :session
 -- name: session_drop_waits
 DELETE FROM ever_waits WHERE session = :session
 
--- name: session_dead -> session
-SELECT session FROM ever_sessions WHERE until <= :now OR session IN (SELECT value FROM json_each(:gone))
+-- name: session_dead -> session, host, pid
+SELECT session, host, pid FROM ever_sessions WHERE until <= :now OR session IN (SELECT value FROM json_each(:gone))
 
 -- Keeping -----------------------------------------------------------------------------------------
 
@@ -337,6 +337,14 @@ SELECT began FROM ever_sweeps WHERE app = :app
 
 -- name: sweep_put
 INSERT OR REPLACE INTO ever_sweeps (app, began) VALUES (:app, :now)
+
+-- name: sweep_lost -> session
+-- those that something was told while they ended, or that asked for it then
+SELECT session FROM ever_inbox AS i
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = i.session)
+UNION
+SELECT session FROM ever_waits AS w
+WHERE NOT EXISTS (SELECT 1 FROM ever_sessions AS s WHERE s.session = w.session)
 
 -- name: prune_sessions
 DELETE FROM ever_past_sessions
@@ -468,11 +476,16 @@ FROM ever_calls AS c JOIN ever_lanes AS l ON l.lane = c.lane
 WHERE c.state = 'ready' AND (:app IS NULL OR l.app = :app)
 GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
 
--- name: read_sessions -> session, app, kind, host, pid, opened, until, leased
+-- name: read_sessions -> session, app, kind, host, pid, opened, until, leased, gauges
 SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
-       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased
+       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased, s.gauges
 FROM ever_sessions AS s WHERE :app IS NULL OR s.app = :app
 ORDER BY s.session
+
+-- name: read_session_queues -> session, queue
+SELECT DISTINCT v.session, l.queue
+FROM ever_sessions AS s JOIN ever_serves AS v ON v.session = s.session JOIN ever_lanes AS l ON l.lane = v.lane
+WHERE :app IS NULL OR s.app = :app
 
 -- name: read_sweep -> began
 SELECT began FROM ever_sweeps WHERE app = :app

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from everloop._core.calls import State
-from everloop._core.looks import Backlog, SessionLook
+from everloop._core.looks import Backlog, Gauges, SessionLook
 from everloop._core.records import CallFilter, Cancelled, Lane, Parent, Snapshot
 from everloop._core.runs import RunRecord
 from everloop.store.sql.verbs.adding import hold
@@ -115,14 +115,28 @@ def backlog(app: str | None) -> Verb[list[Backlog]]:
 
 def sessions(app: str | None) -> Verb[list[SessionLook]]:
     """Read which sessions there are."""
-    rows = yield Statement("read_sessions", {"app": app})
-    return [SessionLook(*row) for row in rows]
+    rows, served = yield [
+        Statement("read_sessions", {"app": app}),
+        Statement("read_session_queues", {"app": app}),
+    ]
+    queues: dict[int, list[str]] = {}
+    for session, queue in served:
+        queues.setdefault(session, []).append(queue)
+    return [
+        SessionLook(*row)._replace(
+            queues=tuple(sorted(queues.get(row[0], ()))), gauges=told and _read_gauges(told)
+        )
+        for *row, told in rows
+    ]
 
 
 def swept(app: str) -> Verb[int | None]:
     """Read when the last sweep of an app began."""
     rows = yield Statement("read_sweep", {"app": app})
     return rows[0][0] if rows else None
+
+
+_read_gauges = msgspec.json.Decoder(Gauges).decode
 
 
 def _snapshot(row: list[Any]) -> Snapshot:

@@ -12,7 +12,8 @@ from typing import Any
 
 from everloop._core.calls import Event, State, step
 from everloop._core.codec import error_record
-from everloop._core.errors import TaskCrashed, TaskExpired
+from everloop._core.crashes import of_somebody
+from everloop._core.errors import TaskExpired
 from everloop._core.records import Ended
 from everloop._core.runs import RunKind, slot
 from everloop.store.sql.verbs.scope import Scope
@@ -66,14 +67,13 @@ def stop(row: Row, event: Event, error: bytes | None = None) -> Move:
     return Move(row, step(row.state, event), row.due, row.attempt, row.crashes, growth=1, error=error)
 
 
-def crash(row: Row, crash_limit: int, last_words: bytes | None = None) -> Move:
+def crash(row: Row, crash_limit: int, last_words: bytes | None) -> Move:
     """Return the move of a call that who ran it has died with; `last_words` is the record of how."""
     crashes = row.crashes + 1
     if row.cancel_asked is not None:
         move = stop(row, Event.CANCEL)
     elif crashes > crash_limit:
-        text = f"its worker died with it {crashes} times; `crashes={crash_limit}` allows {crash_limit}"
-        move = stop(row, Event.FAIL, last_words or error_record(TaskCrashed, text))
+        move = stop(row, Event.FAIL, last_words or of_somebody(crashes, crash_limit))
     else:
         move = Move(
             row, step(State.LEASED, Event.REAP), row.due, row.attempt, crashes, growth=1, error=last_words

@@ -76,6 +76,11 @@ def begin_sweep(scope: Scope, request: Pruning) -> Verb[bool]:
     if found and found[0][0] > scope.now - request.every:
         return False
     yield Statement("sweep_put", {"app": request.app, "now": scope.now})
+    # Told in a transaction that was under way when its session ended: nobody takes it, and what it is about
+    # would be kept for ever.
+    for (session,) in (yield Statement("sweep_lost", {})):
+        yield Statement("session_drop_inbox", {"session": session})
+        yield Statement("session_drop_waits", {"session": session})
     if request.sessions is not None:
         yield Statement("prune_sessions", {"before": scope.now - request.sessions})
     return True

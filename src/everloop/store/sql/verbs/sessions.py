@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from everloop._core.calls import Event, State
+from everloop._core.crashes import Death
+from everloop._core.looks import Gauges
 from everloop._core.records import SessionInfo
 from everloop.store.sql.verbs.ending import Move, Row, apply_moves, crash, stop
 from everloop.store.sql.verbs.scope import Scope
@@ -46,10 +51,11 @@ def _serve_lanes(scope: Scope, info: SessionInfo) -> Verb[None]:
         yield Statement("session_serve", {"session": scope.session, "lanes": lanes})
 
 
-def renew(scope: Scope, lease: int) -> Verb[bool]:
+def renew(scope: Scope, lease: int, gauges: Gauges | None) -> Verb[bool]:
     """Keep the asking session alive; False when it is gone."""
     found = yield Statement("session_find", {"session": scope.session})
-    yield Statement("session_renew", {"session": scope.session, "until": scope.now + lease})
+    told = None if gauges is None else msgspec.json.encode(gauges).decode()
+    yield Statement("session_renew", {"session": scope.session, "until": scope.now + lease, "gauges": told})
     return bool(found)
 
 
@@ -71,21 +77,27 @@ def release_others(scope: Scope, known: set[str]) -> Verb[None]:
     yield from apply_moves(scope, [_release(*each) for each in lost])
 
 
-def reap(scope: Scope, gone: list[int], *, overdue: bool) -> Verb[int]:
-    """End every session whose process is gone, and with `overdue` every one whose time is over."""
-    dead = yield Statement("session_dead", {"now": scope.now if overdue else 0, "gone": gone})
+def reap(scope: Scope, gone: Mapping[int, str], *, overdue: bool) -> Verb[int]:
+    """End every session whose process is gone, and with `overdue` every one whose time is over.
+
+    `gone` tells how their processes ended, where that is known.
+    """
+    dead = yield Statement("session_dead", {"now": scope.now if overdue else 0, "gone": list(gone)})
+    if not dead:
+        return 0
+    # For all of them at once: who reaps a fleet renews nothing meanwhile.
+    leases = yield [Statement("session_free_leases", {"session": session}) for session, _, _ in dead]
     moves: list[Move] = []
-    for (session,) in dead:
-        rows = yield Statement("session_free_leases", {"session": session})
-        moves += [crash(*_read(row)) for row in rows]
+    for (session, host, pid), rows in zip(dead, leases, strict=True):
+        death = Death(host, pid, gone.get(session, ""))
+        moves += [_crash(*_read(row), death) for row in rows]
     yield from apply_moves(scope, moves)
-    reaped = 0
-    for (session,) in dead:
-        # A lease whose row somebody holds is taken another time; until then its session is remembered.
-        if not (yield Statement("session_held", {"session": session})):
-            yield from _drop(scope, session)
-            reaped += 1
-    return reaped
+    held = yield [Statement("session_held", {"session": session}) for session, _, _ in dead]
+    # A lease whose row somebody holds is taken another time; until then its session is remembered.
+    over = [session for (session, _, _), rows in zip(dead, held, strict=True) if not rows]
+    for session in over:
+        yield from _drop(scope, session)
+    return len(over)
 
 
 def _read(columns: list[Any]) -> tuple[Row, int]:
@@ -98,6 +110,11 @@ def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape a
     if row.cancel_asked is not None:
         return stop(row, Event.CANCEL)
     return Move(row, State.READY, row.due, row.attempt, row.crashes, growth=1)
+
+
+def _crash(row: Row, crash_limit: int, death: Death) -> Move:
+    last = death.of_one_too_many(row.crashes + 1, crash_limit) if row.crashes >= crash_limit else None
+    return crash(row, crash_limit, last or death.of_one_run())
 
 
 def _drop(scope: Scope, session: int | None) -> Verb[None]:

@@ -100,6 +100,40 @@ async def only_the_dead_sessions_calls_are_reaped(scene: Scene) -> None:
 
 
 @case
+async def who_is_known_to_be_dead_is_reaped_before_its_time_and_how_it_died_is_kept(scene: Scene) -> None:
+    client, session, dying = await scene.session("client"), await scene.session(), await scene.session()
+    how = {dying: "it was killed by SIGKILL", 1 << 40: "nobody knows it"}
+    old = await scene.start(dying, "again")
+    await scene.start(dying, "last", crash_limit=0)
+    await scene.start(session, "other")
+    same(await scene.store.wait(client, scene.ids("last")), [])
+    same(await scene.store.reap(overdue=False, dead=how), 1)
+    same(await scene.store.reap(overdue=False, dead=how), 0)
+    same(await scene.states("again", "last", "other"), [State.READY, State.FAILED, State.LEASED])
+    same(await scene.settle(dying, old), wanted=False)
+    (run,), _ = await scene.store.runs(scene.ids("again", "last"))
+    same((run.kind, run.session, run.host, run.pid), ("crashed", dying, "here", 1))
+    told = b"its worker (pid 1 on here) died: it was killed by SIGKILL"
+    holds(run.error is not None and told in run.error, "the run tells how its worker died")
+    (end,) = (await scene.inbox(client)).ended
+    told = b"allows 0; the last one was pid 1 on here: it was killed by SIGKILL"
+    holds(end.error is not None and told in end.error, "the error tells how the last worker died")
+
+
+@case
+async def who_the_last_worker_was_is_told_of_a_call_that_crashed_too_often(scene: Scene) -> None:
+    dying = await scene.session()
+    await scene.start(dying, "again")
+    await scene.start(dying, "last", crash_limit=0)
+    await scene.crash(dying)
+    (run,), _ = await scene.store.runs(scene.ids("again", "last"))
+    same((run.host, run.pid, run.error), ("here", 1, None), "nobody saw how")
+    error = (await scene.see("last")).error
+    told = b'died with it 1 times; `crashes=0` allows 0; the last one was pid 1 on here"'
+    holds(error is not None and told in error, "the error tells who the last worker was")
+
+
+@case
 async def a_late_worker_may_settle_until_it_is_reaped(scene: Scene) -> None:
     session = await scene.session(lease=SECOND)
     first, second = await scene.start(session, "first"), await scene.start(session, "second")

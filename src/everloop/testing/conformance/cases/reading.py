@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from everloop._core.calls import Event, State
 from everloop._core.keeping import Pruning
-from everloop._core.looks import Backlog, SessionLook
+from everloop._core.looks import Backlog, Gauges, SessionLook
 from everloop._core.records import CallFilter, Lane, Parent
 from everloop.testing.conformance.case import case
 from everloop.testing.conformance.expect import same
@@ -145,6 +145,26 @@ async def sessions_are_shown_until_they_are_reaped(scene: Scene) -> None:
     same(await scene.store.sessions("other app"), [])
     await scene.store.reap()
     same(await scene.store.sessions(), shown[:1])
+
+
+@case
+async def what_a_worker_tells_of_itself_is_kept_until_the_next_renewal(scene: Scene) -> None:
+    lanes = [Lane(APP, "mail", "send"), Lane(APP, "default", "work"), Lane(APP, "mail", "sort")]
+    await scene.session("client")
+    worker = await scene.session(lanes=lanes)
+
+    async def told() -> tuple[tuple[str, ...], Gauges | None]:
+        _, look = await scene.store.sessions(APP)
+        return look.queues, look.gauges
+
+    same(await told(), (("default", "mail"), None), "it has told nothing yet")
+    for gauges in (
+        Gauges(memory=1 << 50, lag=1, running=2, slots=3),
+        Gauges(memory=5, memory_limit=6, lag=1 << 40, running=0, slots=100_000),
+        None,
+    ):
+        same(await scene.store.renew(worker, MINUTE, gauges), wanted=True)
+        same(await told(), (("default", "mail"), gauges))
 
 
 @case

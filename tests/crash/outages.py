@@ -85,4 +85,4 @@ async def outlived(
     assert scene.times("did") == once
     for worker in workers:
         assert "new session" not in worker.err
-    return {"bodies": BODIES, "away_s": away, "lease_s": lease, "repeated": 0, "lost": 0}
+    return {"away_s": away, "lease_s": lease, "bodies": BODIES, "repeated": 0, "lost": 0}

@@ -56,7 +56,7 @@ async def outlived(
     scene.env[LEASE] = str(lease)
     workers = [scene.worker(concurrency=BODIES // 2, target=f"{PROGRAM}:app") for _ in range(2)]
     for worker in workers:
-        worker.until("worker ready")
+        worker.until("worker ready", LIMIT_S)
     waiting = Waiting(scene.store, lease)
     early, late = scene.folder / "early", scene.folder / "late"
     # One of a shorter lease looks more often than the workers do, and is the first to come back.

@@ -5,11 +5,10 @@ A request is several cells at once: a turn adds, settles, leases, and takes what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from everloop._core.calls import State
-from everloop._core.looks import Gauges
 from everloop._core.policy import SUSPECT
 from everloop._core.records import NewCall, Outcome, SessionInfo, Turn
 from everloop.store.memory_rows import Row, Tables
@@ -62,7 +61,7 @@ class Cells:
             return "reaped"
         return "alive" if there.until > self._now() else "overdue"
 
-    def _renew(self, session: int, _lease: int, _gauges: Gauges | None) -> Iterable[Cell]:
+    def _renew(self, session: int, _lease: int, _gauges: object) -> Iterable[Cell]:
         return (("renew", self._session(session)),)
 
     def _serve(self, session: int, info: SessionInfo) -> Iterator[Cell]:
@@ -72,7 +71,7 @@ class Cells:
         state = self._session(session)
         yield "close session", "holding" if self._tables.held(session) else state
 
-    def _reap(self, overdue: bool, _dead: Mapping[int, str]) -> Iterator[Cell]:
+    def _reap(self, overdue: bool, _dead: object) -> Iterator[Cell]:
         if not overdue:
             yield "reap", "may not judge"
             return

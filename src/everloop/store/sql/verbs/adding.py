@@ -189,18 +189,15 @@ class _Plan:
 
     def _look_for_children(self) -> Verb[None]:
         """Find the earlier children; a parent in its first run has none."""
-        rows = [
-            [i, self.parents[c.parent.id][1], c.child_key]
+        asked = {
+            i: (self.parents[c.parent.id][1], c.child_key)
             for i, c in enumerate(self.calls)
             if c.parent and c.parent.fence > 1 and c.child_key and c.parent.id in self.parents
-        ]
-        if rows:
-            for i, id_, seq, state, asked in (yield Statement("add_children", {"rows": rows})):
-                call = self.calls[i]
-                parent, key = call.parent, call.child_key
-                if parent is not None and key is not None:
-                    child = _Existing(id_, seq, State(state), asked=bool(asked))
-                    self.children[self.parents[parent.id][1], key] = child
+        }
+        if asked:
+            rows = [[i, *child] for i, child in asked.items()]
+            for i, id_, seq, state, cancelling in (yield Statement("add_children", {"rows": rows})):
+                self.children[asked[i]] = _Existing(id_, seq, State(state), asked=bool(cancelling))
 
     # -- decisions ------------------------------------------------------------------------------------
 

@@ -120,10 +120,9 @@ class SqlStore(ABC):
             UsageError: They cannot.
         """
 
-    @property
     @abstractmethod
-    def _is_open(self) -> bool:
-        """Whether the store is open."""
+    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
+        """Number these lanes as far as that can be, before a transaction of the user's needs them."""
 
     def now(self) -> int:
         return self._clock.now()
@@ -272,11 +271,6 @@ class SqlStore(ABC):
             )
         return borrowed
 
-    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
-        """Remember the lanes that are committed: the user's transaction keeps nobody from reading."""
-        if self._is_open and any(lane not in self._lanes for lane in lanes):
-            self._remember(await self._read(lambda _: _known_lanes()))
-
     def _add_with_lanes(self, scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
         lanes = lanes_of(calls)
         if any(lane not in self._lanes for lane in lanes):
@@ -372,9 +366,9 @@ def is_durable(turn: Turn) -> bool:
 
 def _number(lanes: Collection[Lane]) -> Verb[dict[Lane, int]]:
     yield Statement("lane_add", {"lanes": [list(lane) for lane in lanes]})
-    return (yield from _known_lanes())
+    return (yield from known_lanes())
 
 
-def _known_lanes() -> Verb[dict[Lane, int]]:
+def known_lanes() -> Verb[dict[Lane, int]]:
     rows = yield Statement("lane_all", {})
     return {Lane(app, queue, fn): number for number, app, queue, fn in rows}

@@ -56,14 +56,14 @@ class PostgresListener(Listener):
         connection = self._connection = self._make()
         if connection.pooled:
             _tell(f"{connection.info.host}:{connection.info.port}")
+            self._disconnect()
             return
         with explained("LISTEN"):
             for channel in self._channels:
                 connection.execute(f"LISTEN {channel}".encode())
 
     def _listen(self) -> None:
-        if self._connection is not None and self._connection.pooled:
-            self._disconnect()
+        if self._connection is None:  # behind a pooler
             self._stopped.wait()
             return
         if self._stopped.is_set():

@@ -102,6 +102,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
         self._make = connect
         self.trips = 0
+        self._behind = 0  # queries of the step that follow its commit
         self._met = False  # the transaction under way has met another one, and is begun anew
         super().__init__(name, fault)
 
@@ -170,6 +171,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         scope.straight = self._straight and not self._met
         scope.compound = self._compound
         doing = _Doing()
+        self._behind = 0
         try:
             self._begin_transaction(connection)
             with closing(verb):
@@ -188,7 +190,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
                 error.undone = not doing.commits and (error.unsent or not doing.committing)
             elif not doing.committed:
                 self._undo(connection)
-            if isinstance(error, Collision) and doing.commits:
+            if isinstance(error, Collision) and doing.commits and not scope.unchanged:
                 raise StoreUnavailable(str(error)) from error  # not anew: a part of it is there
             raise
         return scope, reply
@@ -206,6 +208,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
             doing.kept.append((statement, statements(self.dialect)[statement.name]))
         kept = doing.kept
         if isinstance(asked, Last):
+            self._behind = asked.behind
             return self._commit_all(connection, scope, doing, durable=durable)[-len(step) :]
         if not any(template.columns for _, template in kept[-len(step) :]):
             return None
@@ -219,6 +222,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         doing.committing = True
         rows = self._commit(connection, doing.kept, scope, durable=durable)
         doing.kept.clear()
+        self._behind = 0  # of the next one, as long as it is no such step
         doing.committed = True
         doing.commits += 1
         self._meet_fault("COMMITTED", next(doing.number))

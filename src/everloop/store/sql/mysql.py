@@ -91,13 +91,16 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
         told = self._told.get(session)
         if told is None or session in self._workers:
-            return MysqlListener(make, session, rung)
-        return MysqlListener(
-            make, session, rung, Foretold(self._is_quiet, told, partial(self._look_later, wake))
-        )
+            return MysqlListener(make, session, rung, self._turns)
+        foretold = Foretold(self._is_quiet, told, partial(self._look_later, wake))
+        return MysqlListener(make, session, rung, self._turns, foretold)
 
     def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
         self._told = {session: told}  # a store serves one session at a time
+
+    def _turns(self) -> int:
+        """Return how many turns have begun."""
+        return self._alone.turns
 
     def _is_quiet(self) -> bool:
         """Whether no turn is under way; in the thread of a listener."""
@@ -105,10 +108,10 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
     def _look_later(self, wake: Callable[[], None]) -> None:
         """Have the turn made that takes what was told from the inbox, unless another does so before."""
-        turns = self._alone.turns
+        turns = self._turns()
 
         def look() -> None:
-            if self._alone.turns == turns:
+            if self._turns() == turns:
                 wake()
 
         asyncio.get_running_loop().call_later(_LATER, look)

@@ -91,16 +91,13 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
         told = self._told.get(session)
         if told is None or session in self._workers:
-            return MysqlListener(make, session, rung, self._turns)
-        foretold = Foretold(self._is_quiet, told, partial(self._look_later, wake))
-        return MysqlListener(make, session, rung, self._turns, foretold)
+            return MysqlListener(make, session, rung)
+        return MysqlListener(
+            make, session, rung, Foretold(self._is_quiet, told, partial(self._look_later, wake))
+        )
 
     def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
         self._told = {session: told}  # a store serves one session at a time
-
-    def _turns(self) -> int:
-        """Return how many turns have begun."""
-        return self._alone.turns
 
     def _is_quiet(self) -> bool:
         """Whether no turn is under way; in the thread of a listener."""
@@ -108,10 +105,10 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
     def _look_later(self, wake: Callable[[], None]) -> None:
         """Have the turn made that takes what was told from the inbox, unless another does so before."""
-        turns = self._turns()
+        turns = self._alone.turns
 
         def look() -> None:
-            if self._turns() == turns:
+            if self._alone.turns == turns:
                 wake()
 
         asyncio.get_running_loop().call_later(_LATER, look)

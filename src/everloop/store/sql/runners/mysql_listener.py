@@ -48,8 +48,7 @@ class MysqlListener(Listener):
     instead of a search among all that the server has.
 
     What is committed between two sleeps finds nobody to wake, so the ring for one is given once the next has
-    begun: the turn that it causes sees all that came until then. Who hears of nothing but rings gets it at
-    once, and again if a turn has begun before the sleep.
+    begun: the turn that it causes sees all that came until then.
     """
 
     def __init__(
@@ -57,12 +56,9 @@ class MysqlListener(Listener):
         connect: Callable[[], MysqlConnection],
         session: int,
         wake: Callable[[], None],
-        turns: Callable[[], int],
         foretold: Foretold | None = None,
     ) -> None:
         self._make = connect
-        self._turns = turns
-        self._before = 0
         self._foretold = foretold
         self._session = session
         self._connection: MysqlConnection | None = None
@@ -95,12 +91,8 @@ class MysqlListener(Listener):
             look, results = self._next_look(connection)
 
     def _next_look(self, connection: MysqlConnection) -> tuple[str, list[Rows]]:
-        """Ring, or see to it; return what is asked before the next sleep, and who hears of the reply."""
-        if self._foretold is None:
-            self._before = self._turns()
-            self._ring()
-            return _NOTHING, _Heard(self._ring_again)
-        if not self._foretold.may():
+        """Return what is asked before the next sleep, and who hears of the reply."""
+        if self._foretold is None or not self._foretold.may():
             return _NOTHING, _Heard(self._rings)
         looking = Statement("inbox_look", {"session": self._session, "most": FEW + 1})
         (look,) = render(connection, looking, statements("mysql")["inbox_look"])
@@ -108,11 +100,6 @@ class MysqlListener(Listener):
 
     def _rings(self, _: Rows) -> None:
         self._ring()
-
-    def _ring_again(self, _: Rows) -> None:
-        """Ring where the turn that the last ring has caused began before this sleep: it has not seen all."""
-        if self._turns() != self._before:
-            self._ring()
 
     def _foretell(self, rows: Rows) -> None:
         """Tell of the ends that have come, without a turn; ring where one has to be made now."""

@@ -79,9 +79,9 @@ class Alone:
 def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
     """Do a turn of a single call; None when it is none, and nothing has been done."""
     session = scope.session
-    alone.turns += 1
     if session is None or not scope.straight:
         return None
+    alone.turns += 1
     idle, lease = alone.comes_idle(session, request), alone.ends(request)
     if lease is not None:
         return (yield from _settle(scope, request, request.outcomes[0], lease))

@@ -75,6 +75,7 @@ def scope(*rung: int, ready: bool = False) -> Scope:
 def runner() -> Any:
     """A runner whose thread does nothing; its methods are called here."""
     made: Any = MysqlRunner.__new__(MysqlRunner)
+    made._behind = 0
     made._begun, made.trips, made._connection = True, 0, None
     made._bells = Bells(made._run)
     return made
@@ -287,7 +288,7 @@ def test_a_connection_that_is_not_encrypted_although_it_should_be_is_closed(
 ) -> None:
     made: list[Fake] = []
 
-    def fake(raw: object) -> Fake:
+    def fake(*_: object) -> Fake:
         made.append(Fake([[], [], [("10.11.6-MariaDB", 7, 1_000, "shop")], cipher]))
         return made[-1]
 

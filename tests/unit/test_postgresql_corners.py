@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import select
-import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -219,23 +218,24 @@ class Events:
 def pipe(libpq: Libpq, *, readable: Events | None = None, ready: Events | None = None) -> Pipe:
     made = Pipe.__new__(Pipe)
     inside: Any = made
-    inside._pgconn = libpq
+    inside._pgconn, inside._trips = libpq, 0
     inside._readable = readable or Events()
     inside._ready = ready or Events()
     return made
 
 
 def test_what_a_server_says_while_so_much_is_sent_is_read_at_once() -> None:
-    libpq = Libpq([], flushes=[1, 1, 0])
+    end = SimpleNamespace(status=pq.ExecStatus.PIPELINE_SYNC)
+    libpq = Libpq([end], flushes=[1, 1, 0])
 
-    pipe(libpq, ready=Events([(3, select.POLLOUT)], [(3, select.POLLIN | select.POLLOUT)]))._flush()
+    pipe(libpq, ready=Events([(3, select.POLLOUT)], [(3, select.POLLIN | select.POLLOUT)])).ask([])
 
     assert libpq.consumed == 1
 
 
 def test_a_server_that_sends_no_result_has_lost_the_connection() -> None:
     with pytest.raises(psycopg.OperationalError, match="the server sent no result"):
-        pipe(Libpq([None]))._result()
+        list(pipe(Libpq([None]))._result())
 
 
 @pytest.mark.parametrize("how", ["said", "closed", "silent"])
@@ -437,49 +437,8 @@ def test_what_blocks_is_ended_when_it_is_ours_and_named_when_it_is_not(
 # -- who listens --------------------------------------------------------------------------------------------
 
 
-class Line(Fake):
-    """A connection that can be listened on: something arrives, and it is a word or is none."""
-
-    def __init__(self, words: list[list[object]]) -> None:
-        super().__init__({})
-        self.words = words
-        self.pgconn = self
-
-    def fileno(self) -> int:
-        return -1
-
-    def consume_input(self) -> None:
-        """It is read."""
-
-    def notifies(self) -> object | None:
-        said = self.words[0]
-        if said:
-            return said.pop()
-        self.words.pop(0)
-        return None
-
-
 def listening(make: Callable[[], Any], wake: Callable[[], None], *, worker: bool = False) -> PostgresListener:
     return PostgresListener(make, 7, wake, worker=worker)
-
-
-async def test_what_arrives_and_is_no_word_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    line, rung = Line([[], ["word", "word"], []]), list[None]()
-    real = select.select
-
-    def arrives(readable: list[int], *rest: list[int]) -> Any:
-        if line.words:
-            return [readable[0]], [], []
-        return real(readable[1:], *rest)
-
-    monkeypatch.setattr(listeners.select, "select", arrives)
-    ears = listening(lambda: line, lambda: rung.append(None), worker=True)
-    await until(lambda: not line.words and len(rung) == 2)  # once for the connection, once for the words
-    ears.stop()
-    ears.stop()
-
-    assert len(rung) == 2 and line.closed
-    assert line.asked == ["LISTEN ever_7", "LISTEN ever_ready"]
 
 
 async def test_behind_a_pooler_nobody_listens_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -514,23 +473,3 @@ async def test_a_listener_that_cannot_connect_has_nothing_to_close() -> None:
     ears._interrupt()
 
     assert ears._connection is None
-
-
-async def test_a_word_that_comes_as_it_is_stopped_is_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    line, rung, ears, made = Line([["word"]]), list[None](), list[PostgresListener](), threading.Event()
-
-    def make() -> Line:
-        made.wait(20)
-        return line
-
-    def arrives(readable: list[int], *rest: list[int]) -> Any:
-        ears[0]._stopped.set()
-        return [readable[0]], [], []
-
-    monkeypatch.setattr(listeners.select, "select", arrives)
-    ears.append(listening(make, lambda: rung.append(None)))
-    made.set()
-    await until(lambda: len(rung) == 2)
-    ears[0].stop()
-
-    assert line.closed

@@ -184,9 +184,8 @@ class SqlStore(ABC):
 
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:
         await self._number({*turn.lanes, *lanes_of(turn.adds)})
-        # A turn that only takes the inbox need not sync: an inbox dies with its session.
-        durable = bool(turn.lanes or turn.adds or turn.outcomes or turn.progress or turn.holding is not None)
-        scope, answer = await self._send(partial(take_turn, request=turn), session, durable=durable)
+        make = partial(take_turn, request=turn)
+        scope, answer = await self._send(make, session, durable=is_durable(turn))
         self._wake(scope)
         return answer
 
@@ -358,6 +357,11 @@ class SqlStore(ABC):
     def _remember(self, known: dict[Lane, int]) -> None:
         self._lanes.update(known)
         self._names.update({number: lane for lane, number in known.items()})
+
+
+def is_durable(turn: Turn) -> bool:
+    """Tell whether a turn waits for the disk: an inbox dies with its session, so taking it need not."""
+    return bool(turn.lanes or turn.adds or turn.outcomes or turn.progress or turn.holding is not None)
 
 
 def _number(lanes: Collection[Lane]) -> Verb[dict[Lane, int]]:

@@ -211,7 +211,7 @@ async def test_a_lock_that_a_stranger_keeps_is_told(mysql_store: MysqlStore, mar
     session = await mysql_store.open_session(CLIENT, MINUTE)
     with closing(connect(mysql_store._address)) as connection, closing(guest(mariadb)) as stranger:
         take = f"SELECT GET_LOCK({connection.bell(session)}, 0)"
-        assert stranger.run(take, "taking")[0] == ((1,),)
+        assert stranger.run(take, "taking")[0] == [(1,)]
         with pytest.raises(
             StoreUnavailable, match=r"another connection holds the lock 'everloop bell .* and"
         ):

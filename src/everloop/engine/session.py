@@ -24,7 +24,7 @@ from everloop.engine.scribe import Scribe
 from everloop.engine.services.pruner import Pruner
 from everloop.engine.turns import RETRY_TO, Sink, TurnLoop
 from everloop.engine.worker import Worker
-from everloop.store.protocol import Store
+from everloop.store.protocol import Foretelling, Store
 
 log = logging.getLogger("everloop")
 
@@ -222,6 +222,8 @@ class Session:
     def _listen(self) -> None:
         if self._stop_listening is not None:
             self._stop_listening()
+        if isinstance(self.store, Foretelling):
+            self.store.foretell(self.number, self._ended)
         self._stop_listening = self.store.listen(self.number, self.turns.look)
 
     def _info(self) -> SessionInfo:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from everloop._core.keeping import Pruned, Pruning
 from everloop._core.logs import LogChunk
@@ -21,6 +21,7 @@ from everloop._core.records import (
     Added,
     CallFilter,
     Cancelled,
+    Ended,
     NewCall,
     Outcome,
     Parent,
@@ -297,5 +298,17 @@ class Store(Protocol):
 
         A hint: it may come late, twice, or never; polling is the truth. Returns the function that
         stops it.
+        """
+        ...
+
+
+@runtime_checkable
+class Foretelling(Protocol):
+    """A store that may tell of ends before a turn does, because a turn takes longer."""
+
+    def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
+        """Call `told` on the running loop with ends that a turn of `session` is going to tell again.
+
+        A hint, like those of `listen`, and given by what that starts: to be said before.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Callable
@@ -10,19 +11,24 @@ from functools import partial
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
 from everloop._core.looks import Setting, Vitals
+from everloop._core.records import Ended
 from everloop.store.sql.blocked import SILENT_S
 from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql import BY_HAND, MysqlRunner
 from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnection, connect
-from everloop.store.sql.runners.mysql_listener import SLEEP, MysqlListener
+from everloop.store.sql.runners.mysql_listener import SLEEP, Foretold, MysqlListener
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.sql.verbs.alone import Alone
+from everloop.store.sql.verbs.scope import Scope
 
 #: The first versions with everything that the statements use.
 OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
 #: Seconds in which whoever makes the schema at the same time should be done.
 _PATIENCE = 30
+#: Seconds after which the inbox is emptied of what has been told already: whoever goes on is not held up.
+_LATER = 0.005
 #: Names of locks are the whole server's, and 64 characters long at most.
 _LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
 #: What the user lacks a right for: a command on a table, a database, the log-in's own.
@@ -65,6 +71,8 @@ class MysqlStore(ServerStore[MysqlConnection]):
     def __init__(self, url: str, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
         super().__init__(url, clock=clock, fault=fault)
         self._address = address_of(url)
+        self._alone = Alone()
+        self._told: dict[int, Callable[[list[Ended]], None]] = {}
 
     def _thread(self, name: str) -> MysqlRunner:
         return MysqlRunner(self._connect, name, self._fault)
@@ -76,7 +84,39 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
     def _listener(self, session: int, wake: Callable[[], None]) -> MysqlListener:
         make = partial(connect, self._address, SLEEP + PATIENCE)
-        return MysqlListener(make, session, wake)
+
+        def rung() -> None:
+            self._alone.rung.add(session)
+            wake()
+
+        told = self._told.get(session)
+        if told is None or session in self._workers:
+            return MysqlListener(make, session, rung)
+        return MysqlListener(
+            make, session, rung, Foretold(self._is_quiet, told, partial(self._look_later, wake))
+        )
+
+    def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
+        self._told = {session: told}  # a store serves one session at a time
+
+    def _is_quiet(self) -> bool:
+        """Whether no turn is under way; in the thread of a listener."""
+        return self._hot is not None and not self._hot.is_busy
+
+    def _look_later(self, wake: Callable[[], None]) -> None:
+        """Have the turn made that takes what was told from the inbox, unless another does so before."""
+        turns = self._alone.turns
+
+        def look() -> None:
+            if self._alone.turns == turns:
+                wake()
+
+        asyncio.get_running_loop().call_later(_LATER, look)
+
+    def _scope(self, session: int | None) -> Scope:
+        scope = super()._scope(session)
+        scope.alone = self._alone
+        return scope
 
     def _ask_time(self, connection: MysqlConnection) -> int:
         # SYSDATE: NOW is that of the whole query. In decimals, which hold every microsecond.
@@ -144,7 +184,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
         except StoreError as error:
             if not self._forbidden(error.__cause__):
                 raise
-            found = ()
+            found = []
         self._blocked.tell({number: f"user {user}" for number, user in found}, "may hold", "KILL {}")
 
     def _vitals(self, connection: MysqlConnection) -> Vitals:

@@ -85,7 +85,11 @@ class Listener(ABC):
                 self._disconnect()
 
     def _ring(self) -> None:
+        self._post(self._wake)
+
+    def _post(self, call: Callable[[], None]) -> None:
+        """Have this called on the loop."""
         try:
-            self._owner.call_soon_threadsafe(self._wake)
+            self._owner.call_soon_threadsafe(call)
         except RuntimeError:
             self._stopped.set()  # the owner's loop is closed

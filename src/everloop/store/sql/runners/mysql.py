@@ -47,12 +47,7 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         self, connection: MysqlConnection, kept: list[tuple[Statement, Template]]
     ) -> tuple[list[tuple[str, str]], list[int]]:
         """Return all statements by name, and what is behind the last part of each, which answers."""
-        sent = [] if self._begun else [("BEGIN", "START TRANSACTION")]
-        ends: list[int] = []
-        for statement, template in kept:
-            sent += [(statement.name, part) for part in render(connection, statement, template)]
-            ends.append(len(sent))
-        return sent, ends
+        return _written(connection, kept, [] if self._begun else [("BEGIN", "START TRANSACTION")])
 
     def _commit(
         self,
@@ -62,23 +57,29 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         *,
         durable: bool,  # noqa: ARG002 - the server has one setting for all
     ) -> list[Any]:
-        sent, ends = self._sent(connection, kept)
+        before = len(kept) - self._behind
+        sent, ends = self._sent(connection, kept[:before])
         sent.append(("COMMIT", "COMMIT"))
         committed = len(sent)
-        bells = self._bells.statements(connection, scope)
+        bells, look = self._bells.statements(connection, scope)
+        behind, seen = _written(connection, kept[before:])
         results: list[Any] = []
         try:
-            self._run(connection, sent + bells, results)
+            self._run(connection, sent + bells + behind + look, results)
         except StoreError as error:
             if connection.answered < committed:
                 raise
             self._go_on_waking(connection, scope, error)
+            looked = results[committed + len(bells) :]
+            if len(looked) < len(behind):  # they stood behind a bell that did not ring
+                looked = self._run(connection, behind)
         else:
+            looked = results[committed + len(bells) :]
             try:
-                self._bells.ring_rest(connection, scope, bells, results[committed:])
+                self._bells.ring_rest(connection, scope, look, results)
             except Lost as error:
                 self._stop_waking(error)
-        return _rows(kept, ends, results)
+        return [*_rows(kept[:before], ends, results), *_rows(kept[before:], seen, looked)]
 
     def _go_on_waking(self, connection: MysqlConnection, scope: Scope, error: StoreError) -> None:
         """It is committed, but the waking has failed: mostly, because one of them listens no more."""
@@ -107,6 +108,20 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
     ) -> list[Any]:
         self.trips += 1
         return connection.run(";\n".join(sql for _, sql in sent), [name for name, _ in sent], results)
+
+
+def _written(
+    connection: MysqlConnection,
+    kept: list[tuple[Statement, Template]],
+    before: Sequence[tuple[str, str]] = (),
+) -> tuple[list[tuple[str, str]], list[int]]:
+    """Return all statements by name, and what is behind the last part of each, which answers."""
+    sent = list(before)
+    ends: list[int] = []
+    for statement, template in kept:
+        sent += [(statement.name, part) for part in render(connection, statement, template)]
+        ends.append(len(sent))
+    return sent, ends
 
 
 def _rows(kept: list[tuple[Statement, Template]], ends: list[int], results: list[Any]) -> list[Any]:

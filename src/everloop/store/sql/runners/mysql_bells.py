@@ -36,25 +36,27 @@ class Bells:
         self._workers: set[int] = set()  # those that listened as they were looked for
         self._quiet: set[int] = set()  # sessions that did not, and may have ended
 
-    def statements(self, connection: MysqlConnection, scope: Scope) -> list[tuple[str, str]]:
-        """Return what wakes whom the scope names as far as they are known, and then a look for the others."""
+    def statements(
+        self, connection: MysqlConnection, scope: Scope
+    ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Return what wakes whom the scope names as far as they are known, and a look for the others."""
         rung = {*scope.rung, *(self._workers if scope.ready else ())} - {scope.session}
         quiet = rung & self._quiet
         look = [_look(connection, quiet, scope)] if quiet or scope.ready else []
         return [
             ("bell", f"KILL QUERY IS_USED_LOCK({connection.bell(session)})")
             for session in sorted(rung - quiet)
-        ] + look
+        ], look
 
     def ring_rest(
-        self, connection: MysqlConnection, scope: Scope, sent: list[tuple[str, str]], results: list[Any]
+        self, connection: MysqlConnection, scope: Scope, look: list[tuple[str, str]], results: list[Any]
     ) -> None:
-        """Wake who was found by the look that was sent last.
+        """Wake who was found by the look, where it was sent: last.
 
         Raises:
             Lost: The connection is.
         """
-        if sent and sent[-1][0] == "bells":
+        if look:
             rung = {*scope.rung, *self._workers} - self._quiet
             self._ring(connection, self._heard(scope, set(), results[-1], rung))
 

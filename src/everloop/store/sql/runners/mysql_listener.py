@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
+from everloop._core.calls import State
 from everloop._core.errors import StoreError, StoreUnavailable
+from everloop._core.records import Ended
+from everloop.store.sql.dialect import statements
 from everloop.store.sql.runners.listener import Listener
-from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows
+from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection
+from everloop.store.sql.runners.mysql_texts import render
+from everloop.store.sql.runners.mysql_wire import Rows
+from everloop.store.sql.runners.server import Lost
+from everloop.store.sql.verbs.statement import Statement, blob
+
+log = logging.getLogger("everloop")
 
 #: Seconds that a listener sleeps at a time. The server only notices after it that a listener has died.
 SLEEP = 30
+#: Ends that are told at once; where there are more, a turn is on its way to them.
+FEW = 8
+_NOTHING = "SELECT 1"
+
+
+class Foretold(NamedTuple):
+    """Who hears of ends before a turn tells them.
+
+    Attributes:
+        may: Whether that is worth a look of its own: not while a turn is under way, which is going to tell.
+        told: Called on the loop with them.
+        after: Called on the loop behind that.
+    """
+
+    may: Callable[[], bool]
+    told: Callable[[list[Ended]], None]
+    after: Callable[[], None]
 
 
 class MysqlListener(Listener):
@@ -24,9 +52,14 @@ class MysqlListener(Listener):
     """
 
     def __init__(
-        self, connect: Callable[[], MysqlConnection], session: int, wake: Callable[[], None]
+        self,
+        connect: Callable[[], MysqlConnection],
+        session: int,
+        wake: Callable[[], None],
+        foretold: Foretold | None = None,
     ) -> None:
         self._make = connect
+        self._foretold = foretold
         self._session = session
         self._connection: MysqlConnection | None = None
         super().__init__(wake)
@@ -41,12 +74,45 @@ class MysqlListener(Listener):
 
     def _listen(self) -> None:
         connection = self._connection
-        results: list[Rows] = []  # it has just been rung for the connection
+        look, results = _NOTHING, list[Rows]()  # it has just been rung for the connection
         while connection is not None and not self._stopped.is_set():
-            # MySQL says with a 1 that somebody has ended it, MariaDB with an error.
-            with suppress(Interrupted):
-                connection.run(f"SELECT 1;{sleep_of(self._session)}", "listening", results)
-            results = _Heard(self._ring)
+            try:
+                connection.run(f"{look};{sleep_of(self._session)}", "listening", results)
+            except Interrupted:
+                pass  # as MariaDB says that somebody has ended it; MySQL says so with a 1
+            except Lost:
+                raise
+            except StoreError as error:
+                if look == _NOTHING:
+                    raise
+                log.debug("everloop: what has ended is told by the next turn: %s", error)
+                look, results = _NOTHING, _Heard(self._rings)
+                continue
+            look, results = self._next_look(connection)
+
+    def _next_look(self, connection: MysqlConnection) -> tuple[str, list[Rows]]:
+        """Return what is asked before the next sleep, and who hears of the reply."""
+        if self._foretold is None or not self._foretold.may():
+            return _NOTHING, _Heard(self._rings)
+        looking = Statement("inbox_look", {"session": self._session, "most": FEW + 1})
+        (look,) = render(connection, looking, statements("mysql")["inbox_look"])
+        return look, _Heard(self._foretell)
+
+    def _rings(self, _: Rows) -> None:
+        self._ring()
+
+    def _foretell(self, rows: Rows) -> None:
+        """Tell of the ends that have come, without a turn; ring where one has to be made now."""
+        foretold = self._foretold
+        if foretold is None or not 0 < len(rows) <= FEW or any(kind != "ended" for kind, *_ in rows):
+            self._ring()
+            return
+        ends = [
+            Ended(id_, State(state), blob(value), blob(error), attempt)
+            for _, id_, state, value, error, attempt in rows
+        ]
+        self._post(lambda: foretold.told(ends))
+        self._post(foretold.after)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -57,13 +123,13 @@ class MysqlListener(Listener):
 class _Heard(list[Rows]):
     """Results that tell when the first of them is there: the server has begun with what stands behind it."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[Rows], None]) -> None:
         super().__init__()
         self._tell = tell
 
     def append(self, rows: Rows, /) -> None:
         if not self:
-            self._tell()
+            self._tell(rows)
         super().append(rows)
 
 

@@ -25,7 +25,7 @@ from everloop.store.refusals import Refusal
 from everloop.store.sql.dialect import Template, statements
 from everloop.store.sql.runners.thread import Begin, ConnectionThread, Fault
 from everloop.store.sql.verbs.scope import Scope
-from everloop.store.sql.verbs.statement import Last, Statement
+from everloop.store.sql.verbs.statement import Last, Statement, Step, Verb
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -102,6 +102,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
         self._make = connect
         self.trips = 0
+        self._behind = 0  # queries of the step that follow its commit
         self._met = False  # the transaction under way has met another one, and is begun anew
         super().__init__(name, fault)
 
@@ -113,6 +114,26 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     def call_anew(self, work: Callable[[C], T]) -> asyncio.Future[T]:
         """Send work that may be repeated: on a fresh connection, or when it collides with another's."""
         return self.call(partial(self._repeat, work=work))
+
+    @property
+    def goes_straight(self) -> bool:
+        """Whether it knows the statements of turns that go straight."""
+        return self._straight
+
+    def go_on(self, scope: Scope, verb: Verb[T], step: Statement | Step) -> asyncio.Future[tuple[Scope, T]]:
+        """Go on with a verb that has committed elsewhere and yields `step` now, in another transaction."""
+        scope.ready = False  # who was to be woken by that commit is
+        scope.rung.clear()
+        begun = iter([(scope, _resumed(verb, step))])
+
+        def begin() -> tuple[Scope, Verb[T]]:
+            for each in begun:
+                return each
+            raise StoreUnavailable(
+                "the second half of a turn met another transaction, or lost its connection"
+            )
+
+        return self.run(begin)
 
     # -- in the thread --------------------------------------------------------------------------------
 
@@ -150,6 +171,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         scope.straight = self._straight and not self._met
         scope.compound = self._compound
         doing = _Doing()
+        self._behind = 0
         try:
             self._begin_transaction(connection)
             with closing(verb):
@@ -168,7 +190,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
                 error.undone = not doing.commits and (error.unsent or not doing.committing)
             elif not doing.committed:
                 self._undo(connection)
-            if isinstance(error, Collision) and doing.commits:
+            if isinstance(error, Collision) and doing.commits and not scope.unchanged:
                 raise StoreUnavailable(str(error)) from error  # not anew: a part of it is there
             raise
         return scope, reply
@@ -186,6 +208,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
             doing.kept.append((statement, statements(self.dialect)[statement.name]))
         kept = doing.kept
         if isinstance(asked, Last):
+            self._behind = asked.behind
             return self._commit_all(connection, scope, doing, durable=durable)[-len(step) :]
         if not any(template.columns for _, template in kept[-len(step) :]):
             return None
@@ -199,6 +222,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         doing.committing = True
         rows = self._commit(connection, doing.kept, scope, durable=durable)
         doing.kept.clear()
+        self._behind = 0  # of the next one, as long as it is no such step
         doing.committed = True
         doing.commits += 1
         self._meet_fault("COMMITTED", next(doing.number))
@@ -239,3 +263,15 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         Raises:
             StoreError: The connection cannot be used any more.
         """
+
+
+def _resumed(verb: Verb[T], step: Any) -> Verb[T]:
+    """Be a verb that has yielded this already."""
+    with closing(verb):
+        while True:
+            reply = yield step
+            try:
+                step = verb.send(reply)
+            except StopIteration as end:
+                answer: T = end.value
+                return answer

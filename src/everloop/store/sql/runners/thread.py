@@ -55,6 +55,11 @@ class ConnectionThread(ABC, Generic[C]):
         self._thread = threading.Thread(target=self._loop, name=f"everloop-{name}", daemon=True)
         self._thread.start()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether work is being done, or waits."""
+        return self._busy.locked() or not self._work.empty()
+
     @abstractmethod
     def run(
         self, begin: Begin[T], *, write: bool = True, durable: bool = True

@@ -148,13 +148,13 @@ FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PA
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 
--- name: add_children -> i, id, seq, state
--- rows: i, parent's seq, child_key
-SELECT b.i, c.id, c.seq, c.state
+-- name: add_children -> i, id, seq, state, asked
+-- rows: i, parent's seq, child_key; held: a cancellation that is under way is seen
+SELECT b.i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
                                        child_key LONGTEXT PATH '$[2]')) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_parent) ON c.parent = b.parent AND c.child_key = b.child_key
-ORDER BY c.seq
+ORDER BY c.seq FOR UPDATE
 
 -- name: add_reattach
 -- rows: seq, the parent's fence, the parent's seq; only its own children
@@ -242,6 +242,26 @@ INSERT INTO ever_outcomes (seq, ended, session, value)
 {several :values:
 SELECT b.seq, :now, :session, b.value
 FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b}
+
+-- name: settle_alone
+-- the end of a first run that was leased alone (see lease_alone), where nothing hangs on it and nobody holds it;
+-- those that follow see by the variable whether it is so
+SET @ever_ended = (SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
+                   WHERE seq = :seq AND fence = 1 AND state = 'leased' AND session = :session AND watched = 0
+                     AND waiter <=> :waiter FOR UPDATE SKIP LOCKED);
+UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = NULL
+WHERE seq = @ever_ended;
+INSERT INTO ever_outcomes (seq, ended, session, value)
+SELECT @ever_ended, :now, :session, :value FROM DUAL WHERE @ever_ended IS NOT NULL
+
+-- name: tell_alone
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT s.session, @ever_ended, 'ended' FROM ever_sessions AS s FORCE INDEX (PRIMARY)
+WHERE s.session = :waiter AND @ever_ended IS NOT NULL
+ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
+
+-- name: settled_alone -> seq
+SELECT @ever_ended AS seq
 
 -- name: move
 -- rows: seq, state, due, attempt, crashes, growth of the fence
@@ -437,6 +457,26 @@ UPDATE ever_calls FORCE INDEX (PRIMARY)
 SET state = 'leased', session = :session, fence = fence + 1, started = :now
 WHERE {seq among :seqs}
 
+-- name: lease_alone -> waiter, watched, seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- picks and takes the first call of the only lane that has one, unless it has expired, which then ends it; where
+-- several lanes have one, they have to be compared. The session is held as by `look`.
+SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE),
+{several :lanes:
+    @ever_last = (SELECT line FROM ever_calls FORCE INDEX (ever_calls_ready)
+                  WHERE line IN (}{for several :lane in :lanes, joined by ,: :lane}{several :lanes:)
+                  ORDER BY line DESC LIMIT 1),}
+    @ever_first = (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_ready)
+                   WHERE line IN ({for :lane in :lanes, joined by ,: :lane})
+                   ORDER BY line, priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED);
+UPDATE ever_calls FORCE INDEX (PRIMARY)
+SET state = 'leased', session = :session, fence = fence + 1, started = :now
+WHERE seq = @ever_first AND @ever_alive = 1 AND (expires IS NULL OR expires > :now)
+{several :lanes: AND line = @ever_last};
+SELECT c.waiter, c.watched, c.seq, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes, -c.level AS depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM ever_calls AS c FORCE INDEX (PRIMARY) STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+WHERE c.seq = @ever_first AND c.session = :session
+
 -- Inbox -------------------------------------------------------------------------------------------
 
 -- name: inbox_read -> seq, kind, id, state, value, error, attempt, fence, cancel_asked
@@ -449,6 +489,14 @@ FROM (SELECT seq, kind FROM ever_inbox WHERE session = :session
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
 LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
 WHERE i.kind = 'cancel' OR c.state IN ('succeeded', 'failed', 'cancelled', 'expired')
+
+-- name: inbox_look -> kind, id, state, value, error, attempt
+-- the same, to be told before a turn takes it: nothing is held
+SELECT i.kind, c.id, c.state, o.value, o.error, c.attempt
+FROM ever_inbox AS i FORCE INDEX (PRIMARY)
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = i.seq
+LEFT JOIN ever_outcomes AS o ON o.seq = i.seq
+WHERE i.session = :session ORDER BY i.seq, i.kind LIMIT :most
 
 -- name: inbox_take
 -- rows: seq, kind; only what was read: others may have written since

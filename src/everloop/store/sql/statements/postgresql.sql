@@ -63,6 +63,18 @@ SELECT first + n - 1, value, :now::bigint
 FROM (SELECT currval('ever_seq') * 65536 AS first OFFSET 0) AS s,
      json_array_elements_text(:args::json) WITH ORDINALITY AS b(value, n)
 
+-- name: add_straight
+-- the same at once, for roots that share everything else: nearly always they do
+WITH s AS MATERIALIZED (SELECT nextval('ever_seq') * 65536 AS first),
+called AS (
+    INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+    SELECT first + key::bigint, value, :lane::bigint, :state, :priority::bigint, :due::bigint, first + key::bigint,
+           :due::bigint, :waiter::bigint
+    FROM s, json_each_text(:ids::json))
+INSERT INTO ever_payloads (seq, args, created)
+SELECT first + n - 1, value, :now::bigint
+FROM s, json_array_elements_text(:args::json) WITH ORDINALITY AS b(value, n)
+
 -- name: add_calls
 -- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
 --       child_key, asked, after, watched, waiter
@@ -100,12 +112,12 @@ SELECT id, seq, state, fence, priority, place, root, depth
 FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
 ORDER BY seq FOR UPDATE
 
--- name: add_children -> i, id, seq, state
--- rows: i, parent's seq, child_key
-SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state
+-- name: add_children -> i, id, seq, state, asked
+-- rows: i, parent's seq, child_key; held: a cancellation that is under way is seen
+SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_calls AS c ON c.parent = (b.value->>1)::bigint AND c.child_key = b.value->>2
-ORDER BY c.seq
+ORDER BY c.seq FOR NO KEY UPDATE OF c
 
 -- name: add_reattach
 -- rows: seq, the parent's fence, the parent's seq; only its own children

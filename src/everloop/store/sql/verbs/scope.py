@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from everloop._core.clock import Clock
 from everloop._core.records import Ended, Lane
+
+if TYPE_CHECKING:
+    from everloop.store.sql.verbs.alone import Alone
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Scope:
             the transaction has met another one.
         compound: Whether one statement of the database may do what takes several on others. Where it may not,
             only what a client adds goes straight.
+        alone: What is remembered of single calls, where turns of one go by themselves (see `alone`).
+        unchanged: Whether what has been committed so far has changed nothing.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
     """
@@ -44,6 +49,8 @@ class Scope:
     returned: bool = False
     straight: bool = False
     compound: bool = False
+    alone: Alone | None = None
+    unchanged: bool = False
     started: list[list[Any]] = field(default_factory=list[list[Any]])
     told: list[Ended] | None = None
 

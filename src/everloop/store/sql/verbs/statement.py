@@ -11,7 +11,7 @@ are yielded as a list, and go together too. `turn` takes three round trips at mo
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -33,7 +33,20 @@ class Last(list[Statement]):
 
     Where a verb goes on all the same, that is a transaction of its own: what it yields as the last step of
     the one before is then without effect. Only where `Scope.straight` says so.
+
+    Args:
+        statements: What is committed.
+        behind: Queries that follow the commit and its bells in the same trip, outside of any transaction.
+
+    Attributes:
+        behind: How many these are; they are the last of the list.
     """
+
+    def __init__(self, statements: Iterable[Statement], behind: Iterable[Statement] = ()) -> None:
+        super().__init__(statements)
+        before = len(self)
+        self.extend(behind)
+        self.behind = len(self) - before
 
 
 Verb = Generator[Statement | Step | Last, Any, T]

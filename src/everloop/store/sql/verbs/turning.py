@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from everloop._core.calls import State
 from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswer
 from everloop.store.sql.verbs.adding import NO_LANES, add, add_plain, is_plain, plain_looks
+from everloop.store.sql.verbs.alone import take_alone
 from everloop.store.sql.verbs.ending import expire_calls
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
@@ -70,6 +71,10 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
     ended: list[Ended] = []
     scope.told = ended
+    if scope.alone is not None:
+        taken = yield from take_alone(scope, request, scope.alone)
+        if taken is not None:
+            return taken
     if not is_straight(scope, request):
         return (yield from _go(scope, request, ended))
     answer, left = yield from _go_straight(scope, request, ended)
@@ -100,7 +105,10 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
     else:
         then = [Statement("inbox_told", {"session": scope.session})]
-    replies = yield (Last if whole else list)([*first, *then])
+    if not (serves or scope.compound):
+        replies = yield Last(first, then)
+    else:
+        replies = yield (Last if whole else list)([*first, *then])
     scope.rings = False
     settled = settled_at_once(scope, outcomes, replies[len(first) - 1]) if outcomes else []
     cancels: list[Cancel] = []

@@ -1,0 +1,150 @@
+"""What a listener on MySQL tells before a turn does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from everloop._core.calls import Event, State
+from everloop._core.records import Ended, Outcome, Turn
+from everloop.store.protocol import Foretelling
+from everloop.store.sql import mysql
+from everloop.store.sql.mysql import MysqlStore
+from everloop.store.sql.runners.mysql_connection import MysqlConnection
+from everloop.store.sql.runners.mysql_listener import FEW, sleep_of
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, until
+from tests.stores.test_mysql_bells import sleeping
+
+pytestmark = pytest.mark.server
+
+#: Heard: that there is something to look at.
+RING = None
+
+
+class Hearing:
+    """A client that listens; the worker is another process's."""
+
+    def __init__(self, store: MysqlStore, side: MysqlConnection, session: int) -> None:
+        self.store, self.side, self.session = store, side, session
+        self.theirs = store.twin()
+        self.worker = 0
+        self.heard: list[Ended | None] = []
+        assert isinstance(store, Foretelling)
+        store.foretell(session, self.heard.extend)
+        self.stop = store.listen(session, lambda: self.heard.append(RING))
+
+    async def asleep(self) -> None:
+        await until(lambda: sleeping(self.side, sleep_of(self.session)))
+
+    async def end(self, *numbers: int) -> list[Ended]:
+        """Have these calls run and end; return what is told of them."""
+        await self.store.turn(self.session, Turn(adds=[call(number) for number in numbers]))
+        leased = (await self.theirs.turn(self.worker, Turn(lanes=(LANE,), room=len(numbers)))).leased
+        assert len(leased) == len(numbers)
+        outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"j1") for lease in leased]
+        await self.theirs.turn(self.worker, Turn(outcomes=outcomes, lanes=(LANE,), room=1))
+        return [Ended(lease.id, State.SUCCEEDED, b"j1", None, 1) for lease in leased]
+
+    async def turn(self) -> list[Ended]:
+        return (await self.store.turn(self.session, Turn())).ended
+
+
+@pytest.fixture
+async def hearing(mysql_store: MysqlStore, side: MysqlConnection) -> AsyncIterator[Hearing]:
+    hearing = Hearing(mysql_store, side, await mysql_store.open_session(CLIENT, MINUTE))
+    await hearing.theirs.open()
+    hearing.worker = await hearing.theirs.open_session(WORKER, MINUTE)
+    await hearing.theirs.turn(hearing.worker, Turn(lanes=(LANE,)))
+    await until(lambda: hearing.heard)  # it has connected
+    await hearing.asleep()
+    hearing.heard.clear()
+    yield hearing
+    hearing.stop()
+    await hearing.theirs.close()
+
+
+async def test_an_end_is_told_before_a_turn_that_takes_it(hearing: Hearing) -> None:
+    for number in (1, 2):
+        ends = await hearing.end(number)
+        await until(lambda: RING in hearing.heard)
+        assert hearing.heard == [*ends, RING]
+        assert await hearing.turn() == ends  # again
+        assert await hearing.turn() == []
+        await hearing.asleep()
+        hearing.heard.clear()
+
+
+async def test_a_turn_that_comes_by_itself_spares_the_one_that_takes_what_was_told(
+    hearing: Hearing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "_LATER", 0.2)
+    (end,) = await hearing.end(1)
+    await until(lambda: hearing.heard)
+    assert await hearing.turn() == [end]  # within that time
+    (second,) = await hearing.end(2)
+    await until(lambda: RING in hearing.heard)
+    assert hearing.heard == [end, second, RING]
+
+
+async def test_many_ends_are_left_to_a_turn(hearing: Hearing) -> None:
+    ends = await hearing.end(*range(FEW + 1))
+    await until(lambda: hearing.heard)
+    assert hearing.heard == [RING]
+    assert await hearing.turn() == ends
+    await hearing.asleep()
+    hearing.heard.clear()
+
+    ends = await hearing.end(*range(100, 100 + FEW))
+    await until(lambda: RING in hearing.heard)
+    assert hearing.heard == [*ends, RING]
+
+
+async def test_what_is_no_end_is_left_to_a_turn(hearing: Hearing, side: MysqlConnection) -> None:
+    await hearing.store.add(None, [call(1)])
+    put = f"INSERT INTO ever_inbox SELECT {hearing.session}, seq, 'cancel' FROM ever_calls"
+    side.run(put, "cancelling")
+    side.run(f"KILL QUERY {sleeping(side, sleep_of(hearing.session))[0]}", "ringing")
+    await until(lambda: hearing.heard)
+    assert hearing.heard == [RING]
+
+
+async def test_while_a_turn_is_under_way_it_is_left_to_that(hearing: Hearing) -> None:
+    ends = await hearing.end(1)
+    await until(lambda: RING in hearing.heard)
+    hearing.heard.clear()
+    await hearing.asleep()
+    busy = hearing.store._runner()._busy
+    with busy:
+        await hearing.theirs.add(None, [call(2)])
+        await hearing.theirs.wait(hearing.session, [call(2).id])
+        (lease,) = (await hearing.theirs.turn(hearing.worker, Turn(lanes=(LANE,), room=1))).leased
+        outcome = Outcome(lease.id, lease.fence, Event.SUCCEED, b"j1")
+        await hearing.theirs.turn(hearing.worker, Turn(outcomes=[outcome], lanes=(LANE,)))
+        await until(lambda: hearing.heard)
+    assert hearing.heard == [RING]
+    assert [end.id for end in await hearing.turn()] == [ends[0].id, lease.id]
+
+
+async def test_where_it_cannot_be_told_it_is_rung(hearing: Hearing, side: MysqlConnection) -> None:
+    side.run("RENAME TABLE ever_outcomes TO elsewhere", "hiding")
+    side.run(f"KILL QUERY {sleeping(side, sleep_of(hearing.session))[0]}", "ringing")
+    await until(lambda: hearing.heard)
+    side.run("RENAME TABLE elsewhere TO ever_outcomes", "showing")
+    assert hearing.heard == [RING]
+    await hearing.asleep()  # and it goes on listening
+
+
+async def test_a_worker_is_told_nothing_before_its_turn(hearing: Hearing) -> None:
+    heard: list[Ended | None] = []
+    hearing.theirs.foretell(hearing.worker, heard.extend)
+    stop = hearing.theirs.listen(hearing.worker, lambda: heard.append(RING))
+    await until(lambda: heard)  # it has connected
+    await until(lambda: sleeping(hearing.side, sleep_of(hearing.worker)))
+    heard.clear()
+    await hearing.theirs.turn(hearing.worker, Turn(adds=[call(1)]))
+    (lease,) = (await hearing.theirs.turn(hearing.worker, Turn(lanes=(LANE,), room=1))).leased
+    await hearing.store.cancel([lease.id], "")
+    await until(lambda: heard)
+    assert heard == [RING]
+    stop()

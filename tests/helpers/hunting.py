@@ -362,7 +362,7 @@ class Hunt:
         tasks = await self.app.tasks(limit=1_000_000)
         ids = {task.id for task in tasks}
         found.calls = len(ids)
-        found.starved = len(ledger.starved)
+        found.starved = len(ledger.starved - ledger.late.keys())  # who was stopped was struck
         found.repeated = sum(len(pids) > 1 for pids in ledger.runs.values())
         found.lost = sorted(ledger.added - ids)
         found.undone = sorted(ids - ledger.effects)

@@ -16,6 +16,7 @@ from everloop._core.errors import StoreError, StoreUnavailable
 from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.postgresql_direct import Direct
+from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.straight import FEW, LITTLE
 from everloop.testing.conformance import CASES, Case, walk
 from tests.helpers.servers.emptying import emptied
@@ -184,15 +185,18 @@ async def test_a_turn_waits_for_one_whose_caller_was_cancelled(two: Two, postgre
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
-        following = asyncio.create_task(client.turn(Turn(adds=[call(2)])))
+        following = [
+            asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(n)]))) for n in (2, 3)
+        ]
         await asyncio.sleep(0)
         assert client.trips[0] == 1
         blocker.rollback()
-    answer, trips = await following
+    answers = await asyncio.gather(*following)
 
-    assert (answer.added[0].status, trips) == ("added", ONCE)
-    found = await client.store.get([call(1).id, call(2).id])
-    assert [each and each.state for each in found] == [State.READY, State.READY]
+    assert [answer.added[0].status for answer in answers] == ["added", "added"]
+    assert client.trips[0] == 3
+    found = await client.store.get([call(n).id for n in (1, 2, 3)])
+    assert [each and each.state for each in found] == [State.READY] * 3
 
 
 async def test_who_stops_listening_hears_the_answer_that_is_under_way(two: Two, postgresql_url: str) -> None:
@@ -209,6 +213,96 @@ async def test_who_stops_listening_hears_the_answer_that_is_under_way(two: Two, 
     await until(lambda: len(listening(postgresql_url)) == 1)
     answer = await client.store.turn(client.session, Turn(adds=[call(2)]))
     assert [added.status for added in answer.added] == ["added"]
+
+
+async def test_who_stops_listening_while_a_call_is_met_goes_through_the_thread(
+    two: Two, postgresql_url: str
+) -> None:
+    _, client = two
+    await client.turn(Turn(adds=[call(1)]))
+    with psycopg.connect(postgresql_url) as blocker:
+        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
+        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
+        await until_somebody_waits(postgresql_url)
+        client.stop()
+        blocker.rollback()
+
+    assert [added.status for added in (await caller).added] == ["exists"]
+    await until(lambda: len(listening(postgresql_url)) == 1)
+
+
+async def test_before_there_is_a_connection_turns_go_through_the_thread(two: Two) -> None:
+    _, client = two
+    client.stop()
+    client.stop = client.store.listen(client.session, client.rung.set)  # it connects now
+
+    answer, (direct, thread) = await client.turn(Turn(adds=[call(1)]))
+
+    assert (answer.added[0].status, direct) == ("added", 0)
+    assert thread > 0
+
+
+async def test_what_cannot_be_sent_at_once_is_sent_when_it_can(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = two
+    direct = await client.connected()
+    flush, full = direct._pipe.flush, [True, True]
+    monkeypatch.setattr(direct._pipe, "flush", lambda: not full.pop() if full else flush())
+
+    answer, trips = await client.turn(Turn(adds=[call(1)]))
+
+    assert (answer.added[0].status, trips, full) == ("added", ONCE, [])
+
+
+async def test_a_second_half_that_meets_another_transaction_is_told(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, client = two
+    await client.turn(Turn(adds=[call(1, callbacks=(call(2),))]))
+    answer, _ = await worker.turn(Turn(lanes=(LANE,), room=5))
+    (lease,) = answer.leased
+    turn = Turn(outcomes=[Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue")], lanes=(LANE,))
+
+    def collide(*_: object) -> None:
+        raise Collision("another transaction stood in the way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.store._runner(), "_execute", collide)
+        with pytest.raises(StoreUnavailable, match="the second half of a turn met another transaction"):
+            await worker.turn(turn)
+
+    answer, _ = await worker.turn(turn)
+    assert answer.settled == [True]
+
+
+async def test_what_a_test_lets_fail_goes_through_the_thread(postgresql_url: str) -> None:
+    met: list[str] = []
+    store = PostgresStore(postgresql_url, fault=lambda name, _: met.append(name))
+    await store.open()
+    session = await store.open_session(CLIENT, MINUTE)
+    rung = asyncio.Event()
+    stop = store.listen(session, rung.set)
+    async with asyncio.timeout(LIMIT_S):
+        await rung.wait()
+
+    await store.turn(session, Turn(adds=[call(1)]))
+
+    assert "add_straight" in met
+    stop()
+    await store.close()
+
+
+async def test_what_is_connected_too_late_is_not_taken(postgresql_url: str) -> None:
+    store = Listening(postgresql_url)
+    await store.open(CLIENT)
+    listener = store.store._listeners[store.session]
+    store.stop()
+
+    listener._take()
+
+    assert listener.direct is None
+    await store.store.close()
 
 
 async def test_a_connection_that_has_ended_while_it_was_idle_costs_no_turn(

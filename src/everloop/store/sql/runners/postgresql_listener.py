@@ -66,13 +66,9 @@ class PostgresListener(Listener):
         if self._connection is None:  # behind a pooler
             self._stopped.wait()
             return
+        self._post(self._take)
         if self._stopped.is_set():
-            return  # while it connected, and nobody has waited for that
-        try:
-            self._owner.call_soon_threadsafe(self._take)
-        except RuntimeError:
-            self._stopped.set()  # the owner's loop is closed
-            return
+            return  # while it connected, which nobody has waited for
         os.read(self._read, 1)  # until it is lost, or nobody wants it
         if (error := self._error) is not None:
             self._error = None
@@ -88,9 +84,10 @@ class PostgresListener(Listener):
 
     def _take(self) -> None:
         with self._lock:
+            if self._stopped.is_set() or self._connection is None:
+                return  # the thread closes it
             connection, self._connection = self._connection, None
-        if connection is not None:
-            self.direct = Direct(connection, self._wake, self._lost)
+        self.direct = Direct(connection, self._wake, self._lost)
 
     def _lost(self, error: StoreError) -> None:
         self.direct, self._error = None, error

@@ -41,12 +41,9 @@ bench: $(ENV)/.dev ## measure the speed, beside the machine's limits; ARGS="--ch
 	@$(RUN)/python -m bench $(ARGS)
 
 .PHONY: coverage
-coverage: $(ENV)/.dev ## which lines and branches the fast suites reach
-	@$(RUN)/coverage erase
-	@$(RUN)/coverage run -m pytest -q tests/unit tests/stores tests/engine
-	@$(RUN)/coverage combine --quiet
-	@$(RUN)/coverage report
-	@$(RUN)/coverage report --include='src/everloop/_core/*' --fail-under=100
+coverage: $(ENV)/.dev ## which lines and branches the measured suites reach; fails where `make test` would
+	@$(RUN)/python tools/servers.py
+	@$(RUN)/python tools/covered.py
 
 .PHONY: mutants
 mutants: $(ENV)/.dev ## sabotage the code in many small ways, and see that the tests notice; ARGS="words of its name"

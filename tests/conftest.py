@@ -56,7 +56,10 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 async def _no_pending_tasks() -> AsyncIterator[None]:
     yield
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+    if left:
+        # SQLAlchemy closes a connection whose user was cancelled in a task of its own.
+        _, left = await asyncio.wait(left, timeout=GRACE_S)
 
     assert not left, f"asyncio tasks left pending: {left}"
 

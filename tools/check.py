@@ -9,15 +9,17 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import covered
 import lints
 import suites
 
 
 def main(arguments: list[str]) -> int:
     """Run the static checks and the suites, whatever becomes of either; return 0 when all is well."""
-    started = time.monotonic()
+    started, everything = time.monotonic(), "--all" in arguments
     checks = lints.lints()
-    plan = suites.plan(everything="--all" in arguments)
+    plan = suites.plan(everything=everything)
+    covered.begin()
     quick = [suite for suite in plan if suite.name in suites.QUICK]
     tally = suites.Tally()
     suites.compile_all(plan)
@@ -35,7 +37,12 @@ def main(arguments: list[str]) -> int:
 
     if slow:
         tally.expect_kills()
-    print(f"\n{time.monotonic() - started:.0f} s")
+    print()
+    if everything:
+        found = covered.judge()
+        tally.complaints += found
+        broken += ["coverage"] if found else []
+    print(f"{time.monotonic() - started:.0f} s")
     if broken:
         print(f"failed checks: {', '.join(broken)}")
     print(tally.told())

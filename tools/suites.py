@@ -25,6 +25,11 @@ RESULTS = ROOT / "build" / "test-results"
 QUICK = ("typing", "docs", "unit")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
+#: What `make test` measures the branch coverage of (see `covered.py`), on the Python of `.venv`; and what its
+#: code runs in: SQLAlchemy's asyncio runs in greenlets, and to follow those costs as much again.
+MEASURED = {"unit": "thread", "stores": "thread", "engine": "greenlet,thread", "processes": "thread"}
+#: Where that goes, and how its files begin.
+MEASURED_DATA, MEASURED_AS = ROOT / "build" / "coverage", "data"
 #: The least number of real kills in all suites together.
 KILLS = 60
 #: Under this name a suite reports its kills of a kind.
@@ -82,6 +87,8 @@ class Suite:
     servers: bool = True
     #: Whether it may take longer than usual.
     patient: bool = False
+    #: Whether it is noted which lines and branches it reaches.
+    measured: bool = False
 
     @property
     def title(self) -> str:
@@ -106,7 +113,11 @@ def others() -> list[Path]:
 def plan(*, everything: bool) -> list[Suite]:
     """Return what is to be run, in order."""
     own = Path(sys.executable)
-    here = [Suite(name, own, everything) for name in names() if everything or name in QUICK]
+    here = [
+        Suite(name, own, everything, measured=everything and name in MEASURED)
+        for name in names()
+        if everything or name in QUICK
+    ]
     if not everything:
         return here
     return here + [
@@ -128,10 +139,14 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     """Run one and count."""
     results = RESULTS / f"{suite.title.replace(' ', '-')}.xml"
     results.unlink(missing_ok=True)
-    command = [str(suite.python), "-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
+    command = [str(suite.python)]
+    if suite.measured:
+        command += ["-m", "coverage", "run", f"--concurrency={MEASURED[suite.name]}"]
+        command += [f"--data-file={MEASURED_DATA / MEASURED_AS}"]
+    command += ["-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
     if not suite.servers:
         command += ["-m", "not server"]
-    if suite.patient:
+    if suite.patient or suite.measured:
         command += [f"--timeout={PATIENT_TEST_S}"]
     limit = PATIENT_S if suite.patient else LIMIT_S
     environment = os.environ | {"PATH": f"{suite.python.parent}{os.pathsep}{os.environ['PATH']}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
@@ -26,7 +27,7 @@ from everloop._core.errors import (
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
 from everloop._options import NOTHING, Options, Settings, read_options
-from everloop.engine.attempt import Attempt
+from everloop.engine.attempt import CURRENT, Attempt
 from everloop.engine.executor import Policy, RetryAfter
 from everloop.resources.injection import Scopes, injected
 
@@ -239,6 +240,9 @@ async def _in_thread(threads: Executor, work: Callable[[], R]) -> R:
 
 def _guarded(work: Callable[[], R]) -> tuple[R | None, BaseException | None]:
     """Carry an exception out of the thread as a value: a future refuses StopIteration, for one."""
+    attempt = CURRENT.get()
+    if attempt is not None:
+        attempt.thread = threading.get_ident()
     try:
         return work(), None
     except BaseException as error:  # noqa: BLE001 - carried, not swallowed

@@ -74,6 +74,7 @@ class Task(asyncio.Future[R]):
         "_attempts",
         "_bound",
         "_cancelling",
+        "_early",
         "_holds_up",
         "_is_stored",
         "_message",
@@ -109,6 +110,7 @@ class Task(asyncio.Future[R]):
         self._snapshot: Snapshot | None = None
         self._stored: asyncio.Future[None] | None = None
         self._is_stored = False
+        self._early: Ended | None = None  # an end that came before the answer to its addition
         self._cancelling = False
         self._message: Any = None
         self._bound: asyncio.TimerHandle | None = None
@@ -361,6 +363,8 @@ class Task(asyncio.Future[R]):
         if answer.id != self.id:
             self._session.rename(self, answer.id)
         self._now_stored()
+        if self._early is not None and self._early.id == self.id:
+            self.ended(self._early)
 
     def _now_stored(self) -> None:
         self._transaction = None
@@ -431,6 +435,10 @@ class Task(asyncio.Future[R]):
 
     def ended(self, end: Ended) -> None:
         """The call has reached a final state."""
+        if not self._is_stored and self._transaction is None:
+            # Its addition is not answered yet: a call with its id has ended, and this may be another one.
+            self._early = end
+            return
         self._seen = end.state
         self._attempts = end.attempt
         self._transaction = None

@@ -104,6 +104,23 @@ def test_how_a_worker_died_is_written_down_with_its_calls_at_once(shop: Shop, po
         assert "Fatal Python error: Segmentation fault" in running.err
 
 
+def test_they_say_where_their_calls_are(shop: Shop) -> None:
+    with shop.worker("--processes", "2") as running:
+        all_ready(running, 2)
+        id_ = submit(shop, "hold")
+        shop.wait_until_begun()
+
+        def said() -> bool:
+            running.signal(signal.SIGUSR1)
+            return "in hold\n" in running.err
+
+        wait_until(said, "nobody says where it is")
+        told = rf"everloop: pid \d+ holds these calls:\n    hold {id_}\n        shop.py:\d+ in hold\n"
+        assert re.search(told, running.err)
+        wait_until(lambda: "holds no call\n" in running.err)
+        shop.gate().touch()
+
+
 def test_what_a_worker_held_is_said_with_its_death() -> None:
     member = Member(1)
     assert member.last.held == ""

@@ -88,6 +88,40 @@ async def test_a_live_child_is_attached_to_again(app: App) -> None:
     assert ran == 1
 
 
+async def test_a_child_that_an_earlier_run_cancelled_is_run_anew_while_it_still_stops(store: str) -> None:
+    app = App("test", store, cancel_wait=0.01)
+    ran = 0
+    gate, stopping = asyncio.Event(), asyncio.Event()
+
+    @app.task
+    async def child() -> str:
+        nonlocal ran
+        ran += 1
+        if ran == 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopping.set()
+                await gate.wait()
+        return f"run {ran}"
+
+    @app.task(retries=everloop.Retry(1, delay=0))
+    async def parent() -> str:
+        if not first_time():
+            return await child()
+        task = app.create_task(child())
+        await until(lambda: ran == 1)
+        task.cancel()
+        await stopping.wait()
+        raise ValueError("once more")
+
+    async with app.worker():
+        assert await parent() == "run 2"
+        gate.set()
+        await until_counted(app, "cancelled", 1)
+        assert (await app.counts())["succeeded"] == 2
+
+
 @pytest.mark.parametrize("end", ["failed", "cancelled", "expired"])
 async def test_a_child_that_ended_without_a_value_has_a_new_generation(app: App, end: str) -> None:
     ran = 0

@@ -10,6 +10,7 @@ import pytest
 
 from everloop import App, IdConflict, Key, KeyConflict, Task, TaskFunction
 from everloop._core.ids import new_id
+from everloop._core.records import Ended
 from tests.engine.conftest import until
 
 Among = Literal["live", "done", "ever"]
@@ -216,6 +217,28 @@ async def test_the_same_id_with_the_same_arguments_is_the_same_call(app: App) ->
         assert await (await app.submit(scene.work(1), id=id)) == 1, "also when it has ended"
         assert {first.id, second.id, *(task.id for task in both)} == {id}
 
+    assert scene.began == [1]
+
+
+async def test_an_end_that_comes_before_the_answer_is_only_that_of_the_same_call(app: App) -> None:
+    scene = Scene(app)
+    async with app.worker(queues=["default"]):
+        first = await app.submit(scene.work(1))
+        assert await first == 1
+        session = app._sessions.current().session
+        (stored,) = await session.store.get([first.id])
+        assert stored is not None
+        end = Ended(stored.id, stored.state, stored.value, stored.error, stored.attempt)
+        # Told while both additions wait for their turn, as when the end of the first is on its way here.
+        other, same = (app.create_task(scene.work(n).options(id=first.id)) for n in (2, 1))
+        session._ended([end])
+        assert not other.done()
+        with pytest.raises(IdConflict, match=f"the id '{first.id}' belongs to another call"):
+            await other
+        assert await same == 1
+        key = app.create_task(scene.work(1).options(id=first.id, key="k"))  # its answer comes by itself
+        session._ended([end])
+        assert await key == 1
     assert scene.began == [1]
 
 

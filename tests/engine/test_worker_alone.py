@@ -126,6 +126,44 @@ async def test_what_arrives_while_it_drains_is_given_back_and_nothing_more_is_ta
     assert scene.worker.holding == ()
 
 
+async def test_a_drain_waits_for_what_runs_and_no_longer_than_that(scene: Scene) -> None:
+    await scene.begin("first")
+    await scene.begin("second")
+    draining = asyncio.ensure_future(scene.worker.drain(3_600))
+    await until(lambda: scene.worker.draining)
+
+    await scene.end("first")
+    assert not draining.done()
+    await scene.end("second")
+    async with asyncio.timeout(20):
+        await draining
+    assert [outcome.event for outcome in scene.turns.outcomes] == [Event.SUCCEED] * 2
+
+
+async def test_a_drain_that_is_hurried_gives_back_what_runs(scene: Scene) -> None:
+    await scene.begin("call")
+    draining = asyncio.ensure_future(scene.worker.drain(3_600))
+    await until(lambda: scene.worker.draining)
+
+    scene.worker.hurry()
+    async with asyncio.timeout(20):
+        await draining
+    assert scene.turns.outcomes == [Outcome("call", 1, Event.RELEASE)]
+
+
+async def test_a_worker_of_processes_only_wants_no_more_calls_than_it_has_processes(scene: Scene) -> None:
+    work = Work()
+    work.run = "process"  # type: ignore[assignment]  # in place of a function that runs there
+    turns: Any = scene.turns
+    worker = Worker(turns, {LANE: work}, 10, lambda: 0, processes=1)
+    assert worker.wants() == (1, (LANE,))
+
+    worker.begin([Leased("call", 1, LANE, b"j", b"", 0, 0, 0, 0, None, 0, 0)])
+    assert worker.wants() == (0, (LANE,))
+    await worker.unwind()
+    assert worker.wants() == (0, (LANE,)), "it drains"
+
+
 async def test_nothing_is_kept_of_a_body_that_ended_before_its_timeout(scene: Scene) -> None:
     scene.work.policy = Policy(timeout=3_600_000_000)
     await scene.begin("limited")

@@ -67,7 +67,9 @@ POSTGRESQL = Kind(
     # ReadyForQuery, outside a transaction.
     answered=lambda said: said.endswith(b"Z\x00\x00\x00\x05I"),
     connections="select pid from pg_stat_activity where datname = '{}'",
-    listeners="select pid from pg_stat_activity where datname = '{}' and query like 'LISTEN %'",
+    listeners="""
+        select pid from pg_stat_activity where datname = '{}' and application_name like '% that listens%'
+    """,
     transactions="select count(*) from pg_stat_activity where datname = '{}' and xact_start is not null",
     kill="select pg_terminate_backend({})",
 )

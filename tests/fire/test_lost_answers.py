@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ from everloop._core.calls import Event, State
 from everloop._core.errors import StoreUnavailable
 from everloop._core.records import Ended, KeyRule, Lane, Outcome, Progress, Turn
 from everloop.store.protocol import Store
+from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.url import store_from_url
 from tests.fire.kinds import Kind
 from tests.fire.stores import CLIENT, LANE, MINUTE, WORKER, call, leased, states, stored, told
@@ -106,6 +108,47 @@ async def test_calls_that_a_turn_adds_are_there_once(
     assert {added.status for added in answer.added} <= {"added", "exists"}
     assert await states(calm, calls) == [State.READY] * 20
     assert losing.raised  # beginning and commit of such a turn are sent together
+
+
+@pytest.fixture
+async def listening(store: Store, worker: int, client: int) -> AsyncIterator[None]:
+    """Both listen: where there is a connection that can take them, their small turns go on that."""
+    stops = [store.listen(session, lambda: None) for session in (client, worker)]
+    if isinstance(store, PostgresStore):
+        async with asyncio.timeout(LIMIT_S):
+            while any(listener.direct is None for listener in store._listeners.values()):
+                await asyncio.sleep(0.01)
+    yield
+    for stop in stops:
+        stop()
+
+
+@pytest.mark.usefixtures("listening")
+async def test_a_call_that_a_small_turn_adds_is_there_once(
+    store: Store, calm: Store, client: int, losing: Losing
+) -> None:
+    answer = await losing(lambda: store.turn(client, Turn(adds=[call(1)])))
+
+    assert [added.id for added in answer.added] == [call(1).id]
+    assert answer.added[0].status == ("exists" if losing.done else "added")
+    assert await states(calm, [call(1)]) == [State.READY]
+    assert losing.raised
+
+
+@pytest.mark.usefixtures("listening")
+async def test_the_outcome_of_a_small_turn_is_stored_once_and_told_once(
+    store: Store, calm: Store, client: int, worker: int, losing: Losing
+) -> None:
+    await calm.turn(client, Turn(adds=[call(1)]))
+    (lease,) = await leased(calm, worker)
+    outcome = Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue")
+
+    answer = await losing(lambda: store.turn(worker, Turn(outcomes=[outcome], lanes=(LANE,))))
+
+    assert answer.settled == [not losing.done]
+    (snapshot,) = await stored(calm, [call(1)])
+    assert (snapshot.state, snapshot.value, snapshot.attempt) == (State.SUCCEEDED, b"jvalue", 1)
+    assert [end.id for end in await told(calm, client)] == [call(1).id]
 
 
 async def test_calls_of_a_new_lane_are_there_once(

@@ -5,7 +5,8 @@ The ledger is a file that bodies and clients append to, not through Everloop. Wh
 * each call that the store has acknowledged is there (none is *lost*),
 * has had its effect (none is *undone*), has ended well, and its one attempt is counted as one,
 * ends soon once nobody is killed any more (none is *stuck*),
-* and has run again only where the run before it was struck (there are no *duplicates*).
+* and has run again only where the run before it was struck (there are no *duplicates*), or the machine has
+  not given its process the processor for a third of a lease: then the others may take it for dead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 from everloop import App
 from everloop.store.url import sqlite_path
-from tests.crash.programs.hunted import LEASE_S, LEAVES
+from tests.crash.programs.hunted import LEASE, LEASE_S, LEAVES
 from tests.helpers import kills
 from tests.helpers.nursery import Child, Nursery
 from tests.helpers.processes import importing_from
@@ -56,6 +57,8 @@ class Ledger:
         self.runs: dict[str, list[int]] = {}
         #: Of each process, whether what it begins now may be a run that was its own before it was stopped.
         self.late: dict[int, set[str]] = {}
+        #: Who was not given the processor for a third of a lease, or more: it may be taken for dead.
+        self.starved = set[int]()
         self._running: dict[int, set[str]] = {}
         self._read = 0
 
@@ -81,6 +84,8 @@ class Ledger:
             self.did.add((id_, pid))
             self.effects.add(id_)
             self._running.get(pid, set()).discard(id_)
+        elif word == "starved":
+            self.starved.add(pid)
         elif id_ not in self.late.get(pid, ()):
             self.runs.setdefault(id_, []).append(pid)
             self._running.setdefault(pid, set()).add(id_)
@@ -98,6 +103,7 @@ class Found:
     drains: int = 0
     calls: int = 0
     repeated: int = 0
+    starved: int = 0
     lost: list[str] = field(default_factory=list[str])
     undone: list[str] = field(default_factory=list[str])
     stuck: list[str] = field(default_factory=list[str])
@@ -114,6 +120,7 @@ class Found:
             "drains": self.drains,
             "calls": self.calls,
             "repeated": self.repeated,
+            "starved": self.starved,
             **lists,
         }
 
@@ -137,9 +144,17 @@ class Hunt:
         store: The URL of the store.
         rng: Decides what is struck, and when.
         server: The server of this store, to be killed too.
+        lease: That of all of them, in seconds.
     """
 
-    def __init__(self, folder: Path, store: str, rng: random.Random, server: Server | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: str,
+        rng: random.Random,
+        server: Server | None = None,
+        lease: float = LEASE_S,
+    ) -> None:
         self.folder = folder
         self.store = store
         self.rng = rng
@@ -147,7 +162,8 @@ class Hunt:
         self.ledger = Ledger(folder / "ledger.txt")
         self.enough = folder / "enough"
         self.found = Found()
-        self.app = App("hunted", store, lease=LEASE_S, embed=False)
+        self.lease = lease
+        self.app = App("hunted", store, lease=lease, embed=False)
         self.workers: list[Child] = []
         self.clients: list[Child] = []
         #: What was leased when a worker was struck, by that worker's process.
@@ -163,6 +179,7 @@ class Hunt:
         env = {
             "EVERLOOP_STORE": self.store,
             "LEDGER": str(self.ledger.path),
+            LEASE: str(self.lease),
             **importing_from(ROOT),
         }
         self._counted = kills.counted()
@@ -345,6 +362,7 @@ class Hunt:
         tasks = await self.app.tasks(limit=1_000_000)
         ids = {task.id for task in tasks}
         found.calls = len(ids)
+        found.starved = len(ledger.starved)
         found.repeated = sum(len(pids) > 1 for pids in ledger.runs.values())
         found.lost = sorted(ledger.added - ids)
         found.undone = sorted(ids - ledger.effects)
@@ -367,6 +385,8 @@ class Hunt:
 
     def _was_struck(self, id_: str, pid: int) -> bool:
         if id_ in self.struck.get(pid, ()):
+            return True
+        if pid in self.ledger.starved:
             return True
         return pid in self.drained and (id_, pid) not in self.ledger.did
 

@@ -134,6 +134,7 @@ class Nursery:
     def _fork(self, module: str, arguments: Sequence[str]) -> Child:
         self._number += 1
         path = self.folder / f"child{self._number}.err"
+        path.touch()
         pid = self.ask("fork", module=module, arguments=arguments, output=str(path))["pid"]
         return Child(self, pid, path)
 

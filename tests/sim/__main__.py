@@ -1,9 +1,9 @@
 """Run schedules of the simulation.
 
 `python -m tests.sim --seed 123` repeats one and shows what happened in it; `--count 5000` runs so many from
-that seed on and shows the matrix. `--soak` runs what is left of a million, from a seed that chance chooses,
-or `--seed`, for `EVERLOOP_SOAK_S` seconds at most (3,300), and adds what they met to what is kept in
-`EVERLOOP_EVIDENCE`: `make soak ARGS=simulation` sees to it that this is of the same code.
+that seed on and shows the matrix. `--soak` runs what is left of a million, for `EVERLOOP_SOAK_S` seconds at
+most (3,300), from `--seed` or `EVERLOOP_SEED` on or from where chance begins. It adds what they met to what
+is kept in `EVERLOOP_EVIDENCE`: `make soak ARGS=simulation` sees to it that this is of the same code.
 """
 
 from __future__ import annotations
@@ -91,11 +91,12 @@ def soak(seed: int | None, most: int, processes: int) -> int:
     path = folder / "simulation.json"
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"parts": []}
     earlier = Campaign.of(kept) if kept["parts"] else Campaign()
-    first = random.SystemRandom().randrange(10**6, 10**12) if seed is None else seed
+    if seed is None:
+        seed = int(os.environ.get("EVERLOOP_SEED") or random.SystemRandom().randrange(10**6, 10**9))
     begun = time.monotonic()
     left, seconds = max(0, most - earlier.schedules), float(os.environ.get("EVERLOOP_SOAK_S", "3300"))
-    print(f"{earlier.schedules} schedules are there, {left} to go, from seed {first} on", flush=True)
-    found = spread(first, left, processes, seconds)
+    print(f"{earlier.schedules} schedules are there, {left} to go, from seed {seed} on", flush=True)
+    found = spread(seed, left, processes, seconds)
     part = {
         "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
         "commit": campaign.commit(),

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "test-results"
 SEEDS = Path(__file__).with_name("seeds.txt")
 
+FAULTS = tuple(Fault)
 _TOTALS = ("requests", "calls", "runs", "faults", "virtual_milliseconds")
 
 #: Schedules that are aimed at one cell, at most, when it was met too rarely.
@@ -93,7 +94,7 @@ class Campaign:
         totals["requests"] += result.requests
         totals["calls"] += result.calls
         totals["runs"] += result.runs
-        totals["faults"] += sum(result.sometimes[fault] for fault in Fault)
+        totals["faults"] += sum(result.sometimes[fault] for fault in FAULTS)
         totals["virtual_milliseconds"] += round(1_000 * result.seconds)
         _count(self.met, result.met)
         _count(self.bells, result.bells)

@@ -61,7 +61,7 @@ class Cells:
             return "reaped"
         return "alive" if there.until > self._now() else "overdue"
 
-    def _renew(self, session: int, _lease: int) -> Iterable[Cell]:
+    def _renew(self, session: int, _lease: int, _gauges: object) -> Iterable[Cell]:
         return (("renew", self._session(session)),)
 
     def _serve(self, session: int, info: SessionInfo) -> Iterator[Cell]:
@@ -71,7 +71,7 @@ class Cells:
         state = self._session(session)
         yield "close session", "holding" if self._tables.held(session) else state
 
-    def _reap(self, overdue: bool) -> Iterator[Cell]:
+    def _reap(self, overdue: bool, _dead: object) -> Iterator[Cell]:
         if not overdue:
             yield "reap", "may not judge"
             return

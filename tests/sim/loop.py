@@ -86,12 +86,13 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         handle = Handle((copy_context() if context is None else context).run, callback, *args)
-        self.clockwork.push(self.clockwork.now + max(0.0, delay), self, handle)
+        work = self.clockwork
+        heappush(work.timers, (work.now + max(0.0, delay), next(work.count), self, handle))
         return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         handle = Handle((copy_context() if context is None else context).run, callback, *args)
-        self.clockwork.push(when, self, handle)
+        heappush(self.clockwork.timers, (when, next(self.clockwork.count), self, handle))
         return handle
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **_: Any) -> SimTask:
@@ -117,12 +118,9 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- stepping -------------------------------------------------------------------------------------------
 
-    def call(self, handle: Handle) -> None:
-        """Do one thing, as asyncio does."""
-        try:
-            handle()
-        except Exception as error:
-            self.call_exception_handler({"message": f"in {handle}", "exception": error})
+    def complain(self, handle: Handle, error: Exception) -> None:
+        """Note what has failed, as asyncio does."""
+        self.call_exception_handler({"message": f"in {handle}", "exception": error})
 
     def wake(self) -> None:
         """Stand among those to be stepped, if there is something to do."""
@@ -174,20 +172,20 @@ class Clockwork:
         self.runnable: list[SimLoop] = []
         self.over = False
         self._rng = rng
-        self._timers: list[tuple[float, int, SimLoop | None, Any]] = []
-        self._count = itertools.count()
+        self.timers: list[tuple[float, int, SimLoop | None, Any]] = []
+        self.count = itertools.count()
         self._steps_left = MOST_STEPS
 
-    def push(self, when: float, loop: SimLoop | None, what: Any) -> None:
-        heappush(self._timers, (when, next(self._count), loop, what))
+    def time(self) -> float:
+        return self.now
 
     def after(self, seconds: float, do: Callable[[], object]) -> None:
         """Let something happen outside of all processes."""
-        heappush(self._timers, (self.now + seconds, next(self._count), None, do))
+        heappush(self.timers, (self.now + seconds, next(self.count), None, do))
 
     def run(self, until: float) -> bool:
         """Go on until `over` is set; False when nothing is left to do, or it is `until`."""
-        runnable, timers, random = self.runnable, self._timers, self._rng.random
+        runnable, timers, random = self.runnable, self.timers, self._rng.random
         run_on = events._set_running_loop
         while not self.over:
             if runnable:
@@ -203,7 +201,10 @@ class Clockwork:
                 owner.queue.append(what)
             elif not what._cancelled:
                 run_on(owner)
-                owner.call(what)
+                try:
+                    what()
+                except Exception as error:
+                    owner.complain(what, error)
                 run_on(None)
         return True
 
@@ -219,7 +220,10 @@ class Clockwork:
                 run_on(loop)
                 handle = loop.queue.popleft()
                 if not handle._cancelled:
-                    loop.call(handle)
+                    try:
+                        handle()
+                    except Exception as error:
+                        loop.complain(handle, error)
             if loop.stops or not loop.queue:
                 del runnable[place]  # what was called has added at the end, if at all
                 loop.listed = False

@@ -161,10 +161,8 @@ class SimKeeper(Keeper):
             self._task.add_done_callback(lambda _: self._main_loop.go_on())
 
 
-class Now:
-    """The virtual time of the schedule that runs, for the modules that look at a clock of the machine."""
-
-    seconds: Callable[[], float] = staticmethod(lambda: 0.0)
+#: The virtual time of the schedule that runs, for the modules that look at a clock of the machine.
+TIME = SimpleNamespace(monotonic=float, time_ns=lambda: START * 1_000 + round(TIME.monotonic() * 1e9))
 
 
 class _Flag:
@@ -189,16 +187,12 @@ class _NoThread:
 @contextlib.contextmanager
 def simulated() -> Iterator[None]:
     """Put virtual time, threads and chance in the place of the machine's, in the modules that use them."""
-    clock = SimpleNamespace(
-        monotonic=lambda: Now.seconds(),  # noqa: PLW0108 - it is another for each schedule
-        time_ns=lambda: START * 1_000 + round(Now.seconds() * 1e9),
-    )
     before = ids._random, ids._counter, ids._prefix
     try:
         with (
             patch.object(session, "Keeper", SimKeeper),
-            patch.object(keeper, "time", clock),
-            patch.object(ids, "time", clock),
+            patch.object(keeper, "time", TIME),
+            patch.object(ids, "time", TIME),
             patch.object(_sessions, "notice", lambda _: None),
             # What takes time, and is nothing to the simulation: tracebacks, threads that never start, and the
             # weak set of all tasks, which is nobody's business here but the loop's.

@@ -24,7 +24,7 @@ from tests.sim.checks import judge
 from tests.sim.clients import Client
 from tests.sim.faults import Cell, Plan
 from tests.sim.loop import Circles, Clockwork, SimTask
-from tests.sim.nodes import Node, Now, simulated
+from tests.sim.nodes import TIME, Node, simulated
 from tests.sim.server import Server
 from tests.sim.watch import Violated
 
@@ -72,7 +72,7 @@ class World:
         ids._random, ids._counter, ids._prefix = "8000-00000000", itertools.count(1), (0, 0, "")
         SimTask._births = itertools.count()
         self.clockwork = Clockwork(self.rng)
-        Now.seconds = lambda: self.clockwork.now
+        TIME.monotonic = self.clockwork.time
         self.aim, aims, self.scene = matrix.draw(self.rng, aim)
         plan = Plan(self.rng, aims, self.scene.who)
         plan.over = quiet

@@ -294,7 +294,7 @@ class SimStore(NoTransactions):
         return ask.answer
 
     async def open(self) -> None:
-        if self._opened and self._spared("open"):
+        if self._opened and self._server.spares("open"):
             return
         await self._ask("open")
         self._opened = True
@@ -303,12 +303,8 @@ class SimStore(NoTransactions):
         """Do nothing: closing asks nobody."""
 
     async def tend(self) -> None:
-        if not self._spared("tend"):
+        if not self._server.spares("tend"):
             await self._ask("tend")
-
-    def _spared(self, verb: str) -> bool:
-        """Whether a request is not worth the way: the keeper asks for much that has nothing to do."""
-        return self._server.spares(verb)
 
     async def open_session(self, info: SessionInfo, lease: int) -> int:
         number: int = await self._ask("open_session", info, lease)
@@ -316,7 +312,7 @@ class SimStore(NoTransactions):
         return number
 
     async def renew(self, session: int, lease: int, gauges: Gauges | None = None) -> bool:
-        if self._server.is_alive(session) and self._spared("renew"):
+        if self._server.is_alive(session) and self._server.spares("renew"):
             renew = MemoryStore.renew.__wrapped__  # type: ignore[attr-defined]  # set by `wraps`
             return finish(renew(self._server.memory, session, lease, gauges))  # type: ignore[no-any-return]
         alive: bool = await self._ask("renew", session, lease, gauges)
@@ -329,7 +325,7 @@ class SimStore(NoTransactions):
         await self._ask("close_session", session)
 
     async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
-        if not (self._server.has_dead or dead) and self._spared("reap"):
+        if not (self._server.has_dead or dead) and self._server.spares("reap"):
             return 0
         count: int = await self._ask("reap", overdue, dead)
         return count

@@ -20,6 +20,8 @@ from tests.helpers.servers.server import Server
 KILLS = int(os.environ.get("EVERLOOP_KILLS", "40"))
 #: So many at a time: each hunt has a store of its own, and ends with a judgement.
 AT_A_TIME = 100
+#: The lease that users have: a machine that has other things to do may starve a process for a shorter one.
+LEASE_S = 10.0
 #: Seconds for each kill, on a machine that has other things to do.
 PATIENCE_S = 10
 
@@ -37,7 +39,7 @@ async def hunt(name: str, total: int, folder: Path, server: Server | None = None
         place = folder / str(len(hunts))
         place.mkdir()
         store = f"sqlite:///{place}/store.db" if server is None else server.database()
-        found = await Hunt(place, store, random.Random(seed), server).kill(min(left, AT_A_TIME))
+        found = await Hunt(place, store, random.Random(seed), server, LEASE_S).kill(min(left, AT_A_TIME))
         print(f"{name}: {found.numbers()}", flush=True)
         found.check()
         hunts.append((seed, found.numbers()))

@@ -8,8 +8,11 @@ import threading
 import pytest
 
 from everloop._core.calls import Event
+from everloop._core.clock import ManualClock
 from everloop._core.errors import StoreError
+from everloop._core.keeping import Pruned, Pruning
 from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn
+from everloop.store import memory_keeping
 from everloop.store.memory import MemoryStore
 from everloop.store.url import store_from_url
 
@@ -69,6 +72,36 @@ async def test_who_stopped_listening_is_not_woken() -> None:
     await asyncio.sleep(0)
 
     assert not woken.is_set()
+
+
+async def test_who_stops_leaves_the_others_of_its_session_listening() -> None:
+    store, gone, woken = MemoryStore(), asyncio.Event(), asyncio.Event()
+    session = await store.open_session(WORKER, MINUTE)
+    stop, stop_other = (store.listen(session, event.set) for event in (gone, woken))
+    stop()
+    await store.add(None, [CALL])
+
+    await asyncio.wait_for(woken.wait(), 5)
+    assert not gone.is_set()
+    stop_other()
+
+
+async def test_a_sweep_goes_on_behind_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_keeping, "PAGE", 2)
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    calls = [NewCall(id=f"{n:08x}-0000-7000-8000-000000000000", lane=LANE, args=b"j") for n in range(3)]
+    await store.add(None, calls)
+    await store.cancel([call.id for call in calls])
+    clock.advance(3_600)
+
+    request = Pruning("a", failed=MINUTE, every=MINUTE)
+    first = await store.prune(request)
+    assert (first.calls, await store.prune(request)) == (2, Pruned()), "another sweep is not due"
+    assert first.next is not None
+    second = await store.prune(first.next)
+    assert (second.calls, second.next) == (1, None)
+    assert await store.get([call.id for call in calls]) == [None] * 3
 
 
 async def test_a_bell_rings_across_threads() -> None:

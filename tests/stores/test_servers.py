@@ -85,6 +85,22 @@ def judging(url: str, key: str) -> str:
     return f"SELECT * FROM ever_key_locks WHERE bucket = {bucket} FOR UPDATE"
 
 
+@pytest.mark.parametrize("fleet", [1, 40])
+async def test_reaping_takes_a_few_round_trips_however_many_have_died(
+    store: ServerStore[Any], fleet: int
+) -> None:
+    await store.add(None, [call(n) for n in range(fleet)])
+    for _ in range(fleet):
+        worker = await store.open_session(WORKER, 0)
+        assert len((await store.turn(worker, Turn(lanes=(LANE,), room=1))).leased) == 1
+    runner = store._runner()
+
+    before = runner.trips
+    assert await store.reap() == fleet
+    assert runner.trips - before <= 7  # two of them look whose transactions block others
+    assert (await store.counts())[State.READY] == fleet
+
+
 @pytest.mark.parametrize("size", [1, 400])
 async def test_a_turn_takes_three_round_trips_whatever_its_size(store: ServerStore[Any], size: int) -> None:
     worker = await store.open_session(WORKER, MINUTE)

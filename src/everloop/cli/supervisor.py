@@ -109,6 +109,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._came, number)
+        loop.add_signal_handler(signal.SIGUSR1, self._ask_where_they_are)
         keepers = [loop.create_task(self._keep(member)) for member in self.members]
         await asyncio.wait(keepers)
         for keeper in keepers:
@@ -135,6 +136,12 @@ class Supervisor:
                 member.writer.write(line(Stop(level, number.name)))
         which = ("", " again", " for the third time")[min(level, 3) - 1]
         say(f"everloop: {number.name}{which}: the workers are {'told to stop' if level < 3 else 'killed'}")
+
+    def _ask_where_they_are(self) -> None:
+        """Let each worker say which calls it runs, and where; one that has not begun would die of it."""
+        for member in self.members:
+            if member.process is not None and member.alive and member.last.session:
+                member.process.send_signal(signal.SIGUSR1)
 
     def _is_hopeless(self, member: Member, code: int) -> bool:
         """Whether none can begin: not with this app, or none of them with this store, which may be busy."""

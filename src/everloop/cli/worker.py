@@ -22,6 +22,7 @@ from everloop.cli.group import Command
 from everloop.cli.health import Address, Answers, read_address, served
 from everloop.cli.limits import Limits, read_silence, read_size
 from everloop.cli.reading import run, shared_url
+from everloop.cli.stacks import Stacks
 from everloop.cli.stopping import Stopping
 from everloop.cli.supervisor import Supervisor
 from everloop.cli.target import load_app
@@ -198,8 +199,10 @@ async def _serve(
             worker.memory_limit = limits.memory
             vitals.append(Vitals(session, worker))
             stopping.worker = worker
+            stacks = Stacks(vitals[0])
+            stacks.listen()
             say(_ready(app, worker))
-            watching = asyncio.create_task(_watch(limits, stopping, control, answers, vitals[0]))
+            watching = asyncio.create_task(_watch(limits, stopping, control, answers, vitals[0], stacks))
             await stopping.first.wait()
         watching.cancel()
     _end_soon(stopping.code, LINGER if stopping.say_end() else 0.0)
@@ -207,16 +210,22 @@ async def _serve(
 
 
 async def _watch(
-    limits: Limits, stopping: Stopping, control: Control | None, answers: Answers, vitals: Vitals
+    limits: Limits,
+    stopping: Stopping,
+    control: Control | None,
+    answers: Answers,
+    vitals: Vitals,
+    stacks: Stacks,
 ) -> None:
     """Look at this worker once a second: whether it has to be replaced, and what to say of it."""
     worker = vitals.worker
     while True:
         if why := limits.passed(worker):
             stopping.recycle(why)
+        stacks.look()
         if control is not None:
             how = answers.dying() or answers.why_not() or READY
-            calls = tuple(map(" ".join, worker.held(NAMED)))
+            calls = tuple(f"{a.leased.lane.fn} {a.leased.id}" for a in worker.attempts(NAMED))
             control.say(Report(how, vitals.session.number, len(worker.holding), calls))
         await asyncio.sleep(1)
 

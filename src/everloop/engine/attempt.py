@@ -60,6 +60,7 @@ class Attempt:
         "settled_inside",
         "stopping",
         "task",
+        "thread",
     )
 
     def __init__(self, leased: Leased, suspend: Callable[[], None], resume: Callable[[], None]) -> None:
@@ -85,6 +86,7 @@ class Attempt:
         self.page: Page | None = None  # and where, once it has logged something
         self.on_progress: Callable[[Progress], None] | None = None
         self.on_beat: Callable[[], None] | None = None
+        self.thread: int | None = None  # in which its body runs, where that is not the loop's
         self.in_child = False  # it runs in a process that its worker has started
 
     @property

@@ -112,7 +112,7 @@ _policies = msgspec.json.Decoder(Policy)
 log = logging.getLogger("everloop")
 random_unit: Callable[[], float] = random.random
 #: Where Everloop's own code lies.
-_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def policy_of(function: Runnable, leased: Leased) -> Policy:
@@ -244,7 +244,7 @@ def _crashed(attempt: Attempt, error: ProcessDied) -> str:
 def own_frames(error: BaseException) -> int:
     """Count the outermost frames of a traceback that are ours: users look for theirs."""
     count, trace = 0, error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
         count, trace = count + 1, trace.tb_next
     return count if trace is not None else 0
 

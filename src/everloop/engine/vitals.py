@@ -30,11 +30,16 @@ class Vitals:
         silent = turns.silence
         if silent > SILENT:
             return f"the store has not answered for {silent:.0f} s"
-        if worker.room == 0 and worker.stillness > STUCK:
+        if self.is_stuck:
             return (
                 f"all {worker.slots.size} slots are taken, and no call has ended for {worker.stillness:.0f} s"
             )
         return ""
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every slot is taken, and nothing has ended for long."""
+        return not self.worker.draining and self.worker.room == 0 and self.worker.stillness > STUCK
 
     def dying(self) -> str:
         """Say what keeps this process from working at all; an empty text when nothing does."""

@@ -106,9 +106,13 @@ class Worker:
     def holding(self) -> tuple[str, ...]:
         return tuple(self._attempts)
 
-    def held(self, most: int) -> list[tuple[str, str]]:
-        """Return function and id of the calls that it holds, the first ones."""
-        return [(each.leased.lane.fn, each.leased.id) for each in islice(self._attempts.values(), most)]
+    def attempts(self, most: int) -> list[Attempt]:
+        """Return the first attempts of those that it holds."""
+        return list(islice(self._attempts.values(), most))
+
+    def runs_in_process(self, attempt: Attempt) -> bool:
+        """Whether a body has a process of its own."""
+        return attempt in self._in_processes
 
     def begin(self, leased: list[Leased]) -> None:
         """Start the bodies of what was leased."""

@@ -368,8 +368,10 @@ class MemoryStore(Reading, Keeping, NoTransactions):
         if call.parent is None or call.child_key is None:
             return None
         child = self._tables.child(call.parent.id, call.child_key)
-        lost = (State.FAILED, State.CANCELLED, State.EXPIRED)
-        return None if child is None or child.state in lost else child
+        if child is None or child.state is State.SUCCEEDED:
+            return child
+        # One that was asked to cancel lives, but its end is no answer to who asks for it only now.
+        return None if child.state.final or child.cancel_asked is not None else child
 
     def _insert(self, call: NewCall, parent: Row | None, now: int) -> Row:
         self._tables.last_seq = seq = self._tables.last_seq + 1

@@ -22,13 +22,13 @@ class UserTransaction:
         self.database = database
         self.tells = tells
         self.committed: bool | None = None
-        self._is_open = is_open
+        self._is_open: Callable[[], bool] | None = is_open
         self._callbacks: list[Callable[[bool], None]] = []
 
     @property
     def is_open(self) -> bool:
         """Whether it may still be committed, as far as can be seen here."""
-        return self.committed is None and self._is_open()
+        return self._is_open is not None and self._is_open()
 
     def on_end(self, callback: Callable[[bool], None]) -> None:
         """Call `callback(committed)` after the end, in the thread that ends it; at once when it has ended."""
@@ -42,14 +42,10 @@ class UserTransaction:
         if self.committed is not None:
             return
         self.committed = committed
-        self._is_open = _never  # lets go of the connection
+        self._is_open = None  # lets go of the connection
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
                 callback(committed)
             except Exception:
                 log.exception("everloop: what follows the end of a transaction on %s failed", self.database)
-
-
-def _never() -> bool:
-    return False

@@ -8,17 +8,23 @@ from functools import partial
 
 from psycopg.conninfo import conninfo_to_dict
 
-from everloop._core.clock import SystemClock
+from everloop._core.clock import Clock, SystemClock
 from everloop._core.errors import ConfigError, UsageError
 from everloop._core.looks import Setting, Vitals
+from everloop._core.records import Turn, TurnAnswer
 from everloop.store.sql import blocked
 from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.runners.hand import Hand, execute
 from everloop.store.sql.runners.postgresql import BY_HAND, PostgresRunner, explained
-from everloop.store.sql.runners.postgresql_connection import NAME, Connection, connector
+from everloop.store.sql.runners.postgresql_connection import LISTENING, NAME, Connection, connector
 from everloop.store.sql.runners.postgresql_listener import PostgresListener
+from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.sql.sql_store import is_durable
+from everloop.store.sql.verbs.adding import lanes_of
 from everloop.store.sql.verbs.statement import Statement
+from everloop.store.sql.verbs.straight import is_small
+from everloop.store.sql.verbs.turning import turn as take_turn
 
 #: The first version with everything that the statements use.
 OLDEST = 13
@@ -80,6 +86,10 @@ class PostgresStore(ServerStore[Connection]):
     _dialects = ("postgresql",)
     _folding = BY_HAND
 
+    def __init__(self, url: str, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
+        super().__init__(url, clock=clock, fault=fault)
+        self._listeners: dict[int, PostgresListener] = {}
+
     def _thread(self, name: str) -> PostgresRunner:
         # What only reads looks for whatever a user asks for; all else is made for its indexes.
         return PostgresRunner(partial(self._connect, by_index=name != "reads"), name, self._fault)
@@ -89,8 +99,33 @@ class PostgresStore(ServerStore[Connection]):
         self._set_clock(connection)
         return connection
 
+    async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+        if session in self._listeners and is_small(turn):
+            await self._number({*turn.lanes, *lanes_of(turn.adds)})
+            listener = self._listeners.get(session)
+            direct = None if listener is None else listener.direct
+            if direct is not None:
+                begin = partial(self._begin, partial(take_turn, request=turn), session)
+                done = await direct.run(begin, self._runner(), durable=is_durable(turn))
+                if done is not None:
+                    return done[1]
+        return await super().turn(session, turn)
+
+    def listen(self, session: int, wake: Callable[[], None]) -> Callable[[], None]:
+        listener = self._listener(session, wake)
+        if self._fault is None:  # what a test lets fail, it does in the thread
+            self._listeners[session] = listener
+
+        def stop() -> None:
+            if self._listeners.get(session) is listener:
+                del self._listeners[session]
+            listener.stop()
+
+        return stop
+
     def _listener(self, session: int, wake: Callable[[], None]) -> PostgresListener:
-        return PostgresListener(connector(self.url), session, wake, worker=session in self._workers)
+        connect = connector(self.url, by_index=True, name=LISTENING)
+        return PostgresListener(connect, session, wake, worker=session in self._workers)
 
     def _enter_with_keys(self, hand: Hand) -> None:
         ((level,),) = execute(hand, Statement("isolation", {}), self._folding)

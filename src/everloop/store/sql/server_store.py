@@ -147,10 +147,6 @@ class ServerStore(SqlStore, Generic[C]):
         if self._hot is not None and (scope.rung or scope.ready):
             self._hot.post(partial(self._hot.wake, scope=scope))
 
-    @property
-    def _is_open(self) -> bool:
-        return self._hot is not None
-
     async def is_blocked_by(self, connection: object) -> bool:
         self._borrow(connection)
         return False

@@ -120,10 +120,9 @@ class SqlStore(ABC):
             UsageError: They cannot.
         """
 
-    @property
     @abstractmethod
-    def _is_open(self) -> bool:
-        """Whether the store is open."""
+    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
+        """Number these lanes as far as that can be, before a transaction of the user's needs them."""
 
     def now(self) -> int:
         return self._clock.now()
@@ -185,9 +184,8 @@ class SqlStore(ABC):
 
     async def turn(self, session: int, turn: Turn) -> TurnAnswer:
         await self._number({*turn.lanes, *lanes_of(turn.adds)})
-        # A turn that only takes the inbox need not sync: an inbox dies with its session.
-        durable = bool(turn.lanes or turn.adds or turn.outcomes or turn.progress or turn.holding is not None)
-        scope, answer = await self._send(partial(take_turn, request=turn), session, durable=durable)
+        make = partial(take_turn, request=turn)
+        scope, answer = await self._send(make, session, durable=is_durable(turn))
         self._wake(scope)
         return answer
 
@@ -272,11 +270,6 @@ class SqlStore(ABC):
                 "app.database(), or submit after the commit"
             )
         return borrowed
-
-    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
-        """Remember the lanes that are committed: the user's transaction keeps nobody from reading."""
-        if self._is_open and any(lane not in self._lanes for lane in lanes):
-            self._remember(await self._read(lambda _: _known_lanes()))
 
     def _add_with_lanes(self, scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
         lanes = lanes_of(calls)
@@ -366,11 +359,16 @@ class SqlStore(ABC):
         self._names.update({number: lane for lane, number in known.items()})
 
 
+def is_durable(turn: Turn) -> bool:
+    """Tell whether a turn waits for the disk: an inbox dies with its session, so taking it need not."""
+    return bool(turn.lanes or turn.adds or turn.outcomes or turn.progress or turn.holding is not None)
+
+
 def _number(lanes: Collection[Lane]) -> Verb[dict[Lane, int]]:
     yield Statement("lane_add", {"lanes": [list(lane) for lane in lanes]})
-    return (yield from _known_lanes())
+    return (yield from known_lanes())
 
 
-def _known_lanes() -> Verb[dict[Lane, int]]:
+def known_lanes() -> Verb[dict[Lane, int]]:
     rows = yield Statement("lane_all", {})
     return {Lane(app, queue, fn): number for number, app, queue, fn in rows}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 
 from everloop._core.clock import Clock, SystemClock
 from everloop._core.gate import write_gate
 from everloop._core.looks import Vitals
+from everloop._core.records import Lane
 from everloop.store.protocol import NOBODY
 from everloop.store.sql.dialect import Migration, migrations
 from everloop.store.sql.runners.doorbell import Doorbell
@@ -17,7 +18,7 @@ from everloop.store.sql.runners.sqlite import SqliteRunner
 from everloop.store.sql.runners.sqlite_entry import SQLITE, enter
 from everloop.store.sql.runners.sqlite_file import SqliteFile
 from everloop.store.sql.runners.thread import Fault
-from everloop.store.sql.sql_store import SqlStore
+from everloop.store.sql.sql_store import SqlStore, known_lanes
 from everloop.store.sql.verbs.scope import Scope
 
 
@@ -120,9 +121,10 @@ class SqliteStore(SqlStore):
         blocked: bool = await self._borrow(connection).run(lambda hand: hand.in_transaction)
         return blocked
 
-    @property
-    def _is_open(self) -> bool:
-        return self._hot is not None
+    async def _learn_lanes(self, lanes: Collection[Lane]) -> None:
+        """Remember the lanes that are committed: the user's transaction keeps nobody from reading."""
+        if self._hot is not None and any(lane not in self._lanes for lane in lanes):
+            self._remember(await self._read(lambda _: known_lanes()))
 
     def _runner(self) -> SqliteRunner:
         if self._hot is None:

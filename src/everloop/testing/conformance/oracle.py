@@ -336,9 +336,10 @@ class Oracle:
             related = call.parent is not None and other.parent is self.lives[call.parent.id]
             return related and call.child_key is not None and other.birth.child_key == call.child_key
 
-        newest = self._newest_first(is_it)[:1]
-        usable = newest and newest[0].now.state in (*LIVE, "succeeded")
-        return newest[0] if usable else None
+        for newest in self._newest_first(is_it)[:1]:
+            if newest.now.state == "succeeded" or (newest.now.state in LIVE and newest.now.asked is None):
+                return newest
+        return None
 
     def _rivals(self, other: Life, call: NewCall) -> bool:
         if not other.birth.key or not call.key or other.birth.key.value != call.key.value:

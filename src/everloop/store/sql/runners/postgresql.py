@@ -52,8 +52,6 @@ class PostgresRunner(ServerRunner[Connection]):
     dialect = "postgresql"
     _straight = True
     _compound = True
-    #: Round trips after which plans are made anew.
-    _replan = 16
 
     def __init__(self, connect: Callable[[], Connection], name: str, fault: Fault | None) -> None:
         self._pipe: Pipe | None = None
@@ -74,27 +72,13 @@ class PostgresRunner(ServerRunner[Connection]):
 
     def _execute(self, connection: Connection, kept: list[tuple[Statement, Template]]) -> list[Any]:
         first = self._first(connection)
-        replies = self._ask(connection, [*first, *_asked(kept)], _names(kept))[len(first) :]
+        replies = self._ask(connection, [*first, *_asked(kept)], names(kept))[len(first) :]
         self._begun = True
         return self._rows(connection, kept, replies)
 
     def _first(self, connection: Connection) -> list[Asked]:
         """Return what begins a transaction that has not begun."""
-        if self._begun:
-            return []
-        opening = [plain(statement) for statement in connection.opening]
-        return [*opening, _DISCARD] if not connection.pooled and self._outgrown() else opening
-
-    def _outgrown(self) -> bool:
-        """Whether this runner has done as much again as when its plans were last made.
-
-        A prepared statement keeps its plan: one that was made while a table was small reads all of it, and
-        goes on so when that is a million rows, until somebody analyses the table.
-        """
-        if self.trips < self._replan:
-            return False
-        self._replan = 2 * self.trips
-        return True
+        return [] if self._begun else beginning(connection, self._pipe_of(connection))
 
     def _commit(
         self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
@@ -105,10 +89,8 @@ class PostgresRunner(ServerRunner[Connection]):
             lost.unsent = True
             raise lost
         first = self._first(connection)
-        last = [] if durable else [_NOT_DURABLE]
-        commit = len(first) + len(kept) + len(last)
-        sent = [*first, *_asked(kept), *last, _COMMIT, *_notify(scope)]
-        replies = self._ask(connection, sent, _names(kept) or "COMMIT", until=commit + 1)
+        sent, commit = committing(first, kept, scope, durable=durable)
+        replies = self._ask(connection, sent, names(kept) or "COMMIT", until=commit)
         return self._rows(connection, kept, replies[len(first) :])
 
     def wake(self, connection: Connection, scope: Scope) -> None:
@@ -125,12 +107,7 @@ class PostgresRunner(ServerRunner[Connection]):
         self.trips += 1
         with explained(doing):
             replies = self._pipe_of(connection).ask(sent)
-            error = failure(replies[:until])
-            if error is not None:
-                raise error
-        if (error := failure(replies)) is not None:
-            # It is committed, and only nobody was woken: who was not looks before long.
-            log.debug("everloop: committed, but nobody was woken: %s", error)
+            check(replies, until)
         return replies
 
     def _pipe_of(self, connection: Connection) -> Pipe:
@@ -144,23 +121,57 @@ class PostgresRunner(ServerRunner[Connection]):
         kept: list[tuple[Statement, Template]],
         replies: list[pq.abc.PGresult],
     ) -> list[Any]:
-        read = self._pipe_of(connection).rows
-        return [
-            read(reply) if template.columns else None
-            for (_, template), reply in zip(kept, replies, strict=False)
-        ]
+        return rows_of(self._pipe_of(connection), kept, replies)
 
     def _roll_back(self, connection: Connection) -> None:
         with explained("ROLLBACK"):
             connection.execute("ROLLBACK")
 
 
-def _names(kept: list[tuple[Statement, Template]]) -> str:
+def beginning(connection: Connection, pipe: Pipe) -> list[Asked]:
+    """Return what begins a transaction."""
+    opening = [plain(statement) for statement in connection.opening]
+    return [*opening, _DISCARD] if not connection.pooled and pipe.outgrown() else opening
+
+
+def committing(
+    first: list[Asked], kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
+) -> tuple[list[Asked], int]:
+    """Return what begins with `first`, commits, and rings; and how many of these must not fail."""
+    last = [] if durable else [_NOT_DURABLE]
+    sent = [*first, *_asked(kept), *last, _COMMIT]
+    return [*sent, *_notify(scope)], len(sent)
+
+
+def check(replies: list[pq.abc.PGresult], until: int | None) -> None:
+    """See that no statement has failed; `until` counts those that must not.
+
+    Raises:
+        psycopg.Error: One has.
+    """
+    error = failure(replies[:until])
+    if error is not None:
+        raise error
+    if (error := failure(replies)) is not None:
+        # It is committed, and only nobody was woken: who was not looks before long.
+        log.debug("everloop: committed, but nobody was woken: %s", error)
+
+
+def rows_of(pipe: Pipe, kept: list[tuple[Statement, Template]], replies: list[pq.abc.PGresult]) -> list[Any]:
+    """Return the rows of each statement, None for what is no query."""
+    return [
+        pipe.rows(reply) if template.columns else None
+        for (_, template), reply in zip(kept, replies, strict=False)
+    ]
+
+
+def names(kept: list[tuple[Statement, Template]]) -> str:
+    """Return what an error says was being done."""
     return ", ".join(statement.name for statement, _ in kept)
 
 
 def _asked(kept: list[tuple[Statement, Template]]) -> list[Asked]:
-    with explained(_names(kept)):
+    with explained(names(kept)):
         return [asked(statement, template) for statement, template in kept]
 
 

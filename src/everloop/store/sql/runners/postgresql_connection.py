@@ -25,6 +25,8 @@ log = logging.getLogger("everloop")
 
 #: What the store's own connections are called, so that whoever finds one that stands still knows it.
 NAME = "everloop store"
+#: And the one that hears what is notified.
+LISTENING = f"{NAME} that listens"
 #: A connection that has died is noticed, and a lock that is held for too long given up. A process that stands
 #: still within a transaction (its machine sleeps, a debugger holds it) has its system answer for it for ever:
 #: the server ends that one, or nobody could take over what it holds. (Not always: see `blocked.py`.)
@@ -76,12 +78,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     pooled = False
 
 
-def connector(url: str, *, by_index: bool = False) -> Callable[[], Connection]:
+def connector(url: str, *, by_index: bool = False, name: str = NAME) -> Callable[[], Connection]:
     """Return what opens a connection with the settings that the store needs.
 
     Args:
         url: Of the database.
         by_index: For statements that find their rows by an index, always.
+        name: What it is called on the server, before the name that the URL gives.
 
     Raises:
         StoreURLError: The URL is not one of PostgreSQL.
@@ -92,7 +95,7 @@ def connector(url: str, *, by_index: bool = False) -> Callable[[], Connection]:
 
     def connect() -> Connection:
         try:
-            return _opened(parts, shown, _BY_INDEX if by_index else {})
+            return _opened(parts, shown, name, _BY_INDEX if by_index else {})
         except psycopg.Error as error:
             raise CannotOpen(refusal(door, error)) from error
 
@@ -150,12 +153,12 @@ def _word(parts: Mapping[str, Any], name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _opened(parts: dict[str, Any], shown: str, plans: Mapping[str, str]) -> Connection:
+def _opened(parts: dict[str, Any], shown: str, name: str, plans: Mapping[str, str]) -> Connection:
     """Connect, and look where to."""
     own = str(parts.get("options") or "")
     named = parts.get("application_name")
     given = _SETTINGS | parts
-    given["application_name"] = f"{NAME}: {named}" if named else NAME
+    given["application_name"] = f"{name}: {named}" if named else name
     # What the URL says comes first: what the store needs has the last word.
     given["options"] = " ".join([own, _OPTIONS, *(f"-c {k}={v}" for k, v in plans.items())]).strip()
     try:

@@ -1,16 +1,21 @@
-"""Listen for NOTIFY; behind a pooler, where that cannot be, be silent."""
+"""Listen for NOTIFY; behind a pooler, where that cannot be, be silent.
+
+The thread connects, and gives the connection to the loop (`Direct`), until that has lost it.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import select
+import threading
 from collections.abc import Callable
 from functools import cache
 
+from everloop._core.errors import StoreError
 from everloop.store.sql.runners.listener import Listener
 from everloop.store.sql.runners.postgresql import READY, explained
 from everloop.store.sql.runners.postgresql_connection import Connection
+from everloop.store.sql.runners.postgresql_direct import Direct
 
 log = logging.getLogger("everloop")
 
@@ -23,12 +28,21 @@ class PostgresListener(Listener):
     ) -> None:
         self._make = connect
         self._channels = [f"ever_{session}", *([READY] if worker else [])]
+        self._lock = threading.Lock()
+        # Invariant: that of the thread, until the loop has taken it.
         self._connection: Connection | None = None
+        self._error: StoreError | None = None  # with which the loop has lost it
+        #: What the loop has taken.
+        self.direct: Direct | None = None
         self._read, self._write = os.pipe()
         super().__init__(wake)
 
     def stop(self) -> None:
         super().stop()
+        self._disconnect()
+        if self.direct is not None:
+            self.direct.end()
+            self.direct = None
         if self._read >= 0:
             os.close(self._read)
             os.close(self._write)
@@ -39,38 +53,48 @@ class PostgresListener(Listener):
             os.write(self._write, b"x")
 
     def _connect(self) -> None:
-        self._connection = self._make()
-        if self._connection.pooled:
-            _tell(f"{self._connection.info.host}:{self._connection.info.port}")
+        connection = self._connection = self._make()
+        if connection.pooled:
+            _tell(f"{connection.info.host}:{connection.info.port}")
+            self._disconnect()
             return
         with explained("LISTEN"):
             for channel in self._channels:
-                self._connection.execute(f"LISTEN {channel}".encode())
+                connection.execute(f"LISTEN {channel}".encode())
 
     def _listen(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if connection.pooled:
-            self._disconnect()
+        if self._connection is None:  # behind a pooler
             self._stopped.wait()
             return
-        while not self._stopped.is_set():
-            readable, _, _ = select.select([connection.fileno(), self._read], [], [])
-            if self._read in readable:
-                return
-            with explained("listening"):
-                connection.pgconn.consume_input()
-                heard = False
-                while connection.pgconn.notifies() is not None:
-                    heard = True
-            if heard:
-                self._ring()
+        if self._stopped.is_set():
+            return  # while it connected, and nobody has waited for that
+        try:
+            self._owner.call_soon_threadsafe(self._take)
+        except RuntimeError:
+            self._stopped.set()  # the owner's loop is closed
+            return
+        os.read(self._read, 1)  # until it is lost, or nobody wants it
+        if (error := self._error) is not None:
+            self._error = None
+            raise error
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    # -- on the loop ------------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            self.direct = Direct(connection, self._wake, self._lost)
+
+    def _lost(self, error: StoreError) -> None:
+        self.direct, self._error = None, error
+        self._interrupt()
 
 
 @cache  # once in a process

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
 from itertools import count
 from typing import Any, NamedTuple
@@ -92,10 +92,22 @@ class Pipe:
         self._prepares = not connection.pooled
         self._prepared: dict[bytes, bytes] = {}
         self._numbers = count()
+        self._trips, self._replan = 0, 16
         self._readable = select.poll()
         self._readable.register(connection.fileno(), select.POLLIN)
         self._ready = select.poll()
         self._ready.register(connection.fileno(), select.POLLIN | select.POLLOUT)
+
+    def outgrown(self) -> bool:
+        """Tell whether as much again has been done as when the plans were last made.
+
+        A prepared statement keeps its plan: one that was made while a table was small reads all of it, and
+        goes on so when that is a million rows, until somebody analyses the table.
+        """
+        if self._trips < self._replan:
+            return False
+        self._replan = 2 * self._trips
+        return True
 
     def has_ended(self) -> bool:
         """Tell whether the server has ended the connection while it was idle."""
@@ -115,6 +127,29 @@ class Pipe:
         Raises:
             psycopg.Error: The connection is lost; a statement that failed is told by its result.
         """
+        answer = self.send(statements)
+        while not self.flush():
+            for _, event in self._ready.poll():
+                if event & ~select.POLLOUT:
+                    self._pgconn.consume_input()
+        try:
+            while True:
+                next(answer)
+                self._readable.poll()
+        except StopIteration as end:
+            results: list[pq.abc.PGresult] = end.value
+            return results
+
+    def send(self, statements: Sequence[Asked]) -> Generator[None, None, list[pq.abc.PGresult]]:
+        """Begin to send statements, as `ask` does; return what reads the answer.
+
+        That yields where it has to wait until the connection is readable, and has looked for what is there
+        when it goes on. Until `flush` says so, not all is sent.
+
+        Raises:
+            psycopg.Error: The connection is lost; so may be raised where the answer is read.
+        """
+        self._trips += 1
         pgconn = self._pgconn
         pgconn.enter_pipeline_mode()
         fresh: list[bytes | None] = []
@@ -130,19 +165,25 @@ class Pipe:
                 pgconn.send_prepare(name, sql)
             pgconn.send_query_prepared(name, values, result_format=pq.Format.BINARY)
         pgconn.pipeline_sync()
-        self._flush()
+        return self._answer(fresh)
+
+    def flush(self) -> bool:
+        """Send what can be sent; tell whether that is all."""
+        return not self._pgconn.flush()
+
+    def _answer(self, fresh: list[bytes | None]) -> Generator[None, None, list[pq.abc.PGresult]]:
         results: list[pq.abc.PGresult] = []
         for text in fresh:
             if text is not None:
-                prepared = self._result()
+                prepared = yield from self._result()
                 if prepared.status != pq.ExecStatus.COMMAND_OK:
                     del self._prepared[text]
-                    self._result()  # of the execution, which was left out
+                    yield from self._result()  # of the execution, which was left out
                     results.append(prepared)
                     continue
-            results.append(self._result())
-        self._result(last=True)
-        pgconn.exit_pipeline_mode()
+            results.append((yield from self._result()))
+        yield from self._result(last=True)
+        self._pgconn.exit_pipeline_mode()
         return results
 
     def rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
@@ -150,19 +191,13 @@ class Pipe:
         self._reader.set_pgresult(result)
         return self._reader.load_rows(0, result.ntuples, tuple)
 
-    def _flush(self) -> None:
-        while self._pgconn.flush():
-            for _, event in self._ready.poll():
-                if event & ~select.POLLOUT:
-                    self._pgconn.consume_input()
-
-    def _result(self, *, last: bool = False) -> pq.abc.PGresult:
+    def _result(self, *, last: bool = False) -> Generator[None, None, pq.abc.PGresult]:
         """Return the result of one command; `last` is that of the end of the pipeline."""
         pgconn = self._pgconn
         found: pq.abc.PGresult | None = None
         while True:
             while pgconn.is_busy():
-                self._readable.poll()
+                yield
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:

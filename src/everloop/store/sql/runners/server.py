@@ -25,7 +25,7 @@ from everloop.store.refusals import Refusal
 from everloop.store.sql.dialect import Template, statements
 from everloop.store.sql.runners.thread import Begin, ConnectionThread, Fault
 from everloop.store.sql.verbs.scope import Scope
-from everloop.store.sql.verbs.statement import Last, Statement
+from everloop.store.sql.verbs.statement import Last, Statement, Step, Verb
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -114,6 +114,26 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     def call_anew(self, work: Callable[[C], T]) -> asyncio.Future[T]:
         """Send work that may be repeated: on a fresh connection, or when it collides with another's."""
         return self.call(partial(self._repeat, work=work))
+
+    @property
+    def goes_straight(self) -> bool:
+        """Whether it knows the statements of turns that go straight."""
+        return self._straight
+
+    def go_on(self, scope: Scope, verb: Verb[T], step: Statement | Step) -> asyncio.Future[tuple[Scope, T]]:
+        """Go on with a verb that has committed elsewhere and yields `step` now, in another transaction."""
+        scope.ready = False  # who was to be woken by that commit is
+        scope.rung.clear()
+        begun = iter([(scope, _resumed(verb, step))])
+
+        def begin() -> tuple[Scope, Verb[T]]:
+            for each in begun:
+                return each
+            raise StoreUnavailable(
+                "the second half of a turn met another transaction, or lost its connection"
+            )
+
+        return self.run(begin)
 
     # -- in the thread --------------------------------------------------------------------------------
 
@@ -243,3 +263,15 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         Raises:
             StoreError: The connection cannot be used any more.
         """
+
+
+def _resumed(verb: Verb[T], step: Any) -> Verb[T]:
+    """Be a verb that has yielded this already."""
+    with closing(verb):
+        while True:
+            reply = yield step
+            try:
+                step = verb.send(reply)
+            except StopIteration as end:
+                answer: T = end.value
+                return answer

@@ -148,13 +148,13 @@ FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PA
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 
--- name: add_children -> i, id, seq, state
--- rows: i, parent's seq, child_key
-SELECT b.i, c.id, c.seq, c.state
+-- name: add_children -> i, id, seq, state, asked
+-- rows: i, parent's seq, child_key; held: a cancellation that is under way is seen
+SELECT b.i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
                                        child_key LONGTEXT PATH '$[2]')) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_parent) ON c.parent = b.parent AND c.child_key = b.child_key
-ORDER BY c.seq
+ORDER BY c.seq FOR UPDATE
 
 -- name: add_reattach
 -- rows: seq, the parent's fence, the parent's seq; only its own children

@@ -100,12 +100,12 @@ SELECT id, seq, state, fence, priority, place, root, depth
 FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
 ORDER BY seq FOR UPDATE
 
--- name: add_children -> i, id, seq, state
--- rows: i, parent's seq, child_key
-SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state
+-- name: add_children -> i, id, seq, state, asked
+-- rows: i, parent's seq, child_key; held: a cancellation that is under way is seen
+SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
 FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 JOIN ever_calls AS c ON c.parent = (b.value->>1)::bigint AND c.child_key = b.value->>2
-ORDER BY c.seq
+ORDER BY c.seq FOR NO KEY UPDATE OF c
 
 -- name: add_reattach
 -- rows: seq, the parent's fence, the parent's seq; only its own children

@@ -72,9 +72,9 @@ JOIN ever_payloads AS p ON p.seq = c.seq
 SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, c.depth
 FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
 
--- name: add_children -> i, id, seq, state
+-- name: add_children -> i, id, seq, state, asked
 -- rows: i, parent's seq, child_key
-SELECT b.value->>0 AS i, c.id, c.seq, c.state
+SELECT b.value->>0 AS i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
 FROM json_each(:rows) AS b
 JOIN ever_calls AS c ON c.parent = b.value->>1 AND c.child_key = b.value->>2
 ORDER BY c.seq

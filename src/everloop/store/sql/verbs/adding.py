@@ -130,6 +130,12 @@ class _Existing:
     app: str = ""
     fn: str = ""
     args: str = ""
+    asked: bool = False  # to cancel
+
+    @property
+    def reusable(self) -> bool:
+        """Whether it stands for the same child of the parent's next run."""
+        return self.state is State.SUCCEEDED or not (self.state.final or self.asked)
 
 
 @dataclass(slots=True)
@@ -183,17 +189,15 @@ class _Plan:
 
     def _look_for_children(self) -> Verb[None]:
         """Find the earlier children; a parent in its first run has none."""
-        rows = [
-            [i, self.parents[c.parent.id][1], c.child_key]
+        asked = {
+            i: (self.parents[c.parent.id][1], c.child_key)
             for i, c in enumerate(self.calls)
             if c.parent and c.parent.fence > 1 and c.child_key and c.parent.id in self.parents
-        ]
-        if rows:
-            for i, id_, seq, state in (yield Statement("add_children", {"rows": rows})):
-                call = self.calls[i]
-                parent, key = call.parent, call.child_key
-                if parent is not None and key is not None:
-                    self.children[self.parents[parent.id][1], key] = _Existing(id_, seq, State(state))
+        }
+        if asked:
+            rows = [[i, *child] for i, child in asked.items()]
+            for i, id_, seq, state, cancelling in (yield Statement("add_children", {"rows": rows})):
+                self.children[asked[i]] = _Existing(id_, seq, State(state), asked=bool(cancelling))
 
     # -- decisions ------------------------------------------------------------------------------------
 
@@ -212,7 +216,7 @@ class _Plan:
             return Added(call.id, "refused", "after")
         if parent is not None and call.child_key is not None:
             child = self.children.get((parent[1], call.child_key))
-            if child is not None and (child.state is State.SUCCEEDED or not child.state.final):
+            if child is not None and child.reusable:
                 return self._join(call, child, parent)
         met = self._meet_key(call, call.key, parent) if call.key is not None else None
         return met or self._insert(call, parent)

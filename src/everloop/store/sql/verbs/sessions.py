@@ -83,19 +83,21 @@ def reap(scope: Scope, gone: Mapping[int, str], *, overdue: bool) -> Verb[int]:
     `gone` tells how their processes ended, where that is known.
     """
     dead = yield Statement("session_dead", {"now": scope.now if overdue else 0, "gone": list(gone)})
+    if not dead:
+        return 0
+    # For all of them at once: who reaps a fleet renews nothing meanwhile.
+    leases = yield [Statement("session_free_leases", {"session": session}) for session, _, _ in dead]
     moves: list[Move] = []
-    for session, host, pid in dead:
-        rows = yield Statement("session_free_leases", {"session": session})
+    for (session, host, pid), rows in zip(dead, leases, strict=True):
         death = Death(host, pid, gone.get(session, ""))
         moves += [_crash(*_read(row), death) for row in rows]
     yield from apply_moves(scope, moves)
-    reaped = 0
-    for session, _, _ in dead:
-        # A lease whose row somebody holds is taken another time; until then its session is remembered.
-        if not (yield Statement("session_held", {"session": session})):
-            yield from _drop(scope, session)
-            reaped += 1
-    return reaped
+    held = yield [Statement("session_held", {"session": session}) for session, _, _ in dead]
+    # A lease whose row somebody holds is taken another time; until then its session is remembered.
+    over = [session for (session, _, _), rows in zip(dead, held, strict=True) if not rows]
+    for session in over:
+        yield from _drop(scope, session)
+    return len(over)
 
 
 def _read(columns: list[Any]) -> tuple[Row, int]:

@@ -20,6 +20,8 @@ from everloop.store.sql.verbs.statement import Statement, text
 
 #: Outcomes that are settled all together or not at all.
 FEW = 16
+#: Bytes of arguments and results in a small turn.
+LITTLE = 16_384
 
 
 def is_straight(scope: Scope, request: Turn) -> bool:
@@ -49,6 +51,14 @@ def is_whole(request: Turn) -> bool:
     if request.lanes:
         return not request.adds and not request.progress and len(request.outcomes) <= FEW
     return not request.outcomes
+
+
+def is_small(request: Turn) -> bool:
+    """Tell whether a turn that is sent with its commit is so small that it leaves in one piece, or nearly."""
+    adds, outcomes = request.adds, request.outcomes
+    if len(adds) > FEW or not is_whole(request):
+        return False
+    return sum(len(c.args) for c in adds) + sum(len(o.value or b"") for o in outcomes) <= LITTLE
 
 
 def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:

@@ -110,6 +110,26 @@ async def a_rerun_parent_gets_a_new_child_for_one_that_did_not_succeed(scene: Sc
 
 
 @case
+async def a_rerun_parent_gets_a_new_child_for_one_that_was_asked_to_cancel(scene: Scene) -> None:
+    session = await scene.session()
+    parent = await scene.start(session, "parent")
+    slow = await scene.start_child(session, parent, "slow", child_key="c")
+    deaf = await scene.start_child(session, parent, "deaf", child_key="d")
+    asked = [Parent(parent.id, parent.fence)] * 2
+    for answer in await scene.store.cancel([slow.id, deaf.id], "", asked):
+        holds(answer.asked and not answer.lost, "its worker is asked")
+    holds(await scene.settle(session, deaf, value=b"jvalue"), "it succeeds all the same")
+    parent = await _again(scene, session, parent)
+    await scene.put_child(parent, "new", child_key="c")
+    call = scene.call("heard", "deaf", parent=Parent(parent.id, parent.fence), owned=True, child_key="d")
+    same(await scene.add(call), [Added(deaf.id, "exists")], "its value is there, and is used again")
+    await scene.settle(session, slow, Event.CANCEL)
+    same(await scene.states("slow", "new"), [State.CANCELLED, State.READY])
+    await scene.settle(session, parent)
+    same(await scene.state("new"), State.READY, "its last run has asked for it")
+
+
+@case
 async def the_newest_generation_of_a_child_counts(scene: Scene) -> None:
     session = await scene.session()
     parent = await scene.start(session, "parent")

@@ -1,0 +1,329 @@
+"""Small turns on PostgreSQL go on the connection that listens, by the loop itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from everloop._core.calls import Event, State
+from everloop._core.clock import Clock
+from everloop._core.errors import StoreError, StoreUnavailable
+from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn
+from everloop.store.sql.postgresql import PostgresStore
+from everloop.store.sql.runners.postgresql_direct import Direct
+from everloop.store.sql.verbs.straight import FEW, LITTLE
+from everloop.testing.conformance import CASES, Case, walk
+from tests.helpers.servers.emptying import emptied
+
+pytestmark = pytest.mark.server
+
+LANE = Lane("a", "default", "work")
+WORKER = SessionInfo(app="a", kind="worker", host="here", pid=1, lanes=(LANE,))
+CLIENT = SessionInfo(app="a", kind="client", host="here", pid=2)
+MINUTE = 60_000_000
+LIMIT_S = 20.0
+LISTENING = """
+SELECT pid FROM pg_stat_activity
+WHERE application_name LIKE '% that listens%' AND datname = current_database()
+"""
+WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
+
+
+def call(number: int, args: bytes = b"j", **rest: Any) -> NewCall:
+    return NewCall(id=f"{number:08x}-0000-7000-8000-000000000000", lane=LANE, args=args, **rest)
+
+
+class Listening:
+    """A store with a session that listens."""
+
+    def __init__(self, url: str) -> None:
+        self.store = PostgresStore(url)
+        self.rung = asyncio.Event()
+        self.session = 0
+
+    async def open(self, info: SessionInfo) -> Listening:
+        await self.store.open()
+        self.session = await self.store.open_session(info, MINUTE)
+        await self.store.turn(self.session, Turn(lanes=(LANE,)))  # numbers the lane
+        self.stop = self.store.listen(self.session, self.rung.set)
+        await self.connected()
+        return self
+
+    async def connected(self) -> Direct:
+        async with asyncio.timeout(LIMIT_S):
+            while (direct := self.store._listeners[self.session].direct) is None:
+                await asyncio.sleep(0.01)
+        return direct
+
+    @property
+    def trips(self) -> tuple[int, int]:
+        """Round trips on the connection that listens, and in the thread."""
+        direct = self.store._listeners[self.session].direct
+        return direct.trips if direct is not None else 0, self.store._runner().trips
+
+    async def turn(self, turn: Turn) -> tuple[Any, tuple[int, int]]:
+        """Take a turn; return its answer and the round trips that it took."""
+        direct, thread = self.trips
+        answer = await self.store.turn(self.session, turn)
+        return answer, (self.trips[0] - direct, self.trips[1] - thread)
+
+    async def is_rung(self) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await self.rung.wait()
+        self.rung.clear()
+
+
+@pytest.fixture
+async def two(postgresql_url: str) -> AsyncIterator[tuple[Listening, Listening]]:
+    """A worker and a client, each with a store of its own on one database."""
+    worker, client = Listening(postgresql_url), Listening(postgresql_url)
+    await worker.open(WORKER)
+    await client.open(CLIENT)
+    yield worker, client
+    for each in (worker, client):
+        each.stop()
+        await each.store.close()
+
+
+Two = tuple[Listening, Listening]
+ONCE = (1, 0)
+
+
+async def test_the_turns_of_one_call_take_a_trip_each_and_no_thread(two: Two) -> None:
+    worker, client = two
+    for each in two:
+        await each.is_rung()  # as it began to listen
+
+    _, trips = await client.turn(Turn(adds=[call(1)]))
+    assert trips == ONCE
+    await worker.is_rung()
+    answer, trips = await worker.turn(Turn(lanes=(LANE,), room=5))
+    assert (trips, [lease.id for lease in answer.leased]) == (ONCE, [call(1).id])
+    done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in answer.leased]
+    answer, trips = await worker.turn(Turn(outcomes=done, lanes=(LANE,), room=5))
+    assert (trips, answer.settled) == (ONCE, [True])
+    await client.is_rung()
+    answer, trips = await client.turn(Turn())
+    assert (trips, [end.value for end in answer.ended]) == (ONCE, [b"jvalue"])
+
+
+@pytest.mark.parametrize(
+    "adds",
+    [[call(n) for n in range(FEW + 1)], [call(1, args=b"j" * (LITTLE + 1))], [call(1, tags=("a",))]],
+    ids=["many", "large", "not plain"],
+)
+async def test_any_other_turn_goes_through_the_thread(two: Two, adds: list[NewCall]) -> None:
+    _, client = two
+
+    answer, (direct, thread) = await client.turn(Turn(adds=adds))
+
+    assert (direct, len(answer.added)) == (0, len(adds))
+    assert thread > 0
+
+
+async def test_the_largest_of_small_turns_goes_directly(two: Two) -> None:
+    _, client = two
+    adds = [call(n, args=b"j" * (LITTLE // FEW)) for n in range(FEW)]
+
+    answer, trips = await client.turn(Turn(adds=adds))
+
+    assert (trips, [added.id for added in answer.added]) == (ONCE, [each.id for each in adds])
+
+
+async def test_what_is_left_of_a_turn_is_done_in_the_thread(two: Two) -> None:
+    worker, client = two
+    plain, hung = call(1), call(2, callbacks=(call(3),))
+    await client.turn(Turn(adds=[plain, hung]))
+    answer, _ = await worker.turn(Turn(lanes=(LANE,), room=5))
+    done = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"jvalue") for lease in answer.leased]
+
+    # A callback hangs on the second: it is ready, and leased, in the very turn that ends that one.
+    answer, (direct, thread) = await worker.turn(Turn(outcomes=done, lanes=(LANE,), room=5))
+
+    assert (direct, answer.settled, [lease.id for lease in answer.leased]) == (1, [True, True], [call(3).id])
+    assert thread > 0
+    ended = (await client.store.turn(client.session, Turn())).ended
+    assert sorted(end.id for end in ended) == [plain.id, hung.id]
+
+
+async def test_a_call_that_is_there_already_is_met_in_the_thread(two: Two) -> None:
+    _, client = two
+    await client.turn(Turn(adds=[call(1)]))
+
+    answer, (direct, thread) = await client.turn(Turn(adds=[call(1), call(2)]))
+
+    assert [added.status for added in answer.added] == ["exists", "added"]
+    assert direct == 2  # it has failed, and was rolled back
+    assert thread > 0
+    answer, trips = await client.turn(Turn(adds=[call(3)]))
+    assert (trips, answer.added[0].status) == (ONCE, "added")
+
+
+async def test_what_fails_for_good_fails_here_too_and_the_connection_goes_on(two: Two) -> None:
+    _, client = two
+
+    with pytest.raises(StoreError, match=r"PostgreSQL failed \(seq_next, add_roots_next"):
+        await client.turn(Turn(adds=[NewCall(id="a\0", lane=LANE, args=b"j")]))
+
+    assert (await client.turn(Turn(adds=[call(2)])))[1] == ONCE
+
+
+async def test_a_turn_waits_for_one_whose_caller_was_cancelled(two: Two, postgresql_url: str) -> None:
+    _, client = two
+    with psycopg.connect(postgresql_url) as blocker:
+        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
+        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
+        await until_somebody_waits(postgresql_url)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        following = asyncio.create_task(client.turn(Turn(adds=[call(2)])))
+        await asyncio.sleep(0)
+        assert client.trips[0] == 1
+        blocker.rollback()
+    answer, trips = await following
+
+    assert (answer.added[0].status, trips) == ("added", ONCE)
+    found = await client.store.get([call(1).id, call(2).id])
+    assert [each and each.state for each in found] == [State.READY, State.READY]
+
+
+async def test_who_stops_listening_hears_the_answer_that_is_under_way(two: Two, postgresql_url: str) -> None:
+    _, client = two
+    with psycopg.connect(postgresql_url) as blocker:
+        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
+        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
+        await until_somebody_waits(postgresql_url)
+        client.stop()
+        blocker.rollback()
+    assert [added.status for added in (await caller).added] == ["added"]
+
+    # It has closed that connection since, and turns go through the thread.
+    await until(lambda: len(listening(postgresql_url)) == 1)
+    answer = await client.store.turn(client.session, Turn(adds=[call(2)]))
+    assert [added.status for added in answer.added] == ["added"]
+
+
+async def test_a_connection_that_has_ended_while_it_was_idle_costs_no_turn(
+    two: Two, postgresql_url: str
+) -> None:
+    _, client = two
+    before = await client.connected()
+    for number in listening(postgresql_url):
+        asked(postgresql_url, f"SELECT pg_terminate_backend({number})")
+    await until(lambda: not listening(postgresql_url))
+
+    # Nothing of the loop has run since: it learns so as it begins to send.
+    answer = await client.store.turn(client.session, Turn(adds=[call(1)]))
+    assert [added.status for added in answer.added] == ["added"]
+
+    client.rung.clear()
+    await client.is_rung()  # once it listens again
+    assert await client.connected() is not before
+    assert (await client.turn(Turn(adds=[call(2)])))[1] == ONCE
+
+
+async def test_a_connection_that_is_lost_under_way_leaves_it_open_what_has_happened(
+    two: Two, postgresql_url: str
+) -> None:
+    _, client = two
+    with psycopg.connect(postgresql_url) as blocker:
+        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
+        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
+        await until_somebody_waits(postgresql_url)
+        for number in listening(postgresql_url):
+            asked(postgresql_url, f"SELECT pg_terminate_backend({number})")
+        with pytest.raises(StoreUnavailable, match=r"ended the connection|is lost"):
+            await caller
+        blocker.rollback()
+
+    answer = await client.store.turn(client.session, Turn(adds=[call(1)]))
+    assert [added.status for added in answer.added] == ["added"]
+
+
+async def test_a_fork_leaves_the_connection_to_its_parent(two: Two) -> None:
+    _, client = two
+
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, child, 0)
+
+    assert (await client.turn(Turn(adds=[call(1)])))[1] == ONCE
+
+
+class ListeningStore(PostgresStore):
+    """Has each session listen from the start, so that its small turns go directly."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(url, clock=clock)
+        self._stops: list[Callable[[], None]] = []
+
+    async def open_session(self, info: SessionInfo, lease: int) -> int:
+        session = await super().open_session(info, lease)
+        self._stops.append(self.listen(session, lambda: None))
+        async with asyncio.timeout(LIMIT_S):
+            while self._listeners[session].direct is None:
+                await asyncio.sleep(0.001)
+        return session
+
+    @property
+    def direct_trips(self) -> int:
+        found = (listener.direct for listener in self._listeners.values())
+        return sum(direct.trips for direct in found if direct is not None)
+
+    async def close(self) -> None:
+        for stop in self._stops:
+            stop()
+        await super().close()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.group in ("leasing", "settling", "telling")],
+    ids=lambda case: f"{case.group}: {case.name}",
+)
+async def test_who_listens_conforms(case: Case, postgresql_kept: str) -> None:
+    await case.check(lambda clock: ListeningStore(emptied(postgresql_kept), clock))
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_random_walk_of_who_listens(seed: int, postgresql_kept: str) -> None:
+    close = ListeningStore.close
+    trips: list[int] = []
+
+    async def counted(store: ListeningStore) -> None:
+        trips.append(store.direct_trips)
+        await close(store)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ListeningStore, "close", counted)
+        await walk(lambda clock: ListeningStore(emptied(postgresql_kept), clock), seed, steps=200)
+    assert sum(trips) > 0, "small turns went directly"
+
+
+def asked(url: str, sql: str) -> list[Any]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(sql.encode()).fetchall()
+
+
+def listening(url: str) -> list[int]:
+    """Return the connections that listen."""
+    return [number for (number,) in asked(url, LISTENING)]
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def until_somebody_waits(url: str) -> None:
+    await until(lambda: asked(url, WAITING)[0][0] > 0)

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from everloop._core.calls import Event, State
-from everloop._core.records import Ended, Outcome, Turn
+from everloop._core.records import Ended, Lane, Outcome, Turn
 from everloop.store.protocol import Foretelling
 from everloop.store.sql import mysql
 from everloop.store.sql.mysql import MysqlStore
+from everloop.store.sql.runners import mysql_listener
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.mysql_listener import FEW, sleep_of
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, until
@@ -18,6 +19,7 @@ from tests.stores.test_mysql_bells import sleeping
 
 pytestmark = pytest.mark.server
 
+OTHER = Lane("a", "other", "work")
 #: Heard: that there is something to look at.
 RING = None
 
@@ -45,6 +47,15 @@ class Hearing:
         outcomes = [Outcome(lease.id, lease.fence, Event.SUCCEED, b"j1") for lease in leased]
         await self.theirs.turn(self.worker, Turn(outcomes=outcomes, lanes=(LANE,), room=1))
         return [Ended(lease.id, State.SUCCEEDED, b"j1", None, 1) for lease in leased]
+
+    async def end_of_another(self, number: int) -> list[Ended]:
+        """The same with a call of somebody else's, which this session waits for."""
+        await self.theirs.add(None, [call(number)])
+        await self.theirs.wait(self.session, [call(number).id])
+        (lease,) = (await self.theirs.turn(self.worker, Turn(lanes=(LANE,), room=1))).leased
+        outcome = Outcome(lease.id, lease.fence, Event.SUCCEED, b"j1")
+        await self.theirs.turn(self.worker, Turn(outcomes=[outcome], lanes=(LANE,)))
+        return [Ended(lease.id, State.SUCCEEDED, b"j1", None, 1)]
 
     async def turn(self) -> list[Ended]:
         return (await self.store.turn(self.session, Turn())).ended
@@ -87,17 +98,31 @@ async def test_a_turn_that_comes_by_itself_spares_the_one_that_takes_what_was_to
     assert hearing.heard == [end, second, RING]
 
 
-async def test_many_ends_are_left_to_a_turn(hearing: Hearing) -> None:
-    ends = await hearing.end(*range(FEW + 1))
-    await until(lambda: hearing.heard)
-    assert hearing.heard == [RING]
-    assert await hearing.turn() == ends
-    await hearing.asleep()
-    hearing.heard.clear()
+async def test_many_ends_are_left_to_a_turn_and_so_are_those_that_follow(
+    hearing: Hearing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_listener, "REST", 600)
+    for numbers in range(FEW + 1), range(100, 100 + FEW):
+        ends = await hearing.end(*numbers)
+        await until(lambda: hearing.heard)
+        assert hearing.heard == [RING]
+        assert await hearing.turn() == ends
+        await hearing.asleep()
+        hearing.heard.clear()
 
-    ends = await hearing.end(*range(100, 100 + FEW))
+
+async def test_as_many_as_few_are_told(hearing: Hearing) -> None:
+    ends = await hearing.end(*range(FEW))
     await until(lambda: RING in hearing.heard)
     assert hearing.heard == [*ends, RING]
+
+
+async def test_behind_a_turn_of_many_nothing_is_told_before_the_next(hearing: Hearing) -> None:
+    await hearing.store.turn(hearing.session, Turn(adds=[call(100 + n, OTHER) for n in range(17)]))
+    (lease,) = await hearing.end_of_another(1)
+    await until(lambda: hearing.heard)
+    assert hearing.heard == [RING]
+    assert await hearing.turn() == [lease]
 
 
 async def test_what_is_no_end_is_left_to_a_turn(hearing: Hearing, side: MysqlConnection) -> None:
@@ -116,14 +141,10 @@ async def test_while_a_turn_is_under_way_it_is_left_to_that(hearing: Hearing) ->
     await hearing.asleep()
     busy = hearing.store._runner()._busy
     with busy:
-        await hearing.theirs.add(None, [call(2)])
-        await hearing.theirs.wait(hearing.session, [call(2).id])
-        (lease,) = (await hearing.theirs.turn(hearing.worker, Turn(lanes=(LANE,), room=1))).leased
-        outcome = Outcome(lease.id, lease.fence, Event.SUCCEED, b"j1")
-        await hearing.theirs.turn(hearing.worker, Turn(outcomes=[outcome], lanes=(LANE,)))
+        ends += await hearing.end_of_another(2)
         await until(lambda: hearing.heard)
     assert hearing.heard == [RING]
-    assert [end.id for end in await hearing.turn()] == [ends[0].id, lease.id]
+    assert await hearing.turn() == ends
 
 
 async def test_where_it_cannot_be_told_it_is_rung(hearing: Hearing, side: MysqlConnection) -> None:

@@ -100,8 +100,8 @@ class MysqlStore(ServerStore[MysqlConnection]):
         self._told = {session: told}  # a store serves one session at a time
 
     def _is_quiet(self) -> bool:
-        """Whether no turn is under way; in the thread of a listener."""
-        return self._hot is not None and not self._hot.is_busy
+        """Whether no turn is under way, nor one of many; in the thread of a listener."""
+        return self._hot is not None and not (self._hot.is_busy or self._alone.many)
 
     def _look_later(self, wake: Callable[[], None]) -> None:
         """Have the turn made that takes what was told from the inbox, unless another does so before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -24,6 +25,8 @@ log = logging.getLogger("everloop")
 SLEEP = 30
 #: Ends that are told at once; where there are more, a turn is on its way to them.
 FEW = 8
+#: Seconds without a look after one that found more, or nothing.
+REST = 0.1
 _NOTHING = "SELECT 1"
 
 
@@ -60,6 +63,7 @@ class MysqlListener(Listener):
     ) -> None:
         self._make = connect
         self._foretold = foretold
+        self._rests_until = 0.0
         self._session = session
         self._connection: MysqlConnection | None = None
         super().__init__(wake)
@@ -92,7 +96,8 @@ class MysqlListener(Listener):
 
     def _next_look(self, connection: MysqlConnection) -> tuple[str, list[Rows]]:
         """Return what is asked before the next sleep, and who hears of the reply."""
-        if self._foretold is None or not self._foretold.may():
+        rests = time.monotonic() < self._rests_until
+        if self._foretold is None or rests or not self._foretold.may():
             return _NOTHING, _Heard(self._rings)
         looking = Statement("inbox_look", {"session": self._session, "most": FEW + 1})
         (look,) = render(connection, looking, statements("mysql")["inbox_look"])
@@ -105,6 +110,7 @@ class MysqlListener(Listener):
         """Tell of the ends that have come, without a turn; ring where one has to be made now."""
         foretold = self._foretold
         if foretold is None or not 0 < len(rows) <= FEW or any(kind != "ended" for kind, *_ in rows):
+            self._rests_until = time.monotonic() + REST
             self._ring()
             return
         ends = [

@@ -15,7 +15,7 @@ from everloop._core.calls import State
 from everloop._core.records import Ended, Leased, Outcome, Turn, TurnAnswer
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob, text
-from everloop.store.sql.verbs.straight import is_first_success
+from everloop.store.sql.verbs.straight import FEW, is_first_success
 
 #: Leases that are remembered, at most.
 _MOST = 1_000
@@ -39,10 +39,12 @@ class Alone:
     Attributes:
         rung: Sessions for which a bell has rung since their last turn.
         turns: How many turns there were.
+        many: Whether the last one was about many calls: then nothing is told before the next one.
     """
 
     rung: set[int] = field(default_factory=set[int])
     turns: int = 0
+    many: bool = False
     _room: dict[int, int] = field(default_factory=dict[int, int])
     _leases: dict[str, _Lease] = field(default_factory=dict[str, _Lease])
 
@@ -82,6 +84,7 @@ def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | N
     if session is None or not scope.straight:
         return None
     alone.turns += 1
+    alone.many = len(request.adds) + len(request.outcomes) > FEW
     idle, lease = alone.comes_idle(session, request), alone.ends(request)
     if lease is not None:
         return (yield from _settle(scope, request, request.outcomes[0], lease))

@@ -23,6 +23,7 @@ from everloop.store.sql.verbs.sessions import release_others
 from everloop.store.sql.verbs.settling import match, settle
 from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob
 from everloop.store.sql.verbs.straight import (
+    FEW,
     add_at_once,
     is_first_success,
     is_straight,
@@ -105,8 +106,8 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
     else:
         then = [Statement("inbox_told", {"session": scope.session})]
-    if not (serves or scope.compound):
-        replies = yield Last(first, then)
+    if not (serves or scope.compound) and len(request.adds) <= FEW:
+        replies = yield Last(first, then)  # whoever is woken need not wait for it
     else:
         replies = yield (Last if whole else list)([*first, *then])
     scope.rings = False
@@ -320,6 +321,8 @@ def _take_inbox(scope: Scope, rows: list[list[Any]], ended: list[Ended], cancels
     """Move what was read of the inbox into the answer."""
     if not rows:
         return
+    if scope.alone is not None and len(rows) > FEW:
+        scope.alone.many = True
     last, kind, *_ = rows[-1]
     read = [row[:2] for row in rows]
     yield Statement("inbox_take", {"session": scope.session, "seq": last, "kind": kind, "rows": read})

@@ -18,8 +18,8 @@ from tests.helpers import seeds
 #: How long a thread of ours may take to end after its test.
 GRACE_S = 2.0
 
-# A red run is the fault of a change: examples are drawn anew only for those who name a seed, and how long one
-# takes, on a busy machine or while its branches are measured, says nothing.
+# A red run is the fault of a change: examples are drawn anew only for those who name a seed.
+# No test is timed: a busy machine is no fault, and neither is one that measures the branches that are taken.
 settings.register_profile(
     "everloop",
     deadline=None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.helpers import seeds
 
@@ -19,8 +19,13 @@ from tests.helpers import seeds
 GRACE_S = 2.0
 
 # A red run is the fault of a change: examples are drawn anew only for those who name a seed.
-# No test is timed: a busy machine is no fault.
-settings.register_profile("everloop", derandomize=not seeds.chosen(), deadline=None)
+# No test is timed: a busy machine is no fault, and neither is one that measures the branches that are taken.
+settings.register_profile(
+    "everloop",
+    deadline=None,
+    derandomize=not seeds.chosen(),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("everloop")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]

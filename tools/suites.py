@@ -25,9 +25,8 @@ RESULTS = ROOT / "build" / "test-results"
 QUICK = ("typing", "docs", "unit")
 #: What runs on every Python that is installed; the others run on that of `.venv`.
 EVERYWHERE = ("unit", "stores", "engine", "parity")
-#: What `make test` measures the branch coverage of (see `covered.py`), on the Python of `.venv`; and what its
-#: code runs in: SQLAlchemy's asyncio runs in greenlets, and to follow those costs as much again.
-MEASURED = {"unit": "thread", "stores": "thread", "engine": "greenlet,thread", "processes": "thread"}
+#: What `make test` measures the branch coverage of (see `covered.py`), on the Python of `.venv`.
+MEASURED = ("unit", "stores", "engine", "processes")
 #: Where that goes, and how its files begin.
 MEASURED_DATA, MEASURED_AS = ROOT / "build" / "coverage", "data"
 #: The least number of real kills in all suites together.
@@ -141,8 +140,7 @@ def run(suite: Suite, output: IO[str] | None = None) -> Tally:
     results.unlink(missing_ok=True)
     command = [str(suite.python)]
     if suite.measured:
-        command += ["-m", "coverage", "run", f"--concurrency={MEASURED[suite.name]}"]
-        command += [f"--data-file={MEASURED_DATA / MEASURED_AS}"]
+        command += ["-m", "coverage", "run", f"--data-file={MEASURED_DATA / MEASURED_AS}"]
     command += ["-m", "pytest", "-q", f"--junit-xml={results}", f"tests/{suite.name}"]
     if not suite.servers:
         command += ["-m", "not server"]

@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(suites, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(suites, "MEASURED_DATA", tmp_path / "data")
-    monkeypatch.setattr(suites, "MEASURED", {"unit": "thread"})
+    monkeypatch.setattr(suites, "MEASURED", ("unit",))
     monkeypatch.delenv("EVERLOOP_SKIP_SERVERS", raising=False)
     for part in covered.FLOORS:
         folder = tmp_path / "src" / "everloop" / part

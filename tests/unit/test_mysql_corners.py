@@ -14,18 +14,22 @@ from typing import Any
 import pymysql
 import pytest
 
+from everloop._core.calls import State
 from everloop._core.clock import ManualClock
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop._core.records import Ended
 from everloop.store.sql import mysql as stores
+from everloop.store.sql.dialect import statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_connection as connections
 from everloop.store.sql.runners.mysql import MysqlRunner, _explain_by_hand, _rows_by_hand
 from everloop.store.sql.runners.mysql_bells import Bells
 from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows, connect, explain
-from everloop.store.sql.runners.mysql_listener import MysqlListener, hang_up_bell
+from everloop.store.sql.runners.mysql_listener import FEW, Foretold, MysqlListener, hang_up_bell
 from everloop.store.sql.runners.server import CannotOpen, Lost
 from everloop.store.sql.verbs.scope import Scope
+from everloop.store.sql.verbs.statement import Statement
 from tests.engine.conftest import until
 
 URL = "mysql://shop:secret@h/shop"
@@ -76,7 +80,7 @@ def runner() -> Any:
     """A runner whose thread does nothing; its methods are called here."""
     made: Any = MysqlRunner.__new__(MysqlRunner)
     made._behind = 0
-    made._begun, made.trips, made._connection = True, 0, None
+    made._begun, made.trips, made._connection, made._behind = True, 0, None, 0
     made._bells = Bells(made._run)
     return made
 
@@ -107,6 +111,23 @@ def test_a_commit_stands_although_somebody_could_not_be_woken(
     assert connection.closed is closed and (runner._connection is None) is closed
     told = [r.getMessage() for r in caplog.records]
     assert told == ([f"everloop: committed, but not everybody was woken: {said}"] if said else [])
+
+
+@pytest.mark.parametrize("rings", [True, False])
+def test_what_is_looked_at_behind_a_commit_is_looked_at_though_a_bell_did_not_ring(
+    runner: Any, rings: bool
+) -> None:
+    template = statements("mysql")["settled_alone"]
+    look = [(Statement("settled_alone", {}), template)]
+    answers: list[Answer] = [[[], [], [(11,)]]] if rings else [[[], StoreError("odd")], [[]], [[(11,)]]]
+    connection = runner._connection = Fake(*answers)
+    runner._behind = 1
+
+    assert runner._commit(connection, look, scope(9), durable=True) == [[(11,)]]
+
+    first = connection.asked[0]
+    assert first[0] == "COMMIT" and "KILL QUERY" in first[1] and first[2] == "SELECT @ever_ended AS seq"
+    assert connection.asked[1:] == ([] if rings else [connection.asked[1], ["SELECT @ever_ended AS seq"]])
 
 
 def test_a_commit_that_failed_did_not_happen(runner: Any) -> None:
@@ -426,6 +447,60 @@ async def test_whoever_sleeps_again_rings_however_the_sleep_before_has_ended() -
 
     assert len(rung) == 3, "once for the connection, and as each sleep but the first began"
     assert len(line.asked) == 4 and ears._connection is None
+
+
+async def test_ends_that_are_few_are_told_at_once_and_a_turn_is_made_for_anything_else() -> None:
+    rung, after = list[None](), list[None]()
+    told: list[Ended] = []
+    one = [(1,)]
+    end = ("ended", "call", "succeeded", "j7", None, 1)
+    line = Sleeping(
+        [one],
+        [one, one],
+        [[end], one],
+        [[], one],  # nothing has come: it was for a call that is ready
+        [[end, ("cancel", "call", "leased", None, None, 1)], one],
+        [[end] * (FEW + 1), one],
+        [StoreError("odd")],
+        [one, one],
+    )
+
+    def make() -> Sleeping:
+        if line.asked:
+            raise StoreUnavailable("not now")
+        return line
+
+    may = iter([True, True, True, True, True, False])
+    ears = MysqlListener(
+        make,
+        7,
+        lambda: rung.append(None),
+        Foretold(lambda: next(may), told.extend, lambda: after.append(None)),
+    )
+    await until(lambda: line.closed and len(rung) == 5)
+    ears.stop()
+
+    assert told == [Ended("call", State.SUCCEEDED, b"j7", None, 1)] and len(after) == 1
+    assert len(rung) == 5, "for the connection, three times for what a turn has to tell, and after the error"
+    assert [asked[0].startswith("SELECT 1;") for asked in line.asked[1:]] == [True] + [False] * 5 + [True]
+
+
+async def test_a_sleep_that_fails_ends_the_connection() -> None:
+    lines = [Sleeping([[(1,)]], [StoreError("odd")]), Sleeping([[(1,)]])]
+    made: list[Sleeping] = []
+
+    def make() -> Sleeping:
+        if not lines:
+            raise StoreUnavailable("not now")
+        made.append(lines.pop(0))
+        return made[-1]
+
+    rung: list[None] = []
+    ears = MysqlListener(make, 7, lambda: rung.append(None))
+    await until(lambda: len(made) == 2 and made[1].closed)
+    ears.stop()
+
+    assert made[0].closed and len(rung) == 2
 
 
 @pytest.mark.parametrize("kept", [False, True])

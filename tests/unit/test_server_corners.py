@@ -191,6 +191,48 @@ async def test_what_is_committed_in_part_is_not_begun_anew(runners: Callable[[Se
     assert server.done == ["connect", "begin", "commit", "begin", "execute", "rollback"]
 
 
+async def test_what_committed_nothing_at_all_is_begun_anew(runners: Callable[[Server], Runner]) -> None:
+    server = Server(execute=[Collision("met one")])
+    runner = runners(server)
+
+    def begin() -> tuple[Scope, Verb[str]]:
+        around = scope()
+        around.unchanged = True
+        return around, straight()
+
+    assert (await runner.run(begin))[1] == "done"
+    assert server.done.count("begin") == 4
+
+
+async def test_a_verb_that_has_committed_elsewhere_goes_on_where_it_was(
+    runners: Callable[[Server], Runner],
+) -> None:
+    told: list[Any] = []
+
+    def verb() -> Verb[str]:
+        yield Last([Statement("lane_all", {})])
+        told.append((yield Statement("lane_all", {})))
+        told.append((yield [Statement("lane_all", {})]))
+        return "done"
+
+    server, around, half = Server(), scope(), verb()
+    around.ready = True
+    around.rung.add(9)
+    next(half)
+    step = half.send([[]])
+
+    assert (await runners(server).go_on(around, half, step))[1] == "done"
+    assert told == [[[1]], [[[1]]]]
+    assert (around.ready, around.rung) == (False, set()), "who was to be woken by that commit is"
+
+
+async def test_the_second_half_of_a_verb_is_not_begun_anew(runners: Callable[[Server], Runner]) -> None:
+    half = plain()
+
+    with pytest.raises(StoreUnavailable, match="the second half of a turn met another transaction, or lost"):
+        await runners(Server(execute=[Collision("met one")])).go_on(scope(), half, next(half))
+
+
 async def test_a_connection_that_cannot_roll_back_is_dropped(runners: Callable[[Server], Runner]) -> None:
     server = Server(execute=[StoreError("odd")], rollback=[StoreError("odder")])
     runner = runners(server)

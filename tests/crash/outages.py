@@ -56,7 +56,7 @@ async def outlived(
     scene.env[LEASE] = str(lease)
     workers = [scene.worker(concurrency=BODIES // 2, target=f"{PROGRAM}:app") for _ in range(2)]
     for worker in workers:
-        worker.until("worker ready")
+        worker.until("worker ready", LIMIT_S)
     waiting = Waiting(scene.store, lease)
     early, late = scene.folder / "early", scene.folder / "late"
     # One of a shorter lease looks more often than the workers do, and is the first to come back.
@@ -85,4 +85,4 @@ async def outlived(
     assert scene.times("did") == once
     for worker in workers:
         assert "new session" not in worker.err
-    return {"bodies": BODIES, "away_s": away, "lease_s": lease, "repeated": 0, "lost": 0}
+    return {"away_s": away, "lease_s": lease, "bodies": BODIES, "repeated": 0, "lost": 0}

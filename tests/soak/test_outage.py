@@ -26,7 +26,7 @@ async def write(name: str, scene: Scene, outage: AbstractContextManager[object])
     found = await outlived(scene, outage, AWAY_S, LEASE_S)
     print(f"\n{name}: {found}")
     if folder := os.environ.get("EVERLOOP_EVIDENCE"):
-        Path(folder, f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
+        Path(folder, f"{name}.json").write_text(json.dumps([found]), encoding="utf-8")
 
 
 async def test_the_sqlite_file_is_locked(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from everloop.store.sql.runners.mysql import MysqlRunner, _explain_by_hand, _row
 from everloop.store.sql.runners.mysql_bells import Bells
 from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows, connect, explain
 from everloop.store.sql.runners.mysql_listener import FEW, Foretold, MysqlListener, hang_up_bell
+from everloop.store.sql.runners.mysql_wire import Wire
 from everloop.store.sql.runners.server import CannotOpen, Lost
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
@@ -343,6 +344,31 @@ def test_a_client_proves_who_it_is_with_a_certificate(
     address_of(f"{URL}?ssl_verify=false&ssl_cert=/both.pem")
 
     assert loaded == [("/c.pem", "/k.pem"), ("/both.pem", None)]
+
+
+# -- the line -----------------------------------------------------------------------------------------------
+
+
+def test_a_line_that_is_gone_is_told_as_something_is_asked() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    theirs.close()
+    wire = Wire(ours, 0)
+
+    with pytest.raises(pymysql.err.OperationalError, match="the server has gone away"):
+        wire.ask(b"SELECT 1")
+    with pytest.raises(pymysql.err.OperationalError, match="the connection is closed"):
+        wire.ask(b"SELECT 1")
+
+
+def test_an_empty_packet_is_no_answer() -> None:
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        wire = Wire(ours, 0)
+        wire.ask(b"SELECT 1")
+        theirs.sendall(b"\0\0\0\x01")
+        with pytest.raises(pymysql.err.InternalError, match="the server sent an empty packet"):
+            list(wire.results())
 
 
 # -- the store ----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from everloop.store.sql.dialect import statements
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_connection as connections
+from everloop.store.sql.runners import mysql_listener
 from everloop.store.sql.runners.mysql import MysqlRunner, _explain_by_hand, _rows_by_hand
 from everloop.store.sql.runners.mysql_bells import Bells
 from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows, connect, explain
@@ -475,7 +476,10 @@ async def test_whoever_sleeps_again_rings_however_the_sleep_before_has_ended() -
     assert len(line.asked) == 4 and ears._connection is None
 
 
-async def test_ends_that_are_few_are_told_at_once_and_a_turn_is_made_for_anything_else() -> None:
+async def test_ends_that_are_few_are_told_at_once_and_a_turn_is_made_for_anything_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mysql_listener, "REST", 0.0)
     rung, after = list[None](), list[None]()
     told: list[Ended] = []
     one = [(1,)]

@@ -251,7 +251,7 @@ def test_a_function_of_the_program_itself_is_found_by_its_file_or_its_module(
     monkeypatch.setitem(sys.modules, "__main__", main)  # type: ignore[arg-type]  # it stands for a module
 
     places = home.home_of("a", "work", ["__main__", "till", "till"]).modules
-    assert [(place.module, place.file) for place in places] == [("shop", str(file)), ("till", "")]
+    assert [(place.name, place.file) for place in places] == [("shop", str(file)), ("till", "")]
     main.__spec__ = SimpleNamespace(name="shop.__main__")
     assert home.home_of("a", "work", ["__main__"]).modules[0].file == ""
     main.__spec__, main.__file__ = None, "<stdin>"

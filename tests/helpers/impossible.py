@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+
+class Cursor(Protocol):
+    """That of any driver."""
+
+    def execute(self, query: str, /) -> Any: ...
+
+    def fetchall(self) -> Any: ...
+
+
 #: Questions that find what no store of Everloop may hold; each answers with what is wrong.
 IMPOSSIBLE = {
     "an end without an outcome": """
@@ -31,3 +42,18 @@ IMPOSSIBLE = {
         SELECT session FROM ever_waits WHERE session NOT IN (SELECT session FROM ever_sessions)""",
     "more attempts than leases": "SELECT id FROM ever_calls WHERE attempt + crashes > fence",
 }
+
+#: All of them in one: a row with the answer to each.
+_AT_ONCE = "SELECT " + ", ".join(f"EXISTS ({query})" for query in IMPOSSIBLE.values())
+
+
+def wrong(cursor: Cursor) -> dict[str, list[Any]]:
+    """Return what a store holds and no store may hold, by what is wrong with it."""
+    cursor.execute(_AT_ONCE)
+    (answers,) = cursor.fetchall()
+    found: dict[str, list[Any]] = {}
+    for answer, (what, query) in zip(answers, IMPOSSIBLE.items(), strict=True):
+        if answer:
+            cursor.execute(query)
+            found[what] = list(cursor.fetchall())
+    return found

@@ -29,7 +29,7 @@ class Users(Protocol):
     keys: bool
 
     def begin(self) -> Any:
-        """Return a connection with an open transaction in which a row was written."""
+        """Return the connection, with an open transaction in which a row was written."""
         ...
 
     def rows(self) -> int:
@@ -51,6 +51,7 @@ class Place:
         strikes: bool = True,
         pieces: bool = False,
         users: Users | None = None,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         #: Whether it calls the fault.
@@ -58,6 +59,8 @@ class Place:
         #: Whether a verb may go on in another transaction where the first one could do nothing.
         self.pieces = pieces
         self.users = users
+        #: Called when nobody needs the place any more.
+        self.leave = leave
 
 
 class Striker:
@@ -115,6 +118,7 @@ class World:
         await self.open_session()
 
     async def close(self) -> None:
+        self.place.leave()
         await self.both.store.close()
 
     def session(self, which: int) -> int:
@@ -219,6 +223,8 @@ class World:
         """Compare all that is stored with the oracle, and try the invariants."""
         both, known = self.both, len(self.both.calls)
         await both.look()
+        if self.place.users is not None:
+            same(self.place.users.impossible(), {}, "what no store may hold")
         if not again and self.place.strikes and len(both.calls) == known:
             return  # nobody has added anything, and each call was looked at
         counts = await both.store.counts()
@@ -282,10 +288,8 @@ class World:
             added, _ = await self.both.store.add_on(connection, calls)
             if commit:
                 connection.commit()
-            else:
-                connection.rollback()
         finally:
-            connection.close()
+            connection.rollback()  # what was not committed
         if commit:
             self._committed += 1
             same(added, self.both.oracle.add(None, calls, self.clock.now()), "the answer to add_on")
@@ -312,8 +316,6 @@ class World:
         left = {id: call.state.value for id, call in both.calls.items() if not call.state.final}
         same(left, {}, "I20: calls that do not end although a worker takes them all")
         await both.find(CallFilter(limit=10_000))
-        if self.place.users is not None:
-            same(self.place.users.impossible(), {}, "what no store may hold")
         for life in both.oracle.lives.values():
             self.met.update(word for word, _, _ in life.facts)
         self.met += both.met

@@ -228,9 +228,26 @@ MUTANTS = (
     Mutant(
         "a child that failed is used again",
         f"{VERBS}/adding.py",
-        "if child is not None and (child.state is State.SUCCEEDED or not child.state.final):",
+        "if child is not None and child.reusable:",
         "if child is not None:",
         cases("children"),
+    ),
+    Mutant(
+        "a child that is about to be cancelled is awaited by the next run",
+        f"{VERBS}/adding.py",
+        "return self.state is State.SUCCEEDED or not (self.state.final or self.asked)",
+        "return self.state is State.SUCCEEDED or not self.state.final",
+        cases("children"),
+    ),
+    Mutant(
+        "an end is taken for that of a call that is not added yet",
+        "src/everloop/_task.py",
+        "if not self._is_stored and self._transaction is None:",
+        "if False:",
+        only(
+            "tests/engine/test_keys.py",
+            "test_an_end_that_comes_before_the_answer_is_only_that_of_the_same_call[sqlite]",
+        ),
     ),
     Mutant(
         "a key is judged among living calls only",

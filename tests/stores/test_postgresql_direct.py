@@ -169,7 +169,7 @@ async def test_a_call_that_is_there_already_is_met_in_the_thread(two: Two) -> No
 async def test_what_fails_for_good_fails_here_too_and_the_connection_goes_on(two: Two) -> None:
     _, client = two
 
-    with pytest.raises(StoreError, match=r"PostgreSQL failed \(seq_next, add_roots_next"):
+    with pytest.raises(StoreError, match=r"PostgreSQL failed \(add_straight"):
         await client.turn(Turn(adds=[NewCall(id="a\0", lane=LANE, args=b"j")]))
 
     assert (await client.turn(Turn(adds=[call(2)])))[1] == ONCE

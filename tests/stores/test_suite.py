@@ -81,7 +81,7 @@ def cancels_what_runs_without_asking(right: Verb) -> Verb:
 
 
 def never_reaps(_right: Verb) -> Verb:
-    async def reap(_self: MemoryStore) -> int:
+    async def reap(_self: MemoryStore, **_how: object) -> int:
         return 0
 
     return reap

@@ -93,6 +93,8 @@ def test_the_plan_covers_every_python(project: Path) -> None:
         "unit (Python 3.9)",
         "stores (Python 3.9)",
     ]
+    assert [suite.measured for suite in suites.plan(everything=False)] == [False]
+    assert [suite.measured for suite in suites.plan(everything=True)] == [True, False, True, False, False]
     assert [suite.servers for suite in suites.plan(everything=False)] == [False]
     assert [suite.servers for suite in suites.plan(everything=True)] == [True, True, True, False, False]
 

@@ -402,10 +402,7 @@ def test_a_schema_that_is_half_made_is_none(store: Any) -> None:
 
 
 class Sleeping(Fake):
-    """A connection whose listener is woken, or sleeps until the end of its sleep."""
-
-    def __init__(self, *slept: Any) -> None:
-        super().__init__([[(1,)]], *([[[(each,)]] if isinstance(each, int) else [each] for each in slept]))
+    """A connection that is lost once it has no answers any more."""
 
     def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
         if not self.answers:
@@ -413,21 +410,22 @@ class Sleeping(Fake):
         return super().run(sql, doing, results)
 
 
-async def test_an_ended_sleep_wakes_and_one_that_has_its_length_does_not() -> None:
+async def test_whoever_sleeps_again_rings_however_the_sleep_before_has_ended() -> None:
     rung: list[None] = []
-    lines: list[Sleeping] = [Sleeping(0, 1, Interrupted("killed"), 0)]
+    one = [(1,)]
+    line = Sleeping([one], [one, [(0,)]], [one, Interrupted("killed")], [one, one])
 
     def make() -> Sleeping:
-        if lines[-1].asked:
+        if line.asked:
             raise StoreUnavailable("not now")
-        return lines[-1]
+        return line
 
     ears = MysqlListener(make, 7, lambda: rung.append(None))
-    await until(lambda: lines[-1].closed)
+    await until(lambda: line.closed)
     ears.stop()
 
-    assert len(rung) == 3, "once for the connection, and for each ended sleep"
-    assert len(lines[-1].asked) == 5 and ears._connection is None
+    assert len(rung) == 3, "once for the connection, and as each sleep but the first began"
+    assert len(line.asked) == 4 and ears._connection is None
 
 
 @pytest.mark.parametrize("kept", [False, True])

@@ -63,6 +63,18 @@ SELECT first + n - 1, value, :now::bigint
 FROM (SELECT currval('ever_seq') * 65536 AS first OFFSET 0) AS s,
      json_array_elements_text(:args::json) WITH ORDINALITY AS b(value, n)
 
+-- name: add_straight
+-- the same at once, for roots that share everything else: nearly always they do
+WITH s AS MATERIALIZED (SELECT nextval('ever_seq') * 65536 AS first),
+called AS (
+    INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+    SELECT first + key::bigint, value, :lane::bigint, :state, :priority::bigint, :due::bigint, first + key::bigint,
+           :due::bigint, :waiter::bigint
+    FROM s, json_each_text(:ids::json))
+INSERT INTO ever_payloads (seq, args, created)
+SELECT first + n - 1, value, :now::bigint
+FROM s, json_array_elements_text(:args::json) WITH ORDINALITY AS b(value, n)
+
 -- name: add_calls
 -- rows: seq, id, lane, state, priority, place, root, depth, due, expires, crash_limit, parent, owned,
 --       child_key, asked, after, watched, waiter

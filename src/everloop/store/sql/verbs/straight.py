@@ -65,14 +65,16 @@ def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
     """Return what adds plain roots, and fails when one of them is there."""
     if not adds:
         return []
-    steps = [Statement("seq_next" if scope.compound else "seq_take", {"n": len(adds)})]
-    for group, state in groups(scope, adds, 0):
+    found = groups(scope, adds, 0)
+    payloads = {"args": [text(c.args) for c in adds], "now": scope.now}
+    for _, state in found:
         came(scope, state)
-        steps.append(Statement("add_roots_next", {**group, "state": state}))
-    steps.append(
-        Statement("add_root_payloads_next", {"args": [text(c.args) for c in adds], "now": scope.now})
-    )
-    return steps
+    if scope.compound and len(found) == 1:
+        ((group, state),) = found
+        return [Statement("add_straight", {**group, "state": state, **payloads})]
+    steps = [Statement("seq_next" if scope.compound else "seq_take", {"n": len(adds)})]
+    steps += [Statement("add_roots_next", {**group, "state": state}) for group, state in found]
+    return [*steps, Statement("add_root_payloads_next", payloads)]
 
 
 def settle_at_once(scope: Scope, outcomes: list[Outcome], *, whole: bool) -> list[Statement]:

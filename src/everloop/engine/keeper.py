@@ -45,7 +45,7 @@ class Witness:
     set forward, or a machine that has slept, makes everybody late in the same way.
 
     Args:
-        patience: Seconds for which the store has to have answered, and of silence that begin it anew.
+        patience: Seconds of silence that begin it anew; it has to have answered for twice as long.
     """
 
     def __init__(self, patience: float) -> None:
@@ -74,7 +74,7 @@ class Witness:
 
     def may_judge(self, now: float) -> bool:
         """Whether who is late now is dead."""
-        return now - self._last <= self._patience <= self._last - self._since
+        return now - self._last <= self._patience <= (self._last - self._since) / 2
 
 
 class Keeper:

@@ -81,8 +81,7 @@ def scope(*rung: int, ready: bool = False) -> Scope:
 def runner() -> Any:
     """A runner whose thread does nothing; its methods are called here."""
     made: Any = MysqlRunner.__new__(MysqlRunner)
-    made._behind = 0
-    made._begun, made.trips, made._connection, made._behind = True, 0, None, 0
+    made._begun, made.trips, made._connection = True, 0, None
     made._bells = Bells(made._run)
     return made
 
@@ -123,9 +122,8 @@ def test_what_is_looked_at_behind_a_commit_is_looked_at_though_a_bell_did_not_ri
     look = [(Statement("settled_alone", {}), template)]
     answers: list[Answer] = [[[], [], [(11,)]]] if rings else [[[], StoreError("odd")], [[]], [[(11,)]]]
     connection = runner._connection = Fake(*answers)
-    runner._behind = 1
 
-    assert runner._commit(connection, look, scope(9), durable=True) == [[(11,)]]
+    assert runner._commit(connection, look, scope(9), durable=True, behind=1) == [[(11,)]]
 
     first = connection.asked[0]
     assert first[0] == "COMMIT" and "KILL QUERY" in first[1] and first[2] == "SELECT @ever_ended AS seq"

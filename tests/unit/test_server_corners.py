@@ -77,7 +77,13 @@ class Runner(ServerRunner[Server]):
         return [[[1]] for _ in kept]
 
     def _commit(
-        self, connection: Server, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
+        self,
+        connection: Server,
+        kept: list[tuple[Statement, Template]],
+        scope: Scope,
+        *,
+        durable: bool,
+        behind: int = 0,
     ) -> list[Any]:
         connection.meet("commit")
         return [None for _ in kept]

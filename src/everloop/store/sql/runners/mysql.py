@@ -56,23 +56,24 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         scope: Scope,
         *,
         durable: bool,  # noqa: ARG002 - the server has one setting for all
+        behind: int = 0,
     ) -> list[Any]:
-        before = len(kept) - self._behind
+        before = len(kept) - behind
         sent, ends = self._sent(connection, kept[:before])
         sent.append(("COMMIT", "COMMIT"))
         committed = len(sent)
         bells, look = self._bells.statements(connection, scope)
-        behind, seen = _written(connection, kept[before:])
+        last, seen = _written(connection, kept[before:])
         results: list[Any] = []
         try:
-            self._run(connection, sent + bells + behind + look, results)
+            self._run(connection, sent + bells + last + look, results)
         except StoreError as error:
             if connection.answered < committed:
                 raise
             self._go_on_waking(connection, scope, error)
             looked = results[committed + len(bells) :]
-            if len(looked) < len(behind):  # they stood behind a bell that did not ring
-                looked = self._run(connection, behind)
+            if len(looked) < len(last):  # they stood behind a bell that did not ring
+                looked = self._run(connection, last)
         else:
             looked = results[committed + len(bells) :]
             try:

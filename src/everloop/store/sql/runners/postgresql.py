@@ -81,7 +81,13 @@ class PostgresRunner(ServerRunner[Connection]):
         return [] if self._begun else beginning(connection, self._pipe_of(connection))
 
     def _commit(
-        self, connection: Connection, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
+        self,
+        connection: Connection,
+        kept: list[tuple[Statement, Template]],
+        scope: Scope,
+        *,
+        durable: bool,
+        behind: int = 0,  # noqa: ARG002 - a query takes no time to speak of before the commit, either
     ) -> list[Any]:
         if not self._begun and self._pipe_of(connection).has_ended():
             # Before anything is sent: of what was sent with a commit nobody knows whether it was received.

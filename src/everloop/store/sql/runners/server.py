@@ -102,7 +102,6 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
         self._make = connect
         self.trips = 0
-        self._behind = 0  # queries of the step that follow its commit
         self._met = False  # the transaction under way has met another one, and is begun anew
         super().__init__(name, fault)
 
@@ -171,7 +170,6 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         scope.straight = self._straight and not self._met
         scope.compound = self._compound
         doing = _Doing()
-        self._behind = 0
         try:
             self._begin_transaction(connection)
             with closing(verb):
@@ -208,21 +206,22 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
             doing.kept.append((statement, statements(self.dialect)[statement.name]))
         kept = doing.kept
         if isinstance(asked, Last):
-            self._behind = asked.behind
-            return self._commit_all(connection, scope, doing, durable=durable)[-len(step) :]
+            rows = self._commit_all(connection, scope, doing, durable=durable, behind=asked.behind)
+            return rows[-len(step) :]
         if not any(template.columns for _, template in kept[-len(step) :]):
             return None
         rows = self._execute(connection, kept)[-len(step) :]
         kept.clear()
         return rows if isinstance(asked, list) else rows[0]
 
-    def _commit_all(self, connection: C, scope: Scope, doing: _Doing, *, durable: bool) -> list[Any]:
+    def _commit_all(
+        self, connection: C, scope: Scope, doing: _Doing, *, durable: bool, behind: int = 0
+    ) -> list[Any]:
         """Execute what was kept, and commit; return the rows of each."""
         self._meet_fault("COMMIT", next(doing.number))
         doing.committing = True
-        rows = self._commit(connection, doing.kept, scope, durable=durable)
+        rows = self._commit(connection, doing.kept, scope, durable=durable, behind=behind)
         doing.kept.clear()
-        self._behind = 0  # of the next one, as long as it is no such step
         doing.committed = True
         doing.commits += 1
         self._meet_fault("COMMITTED", next(doing.number))
@@ -245,11 +244,18 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
 
     @abstractmethod
     def _commit(
-        self, connection: C, kept: list[tuple[Statement, Template]], scope: Scope, *, durable: bool
+        self,
+        connection: C,
+        kept: list[tuple[Statement, Template]],
+        scope: Scope,
+        *,
+        durable: bool,
+        behind: int = 0,
     ) -> list[Any] | None:
         """Execute what was kept, commit, and wake whom the scope names, in one round trip.
 
-        Returns the rows of each where turns go straight.
+        The last `behind` of it are queries that may follow all that. Returns the rows of each where turns go
+        straight.
         """
 
     @abstractmethod

@@ -59,10 +59,8 @@ def test_refused(shop: Shop) -> None:
             "ad",
             "[1]",
         ): "the app 'shop' has no task function 'ad'; did you mean 'add'?",
-        (
-            "zzz",
-        ): "the app 'shop' has no task function 'zzz'; it has add, fail, grow, hold, later, send, sit, "
-        "tell, who",
+        ("zzz",): "the app 'shop' has no task function 'zzz'; it has add, block, fail, grow, hold, "
+        "later, send, shatter, sit, tell, who",
         (
             "add",
             "[]",

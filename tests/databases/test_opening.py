@@ -189,21 +189,22 @@ async def test_a_schema_of_another_release(url: str, monkeypatch: pytest.MonkeyP
     await store.open()
     await store.close()
     now = migrations(store.dialect)
-    later = (*now, Migration(3, "more", "CREATE TABLE ever_more (n bigint);"))
+    newest = now[-1].number
+    later = (*now, Migration(newest + 1, "more", "CREATE TABLE ever_more (n bigint);"))
     for module in (dialect, mysql, postgresql, server_store):
         monkeypatch.setattr(module, "migrations", lambda _: later)
 
-    await refused(url, SchemaError, "has schema 2", "needs 3", "everloop migrate")
+    await refused(url, SchemaError, f"has schema {newest}", f"needs {newest + 1}", "everloop migrate")
     newer = store_from_url(url)
     assert isinstance(newer, ServerStore)
-    assert await newer.migrations() == (2, [later[-1]])
+    assert await newer.migrations() == (newest, [later[-1]])
     await newer.migrate()
     await newer.open()
     await newer.close()
 
     for module in (dialect, mysql, postgresql, server_store):
         monkeypatch.setattr(module, "migrations", lambda _: now)
-    await refused(url, SchemaError, "has schema 3", "knows 2", "pip install -U everloop")
+    await refused(url, SchemaError, f"has schema {newest + 1}", f"knows {newest}", "pip install -U everloop")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ async def _no_pending_tasks() -> AsyncIterator[None]:
         # SQLAlchemy closes a connection whose user was cancelled in a task of its own.
         _, left = await asyncio.wait(left, timeout=GRACE_S)
 
-    assert not left, f"asyncio tasks left pending: {left}"
+    assert not left, f"asyncio tasks left pending: {list(left)}"
 
 
 def _wait_for_threads(before: set[threading.Thread]) -> list[threading.Thread]:

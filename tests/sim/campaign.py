@@ -25,7 +25,7 @@ FAULTS = tuple(Fault)
 _TOTALS = ("requests", "calls", "runs", "faults", "virtual_milliseconds")
 
 #: Schedules that are aimed at one cell, at most, when it was met too rarely.
-MORE = 500
+MORE = 2_000
 
 #: What a campaign must have seen; one that has not proves less than it says.
 SOMETIMES = (

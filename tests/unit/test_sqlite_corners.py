@@ -20,6 +20,7 @@ from everloop._core.gate import write_gate
 from everloop.store.sql.runners import doorbell, sqlite, sqlite_entry, sqlite_file
 from everloop.store.sql.runners.doorbell import Doorbell
 from everloop.store.sql.runners.sqlite import SqliteRunner, begin_patiently, explain
+from everloop.store.sql.runners.thread import leave
 from everloop.store.sql.runners.sqlite_file import SqliteFile
 from everloop.store.sql.runners.thread import ConnectionThread
 from everloop.store.sql.store import SqliteStore
@@ -315,6 +316,18 @@ def test_a_bell_that_is_full_of_rings_is_left_alone(tmp_path: Path) -> None:
     assert 0 < heard < 10_000
 
 
+def test_a_bell_whose_process_has_died_is_rung_in_vain(tmp_path: Path) -> None:
+    bell = Doorbell(tmp_path / "s")
+    bell.folder.mkdir()
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as dead:
+        dead.bind(str(bell.folder / "7"))
+
+    bell.ring([7], workers=False)
+
+    assert bell.gone().keys() == {7}
+    bell.close()
+
+
 def test_a_bell_that_went_as_it_was_looked_at_is_no_dead_process(tmp_path: Path) -> None:
     bell = Doorbell(tmp_path / "s")
     bell.folder.mkdir()
@@ -341,6 +354,16 @@ async def test_who_stops_listening_once_its_loop_is_closed_takes_its_bell_away(t
 
 
 # -- threads ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connecting", [True, False])
+def test_a_thread_is_waited_for_unless_it_connects(connecting: bool) -> None:
+    joined: list[float] = []
+    slow: Any = SimpleNamespace(join=joined.append, is_alive=lambda: len(joined) < 3)
+
+    leave(slow, lambda: connecting)
+
+    assert len(joined) == (1 if connecting else 3)
 
 
 class Number(ConnectionThread[int]):

@@ -20,9 +20,8 @@ from everloop._core.gate import write_gate
 from everloop.store.sql.runners import doorbell, sqlite, sqlite_entry, sqlite_file
 from everloop.store.sql.runners.doorbell import Doorbell
 from everloop.store.sql.runners.sqlite import SqliteRunner, begin_patiently, explain
-from everloop.store.sql.runners.thread import leave
 from everloop.store.sql.runners.sqlite_file import SqliteFile
-from everloop.store.sql.runners.thread import ConnectionThread
+from everloop.store.sql.runners.thread import ConnectionThread, leave
 from everloop.store.sql.store import SqliteStore
 
 

@@ -470,7 +470,7 @@ SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN 
                    ORDER BY line, priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED);
 UPDATE ever_calls FORCE INDEX (PRIMARY)
 SET state = 'leased', session = :session, fence = fence + 1, started = :now
-WHERE seq = @ever_first AND @ever_alive = 1 AND (expires IS NULL OR expires > :now)
+WHERE seq = @ever_first AND state = 'ready' AND @ever_alive = 1 AND (expires IS NULL OR expires > :now)
 {several :lanes: AND line = @ever_last};
 SELECT c.waiter, c.watched, c.seq, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes, -c.level AS depth,
        -c.priority AS priority, c.after, c.due, p.created

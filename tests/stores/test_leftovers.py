@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,19 +25,6 @@ ID = "00000001-0000-7000-8000-000000000000"
 #: As a transaction leaves it that has seen the session, and is committed after the session's end.
 _TELL = "INSERT INTO ever_inbox (session, seq, kind) SELECT {}, seq, 'ended' FROM ever_calls"
 _WAIT = "INSERT INTO ever_waits (seq, session) SELECT seq, {} FROM ever_calls"
-
-
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=pytest.mark.server),
-        pytest.param("mariadb", marks=pytest.mark.server),
-    ]
-)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store.db"
-    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 def _ask(url: str, *statements: str) -> list[Any]:

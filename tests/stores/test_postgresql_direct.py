@@ -13,7 +13,7 @@ import pytest
 from everloop._core.calls import Event, State
 from everloop._core.clock import Clock
 from everloop._core.errors import StoreError, StoreUnavailable
-from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn
+from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn, TurnAnswer
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.postgresql_direct import Direct
 from everloop.store.sql.runners.server import Collision
@@ -199,15 +199,21 @@ async def test_a_turn_waits_for_one_whose_caller_was_cancelled(two: Two, postgre
     assert [each and each.state for each in found] == [State.READY] * 3
 
 
-async def test_who_stops_listening_hears_the_answer_that_is_under_way(two: Two, postgresql_url: str) -> None:
-    _, client = two
-    with psycopg.connect(postgresql_url) as blocker:
+async def stopped_under_way(client: Listening, url: str) -> TurnAnswer:
+    """Add the first call, and stop listening while the server is at it."""
+    with psycopg.connect(url) as blocker:
         blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
         caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
-        await until_somebody_waits(postgresql_url)
+        await until_somebody_waits(url)
         client.stop()
         blocker.rollback()
-    assert [added.status for added in (await caller).added] == ["added"]
+    return await caller
+
+
+async def test_who_stops_listening_hears_the_answer_that_is_under_way(two: Two, postgresql_url: str) -> None:
+    _, client = two
+    answer = await stopped_under_way(client, postgresql_url)
+    assert [added.status for added in answer.added] == ["added"]
 
     # It has closed that connection since, and turns go through the thread.
     await until(lambda: len(listening(postgresql_url)) == 1)
@@ -220,14 +226,9 @@ async def test_who_stops_listening_while_a_call_is_met_goes_through_the_thread(
 ) -> None:
     _, client = two
     await client.turn(Turn(adds=[call(1)]))
-    with psycopg.connect(postgresql_url) as blocker:
-        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
-        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
-        await until_somebody_waits(postgresql_url)
-        client.stop()
-        blocker.rollback()
+    answer = await stopped_under_way(client, postgresql_url)
 
-    assert [added.status for added in (await caller).added] == ["exists"]
+    assert [added.status for added in answer.added] == ["exists"]
     await until(lambda: len(listening(postgresql_url)) == 1)
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,20 +42,6 @@ MODULES = (dialect, mysql, postgresql, server_store, sql_store, sqlite_file)
 numbers = count(1)
 #: The number of this release's schema.
 NOW = migrations("sqlite")[-1].number
-
-
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=pytest.mark.server),
-        pytest.param("mariadb", marks=pytest.mark.server),
-    ]
-)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database with the schema of this release."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store.db"
-    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @contextmanager

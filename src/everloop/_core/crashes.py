@@ -21,17 +21,18 @@ class Death(NamedTuple):
     pid: int
     how: str = ""
 
-    def of_one_run(self) -> bytes | None:
-        """Return the record of a run that was cut off; None where only who ran it is known."""
+    def record(self, crashes: int, limit: int) -> bytes | None:
+        """Return the record of a run that was cut off, or of a call that has crashed once too often.
+
+        None where the call runs again, and only who ran it is known.
+        """
+        if crashes > limit:
+            who = f"the last one was pid {self.pid} on {self.host}"
+            how = f": {self.how}" if self.how else ""
+            return error_record(TaskCrashed, f"{_too_often(crashes, limit)}; {who}{how}")
         if not self.how:
             return None
         return error_record(TaskCrashed, f"its worker (pid {self.pid} on {self.host}) died: {self.how}")
-
-    def of_one_too_many(self, crashes: int, limit: int) -> bytes:
-        """Return the record of a call that is not run again."""
-        who = f"the last one was pid {self.pid} on {self.host}"
-        how = f": {self.how}" if self.how else ""
-        return error_record(TaskCrashed, f"{_too_often(crashes, limit)}; {who}{how}")
 
 
 def of_somebody(crashes: int, limit: int) -> bytes:

@@ -141,9 +141,7 @@ class MemoryStore(Reading, Keeping, NoTransactions):
         ends: list[End] = []
         for session, death in deaths.items():
             for row in self._tables.held(session):
-                limit = row.new.crash_limit
-                last = death.of_one_too_many(row.crashes + 1, limit) if row.crashes >= limit else None
-                ends += self._crash(row, now, last or death.of_one_run())
+                ends += self._crash(row, now, death.record(row.crashes + 1, row.new.crash_limit))
         for session in deaths:
             del sessions[session]
         self._follow(ends, now)

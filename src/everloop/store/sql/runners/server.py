@@ -121,8 +121,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
 
     def go_on(self, scope: Scope, verb: Verb[T], step: Statement | Step) -> asyncio.Future[tuple[Scope, T]]:
         """Go on with a verb that has committed elsewhere and yields `step` now, in another transaction."""
-        scope.ready = False  # who was to be woken by that commit is
-        scope.rung.clear()
+        scope.has_woken()
         begun = iter([(scope, _resumed(verb, step))])
 
         def begin() -> tuple[Scope, Verb[T]]:
@@ -198,8 +197,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
         if doing.committed:
             self._begin_transaction(connection)
             doing.committed = False
-            scope.ready = False  # who was to be woken by that commit is
-            scope.rung.clear()
+            scope.has_woken()
         step: list[Statement] = asked if isinstance(asked, list) else [asked]
         for statement in step:
             self._meet_fault(statement.name, next(doing.number))

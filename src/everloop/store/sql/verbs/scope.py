@@ -58,6 +58,11 @@ class Scope:
         """Return the numbers of these lanes."""
         return frozenset([self.lanes[lane] for lane in lanes])
 
+    def has_woken(self) -> None:
+        """Note that whoever was to be woken by a commit has been: what follows begins anew."""
+        self.ready = False
+        self.rung.clear()
+
     @cached_property
     def now(self) -> int:
         """The transaction's instant: read once it has begun, however long it waited for the lock."""

@@ -113,8 +113,7 @@ def _release(row: Row, crash_limit: int) -> Move:  # noqa: ARG001 - same shape a
 
 
 def _crash(row: Row, crash_limit: int, death: Death) -> Move:
-    last = death.of_one_too_many(row.crashes + 1, crash_limit) if row.crashes >= crash_limit else None
-    return crash(row, crash_limit, last or death.of_one_run())
+    return crash(row, crash_limit, death.record(row.crashes + 1, crash_limit))
 
 
 def _drop(scope: Scope, session: int | None) -> Verb[None]:

@@ -310,7 +310,7 @@ MUTANTS = (
     Mutant(
         "whoever has just come judges others by their time",
         f"{ENGINE}/keeper.py",
-        "return now - self._last <= self._patience <= self._last - self._since",
+        "return now - self._last <= self._patience <= (self._last - self._since) / 2",
         "return now - self._last <= self._patience",
         ("tests/unit/test_witness.py",),
     ),

@@ -113,7 +113,9 @@ MARIADB = Kind(
     begins=b"START TRANSACTION",
     answered=_mysql_answered,
     connections="select id from information_schema.processlist where db = '{}'",
-    listeners="select id from information_schema.processlist where db = '{}' and info like 'SELECT SLEEP(%'",
+    listeners="""
+        select id from information_schema.processlist where db = '{}' and info like '%/* everloop bell _%*/'
+    """,
     transactions="""
         select count(*) from information_schema.innodb_trx as t
         join information_schema.processlist as p on p.id = t.trx_mysql_thread_id where p.db = '{}'

@@ -220,6 +220,17 @@ async def test_any_other_end_goes_the_ordinary_way(scene: Scene, event: Event) -
     assert await scene.state(1) is not State.SUCCEEDED
 
 
+async def test_the_end_of_a_second_run_goes_the_ordinary_way(scene: Scene) -> None:
+    await scene.add(call(1))
+    first = await scene.lease()
+    await scene.turn(Outcome(first.id, first.fence, Event.RELEASE), lanes=())
+    second = await scene.lease()
+    assert (second.id, second.fence > first.fence) == (first.id, True)
+    assert (await scene.turn(success(second))).settled == [True]
+    assert scene.trips > 1
+    assert await scene.told() == [(second.id, b"j1")]
+
+
 async def test_what_met_another_transaction_goes_the_ordinary_way(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

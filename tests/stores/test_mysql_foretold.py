@@ -37,7 +37,7 @@ class Hearing:
         self.stop = store.listen(session, lambda: self.heard.append(RING))
 
     async def asleep(self) -> None:
-        await until(lambda: sleeping(self.side, sleep_of(self.session)))
+        await until(lambda: sleeping(self.side, sleep_of(self.session, self.side)))
 
     async def end(self, *numbers: int) -> list[Ended]:
         """Have these calls run and end; return what is told of them."""
@@ -129,7 +129,7 @@ async def test_what_is_no_end_is_left_to_a_turn(hearing: Hearing, side: MysqlCon
     await hearing.store.add(None, [call(1)])
     put = f"INSERT INTO ever_inbox SELECT {hearing.session}, seq, 'cancel' FROM ever_calls"
     side.run(put, "cancelling")
-    side.run(f"KILL QUERY {sleeping(side, sleep_of(hearing.session))[0]}", "ringing")
+    side.run(f"KILL QUERY {sleeping(side, sleep_of(hearing.session, side))[0]}", "ringing")
     await until(lambda: hearing.heard)
     assert hearing.heard == [RING]
 
@@ -149,7 +149,7 @@ async def test_while_a_turn_is_under_way_it_is_left_to_that(hearing: Hearing) ->
 
 async def test_where_it_cannot_be_told_it_is_rung(hearing: Hearing, side: MysqlConnection) -> None:
     side.run("RENAME TABLE ever_outcomes TO elsewhere", "hiding")
-    side.run(f"KILL QUERY {sleeping(side, sleep_of(hearing.session))[0]}", "ringing")
+    side.run(f"KILL QUERY {sleeping(side, sleep_of(hearing.session, side))[0]}", "ringing")
     await until(lambda: hearing.heard)
     side.run("RENAME TABLE elsewhere TO ever_outcomes", "showing")
     assert hearing.heard == [RING]
@@ -161,7 +161,7 @@ async def test_a_worker_is_told_nothing_before_its_turn(hearing: Hearing) -> Non
     hearing.theirs.foretell(hearing.worker, heard.extend)
     stop = hearing.theirs.listen(hearing.worker, lambda: heard.append(RING))
     await until(lambda: heard)  # it has connected
-    await until(lambda: sleeping(hearing.side, sleep_of(hearing.worker)))
+    await until(lambda: sleeping(hearing.side, sleep_of(hearing.worker, hearing.side)))
     heard.clear()
     await hearing.theirs.turn(hearing.worker, Turn(adds=[call(1)]))
     (lease,) = (await hearing.theirs.turn(hearing.worker, Turn(lanes=(LANE,), room=1))).leased

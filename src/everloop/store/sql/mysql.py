@@ -191,7 +191,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
         sizes, variables = connection.run(f"{_SIZE};\n{_VARIABLES}", "looking at the server")
         values = {str(name): str(value) for name, value in variables}
         names = [each for each in _SETTINGS if each[0] != "sync_binlog" or values.get("log_bin") == "ON"]
-        kind = "MariaDB" if "mariadb" in connection.version.lower() else "MySQL"
+        kind = "MariaDB" if connection.is_mariadb else "MySQL"
         return Vitals(
             f"{kind} {connection.version}",
             int(sizes[0][0]),

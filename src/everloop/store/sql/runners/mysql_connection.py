@@ -127,8 +127,13 @@ class MysqlConnection:
         self._bells = f"everloop bell {sha256(database.encode()).hexdigest()[:24]} "
         if encrypted and not (cipher and cipher[0][1]):
             raise Unencrypted(_NO_TLS)
-        if "mariadb" not in self.version.lower():
+        if not self.is_mariadb:
             self.run(_IDLE, "connecting")
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether the server is MariaDB, not MySQL itself."""
+        return "mariadb" in self.version.lower()
 
     def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
         """Execute statements in order, in one round trip; return the rows of each.

@@ -86,9 +86,17 @@ class Ledger:
             self._running.get(pid, set()).discard(id_)
         elif word == "starved":
             self.starved.add(pid)
-        elif id_ not in self.late.get(pid, ()):
+        elif not self._is_late(id_, pid):
             self.runs.setdefault(id_, []).append(pid)
             self._running.setdefault(pid, set()).add(id_)
+
+    def _is_late(self, id_: str, pid: int) -> bool:
+        """Whether a run begins whose lease may be another's: its process was stopped since it asked for that.
+
+        The server may also have given it a lease when nobody looked any more at what it holds; then another
+        has run the call since.
+        """
+        return pid in self.late and (id_ in self.late[pid] or self.runs.get(id_, [pid])[-1] != pid)
 
     def begun_by(self, pid: int) -> set[str]:
         """Return the calls that a process has begun and not done."""

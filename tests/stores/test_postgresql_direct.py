@@ -15,6 +15,7 @@ from everloop._core.clock import Clock
 from everloop._core.errors import StoreError, StoreUnavailable
 from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn, TurnAnswer
 from everloop.store.sql.postgresql import PostgresStore
+from everloop.store.sql.runners import postgresql_direct
 from everloop.store.sql.runners.postgresql_direct import Direct
 from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.straight import FEW, LITTLE
@@ -341,6 +342,36 @@ async def test_a_connection_that_is_lost_under_way_leaves_it_open_what_has_happe
 
     answer = await client.store.turn(client.session, Turn(adds=[call(1)]))
     assert [added.status for added in answer.added] == ["added"]
+
+
+async def test_an_answer_of_which_no_word_has_come_is_looked_for(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = two
+    monkeypatch.setattr(postgresql_direct, "LOOK", 0.05)
+    direct = await client.connected()
+    asyncio.get_running_loop().remove_reader(direct._socket)
+
+    answer, trips = await client.turn(Turn(adds=[call(1)]))
+
+    assert (trips, [added.status for added in answer.added]) == (ONCE, ["added"])
+
+
+async def test_a_server_that_says_nothing_is_given_up(
+    two: Two, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = two
+    monkeypatch.setattr(postgresql_direct, "LOOK", 0.05)
+    monkeypatch.setattr(postgresql_direct, "PATIENCE", 0.2)
+    with psycopg.connect(postgresql_url) as blocker:
+        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailable, match=r"no answer for 0\.2 s"):
+            await client.store.turn(client.session, Turn(adds=[call(1)]))
+        blocker.rollback()
+
+    answer = await client.store.turn(client.session, Turn(adds=[call(1)]))
+    assert answer.added[0].status in ("added", "exists")  # the server may have gone on with it
+    await client.connected()
 
 
 async def test_a_fork_leaves_the_connection_to_its_parent(two: Two) -> None:

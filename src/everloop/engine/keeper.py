@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from everloop._core.errors import StoreUnavailable
 from everloop._core.looks import Gauges
 from everloop.engine.processes.ends import STALLED
 from everloop.store.protocol import Store
@@ -179,10 +180,14 @@ class Keeper:
                 await self._reap(overdue=witness.may_judge(time.monotonic()))
                 await self._store.tend()
                 witness.answered(time.monotonic())
-            except Exception as error:  # noqa: BLE001 - whatever it is, the session has to be kept alive
+            except StoreUnavailable as error:
                 witness.failed()
                 next_renewal = 0.0
                 log.debug("everloop: the keeper could not reach the store: %s", error)
+            except Exception:  # whatever it is, the session has to be kept alive
+                witness.failed()
+                next_renewal = 0.0
+                log.exception("everloop: the keeper fails; it goes on")
             self._watch_loop()
             timer = loop.call_later(min(TICK, self._lease / 3), self._woken.set)
             await self._woken.wait()

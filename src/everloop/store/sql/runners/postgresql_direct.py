@@ -34,6 +34,11 @@ from everloop.store.sql.runners.thread import Begin
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last
 
+#: Seconds between looks at a connection of whose answer the loop has heard nothing.
+LOOK = 5.0
+#: Seconds that the server may take for an answer. It waits for a lock 5 s at most.
+PATIENCE = 60.0
+
 T = TypeVar("T")
 _Results = list[pq.abc.PGresult]
 
@@ -61,6 +66,8 @@ class Direct:
         self._answer: Generator[None, None, _Results] | None = None  # of the turn that is under way
         self._flight: asyncio.Future[_Results] | None = None  # the same, for who waits for it
         self._landed: asyncio.Future[None] | None = None
+        self._sent_at = 0.0
+        self._look: asyncio.TimerHandle | None = None
         self._ending = self._closed = False
         self._busy = threading.Lock()  # held in libpq: a fork waits for that
         forks.busy_with(self._busy)
@@ -132,6 +139,8 @@ class Direct:
             return None
         self.trips += 1
         flight = self._flight = self._loop.create_future()
+        self._sent_at = self._loop.time()
+        self._look = self._loop.call_later(LOOK, self._look_again)
         with self._in_libpq(doing):
             self._answer = self._pipe.send(sent)
             next(self._answer)
@@ -166,9 +175,22 @@ class Direct:
             with self._busy, explained(doing):
                 yield
         except StoreError as error:
-            self._close()
-            self._land(None, error)
-            self._lost(error)
+            self._give_up(error)
+
+    def _give_up(self, error: StoreError) -> None:
+        self._close()
+        self._land(None, error)
+        self._lost(error)
+
+    def _look_again(self) -> None:
+        """Look for an answer that takes long: nobody waits for ever because of a word that has not come."""
+        self._readable()
+        if self._answer is None:
+            return
+        if self._loop.time() - self._sent_at > PATIENCE:
+            self._give_up(Lost(f"the connection to PostgreSQL is lost: no answer for {PATIENCE:g} s"))
+        else:
+            self._look = self._loop.call_later(LOOK, self._look_again)
 
     def _hear(self) -> None:
         heard = False
@@ -180,6 +202,9 @@ class Direct:
     def _land(self, results: _Results | None, error: StoreError | None) -> None:
         """Give the answer to who waits for it."""
         flight, self._flight, self._answer = self._flight, None, None
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         if flight is not None and not flight.done():
             if error is not None:
                 flight.set_exception(error)

@@ -6,7 +6,10 @@ import fcntl
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -35,6 +38,27 @@ def connection(file: SqliteFile) -> Iterator[sqlite3.Connection]:
 
 def log_of(file: SqliteFile) -> Path:
     return file.path.with_name("store.db-wal")
+
+
+def test_who_is_refused_as_others_make_the_log_tries_again(
+    file: SqliteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = list[str]()
+
+    class Refused(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql and len(refused) < 2:
+                refused.append(sql)
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorname = "SQLITE_BUSY"
+                raise error
+            return super().execute(sql, *parameters)
+
+    connect = partial(sqlite3.connect, factory=Refused)
+    monkeypatch.setattr(sqlite_file, "sqlite3", SimpleNamespace(**vars(sqlite3) | {"connect": connect}))
+    with closing(file.connect()) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert len(refused) == 2
 
 
 def test_commits_write_over_what_was_laid_out(file: SqliteFile, connection: sqlite3.Connection) -> None:

@@ -109,23 +109,33 @@ class SqliteRunner(ConnectionThread[sqlite3.Connection]):
 
 
 def begin_patiently(connection: sqlite3.Connection, begin: str) -> None:
-    """Begin, waiting for other processes' writes with short random sleeps.
+    """Begin, waiting for other processes' writes."""
+    try:
+        patiently(connection, begin)
+    except sqlite3.OperationalError as error:
+        raise explain(error, begin) from error
 
-    SQLite's own busy handler sleeps up to 100 ms at a time, which starves a writer among quick ones.
+
+def patiently(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
+    """Execute a statement once others let it, waiting with short random sleeps.
+
+    SQLite's own busy handler sleeps up to 100 ms at a time, which starves a writer among quick ones. Where it
+    might wait in vain, it is not asked: of two that make a file's first log, one is refused at once.
+
+    Raises:
+        sqlite3.OperationalError: It failed, or others hold the file for too long.
     """
     deadline = time.monotonic() + PATIENCE
     pause = 0.0002
     while True:
         try:
-            connection.execute(begin)
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorname", "").startswith(_BUSY) and time.monotonic() < deadline:
-                time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - no secret
-                pause = min(pause * 1.3, LONGEST)
-                continue
-            raise explain(error, begin) from error
-        else:
-            return
+            busy = getattr(error, "sqlite_errorname", "").startswith(_BUSY)
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - no secret
+            pause = min(pause * 1.3, LONGEST)
 
 
 def _read(cursor: sqlite3.Cursor, template: Template) -> Any:

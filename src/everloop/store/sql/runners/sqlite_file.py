@@ -12,7 +12,7 @@ from everloop._core import forks
 from everloop._core.errors import ConfigError, SchemaError, StoreUnavailable
 from everloop._core.looks import Setting, Vitals
 from everloop.store.sql.dialect import GOES_ON, migrations, newer, oldest_of, split, under
-from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently
+from everloop.store.sql.runners.sqlite import PATIENCE, begin_patiently, patiently
 
 log = logging.getLogger("everloop")
 
@@ -106,7 +106,7 @@ class SqliteFile:
             )
             # The first statement that touches the file may meet another process that is creating it.
             connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            (mode,) = patiently(connection, "PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA cache_size = -65536")

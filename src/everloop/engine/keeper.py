@@ -180,7 +180,7 @@ class Keeper:
                 await self._reap(overdue=witness.may_judge(time.monotonic()))
                 await self._store.tend()
                 witness.answered(time.monotonic())
-            except StoreUnavailable as error:
+            except (StoreUnavailable, OSError) as error:
                 witness.failed()
                 next_renewal = 0.0
                 log.debug("everloop: the keeper could not reach the store: %s", error)

@@ -180,14 +180,13 @@ class Keeper:
                 await self._reap(overdue=witness.may_judge(time.monotonic()))
                 await self._store.tend()
                 witness.answered(time.monotonic())
-            except (StoreUnavailable, OSError) as error:
+            except Exception as error:  # whatever it is, the session has to be kept alive
                 witness.failed()
                 next_renewal = 0.0
-                log.debug("everloop: the keeper could not reach the store: %s", error)
-            except Exception:  # whatever it is, the session has to be kept alive
-                witness.failed()
-                next_renewal = 0.0
-                log.exception("everloop: the keeper fails; it goes on")
+                if isinstance(error, StoreUnavailable | OSError):
+                    log.debug("everloop: the keeper could not reach the store: %s", error)
+                else:
+                    log.exception("everloop: the keeper fails; it goes on")
             self._watch_loop()
             timer = loop.call_later(min(TICK, self._lease / 3), self._woken.set)
             await self._woken.wait()

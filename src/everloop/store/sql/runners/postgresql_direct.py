@@ -28,14 +28,12 @@ from everloop.store.sql.runners.postgresql import (
     rows_of,
 )
 from everloop.store.sql.runners.postgresql_connection import Connection
-from everloop.store.sql.runners.postgresql_pipe import Asked, Pipe, plain
+from everloop.store.sql.runners.postgresql_pipe import LOOK, Asked, Pipe, plain
 from everloop.store.sql.runners.server import Collision, Lost, ServerRunner
 from everloop.store.sql.runners.thread import Begin
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last
 
-#: Seconds between looks at a connection of whose answer the loop has heard nothing.
-LOOK = 5.0
 #: Seconds that the server may take for an answer. It waits for a lock 5 s at most.
 PATIENCE = 60.0
 

@@ -27,8 +27,8 @@ from everloop.store.sql.verbs.statement import Statement
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _encode = msgspec.json.Encoder().encode
 _FAILED = pq.ExecStatus.FATAL_ERROR
-#: Milliseconds between looks at an answer of which nothing has come: libpq may have seen the end already.
-LOOK_MS = 5_000
+#: Seconds between looks at an answer of which nothing has come: libpq may have seen the end already.
+LOOK = 5.0
 
 
 class Asked(NamedTuple):
@@ -131,13 +131,13 @@ class Pipe:
         """
         answer = self.send(statements)
         while not self.flush():
-            for _, event in self._ready.poll(LOOK_MS):
+            for _, event in self._ready.poll(LOOK * 1_000):
                 if event & ~select.POLLOUT:
                     self._pgconn.consume_input()
         try:
             while True:
                 next(answer)
-                self._readable.poll(LOOK_MS)
+                self._readable.poll(LOOK * 1_000)
         except StopIteration as end:
             results: list[pq.abc.PGresult] = end.value
             return results

@@ -14,6 +14,7 @@ from everloop.engine import keeper
 from everloop.engine.keeper import Keeper
 from everloop.store.memory import MemoryStore
 from everloop.store.protocol import NOBODY
+from tests.engine.conftest import until
 
 DAY = 86_400_000_000
 LEASE_S = 0.3
@@ -48,6 +49,22 @@ class Watched(MemoryStore):
             return await super().reap(overdue=overdue, dead=dead)
         finally:
             self.on_reap()
+
+
+async def test_a_session_is_sure_of_its_life_until_its_last_renewal_is_as_old_as_its_lease() -> None:
+    store = Watched(Clock())
+    session = await store.open_session(SessionInfo(app="a", kind="worker", host="here", pid=1), 60_000_000)
+    kept = Keeper(store, session, 60.0, lambda: None, None)
+
+    assert kept.is_sure
+    kept._kept_until -= 60.0
+    assert not kept.is_sure
+
+    kept.start()
+    try:
+        await until(lambda: kept.is_sure)
+    finally:
+        kept.stop()
 
 
 async def test_all_renew_before_anybody_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

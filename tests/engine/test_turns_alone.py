@@ -16,8 +16,10 @@ from everloop._core.calls import Event, State
 from everloop._core.codec import load_error
 from everloop._core.records import (
     Added,
+    Cancel,
     Cancelled,
     Lane,
+    Leased,
     NewCall,
     Outcome,
     Parent,
@@ -233,6 +235,77 @@ async def test_an_outcome_is_not_lost_when_its_failure_cannot_be_stored_either()
     assert len({turn.outcomes[0].error for turn in store.asked[1:]}) == 1
     error = load_error(store.asked[-1].outcomes[0].error or b"")
     assert "it ran, and its outcome cannot be stored: odd" in str(error)
+
+
+# -- leases of a process that may have been taken for dead ---------------------------------------------------
+
+
+class Takes:
+    """A taker with room for one."""
+
+    takes_roots = takes_suspects = True
+
+    def __init__(self) -> None:
+        self.begun: list[Leased] = []
+
+    def wants(self) -> tuple[int, tuple[Lane, ...]]:
+        return 1 - len(self.begun), (LANE,)
+
+    @property
+    def holding(self) -> tuple[str, ...]:
+        return tuple(each.id for each in self.begun)
+
+    def begin(self, leased: list[Leased]) -> None:
+        self.begun += leased
+
+    def cancel(self, cancels: list[Cancel]) -> None:
+        raise AssertionError(cancels)
+
+    def lost(self, ids: list[str]) -> None:
+        raise AssertionError(ids)
+
+
+class Leases(Store):
+    """Gives one call, again and again, to whoever has room and does not hold it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[Turn] = []
+        self.on_turn: Callable[[], None] = lambda: None
+
+    async def turn(self, session: int, turn: Turn) -> TurnAnswer:
+        self.turns.append(turn)
+        self.on_turn()
+        answer = await super().turn(session, turn)
+        if turn.room:
+            leased = Leased("call", len(self.turns), LANE, b"j", b"", 0, 0, 0, 0, None, 0, 0)
+            return msgspec.structs.replace(answer, leased=[leased])
+        return answer
+
+
+async def test_what_was_leased_while_the_process_stood_still_is_given_back_and_not_begun() -> None:
+    store, taker, sure = Leases(), Takes(), True
+    loop = loop_on(store)
+    loop.taker = taker
+    loop.is_sure = lambda: sure
+
+    def stand_still() -> None:
+        nonlocal sure
+        sure = len(store.turns) > 2  # the keeper renews again after the second turn
+        if sure:
+            assert not taker.begun
+
+    store.on_turn = stand_still
+    loop.look()
+    async with running(loop):
+        await until(lambda: bool(taker.begun))
+
+    asked = [(turn.room, turn.holding) for turn in store.turns[:4]]
+    # The second turn says that the first one's lease is not held, and asks for none.
+    assert asked[:2] == [(1, None), (0, ())]
+    assert [each.fence for each in taker.begun] == [
+        next(n for n, (room, _) in enumerate(asked, 1) if n > 1 and room)
+    ]
 
 
 # -- looks and waits -----------------------------------------------------------------------------------------

@@ -308,6 +308,16 @@ MUTANTS = (
         only(FAILURES, "test_an_end_in_a_lost_answer_is_told_again"),
     ),
     Mutant(
+        "what was leased while the process stood still is begun",
+        f"{ENGINE}/turns.py",
+        "if session == self._session() and (self.is_sure() or not answer.leased):",
+        "if session == self._session():",
+        only(
+            "tests/engine/test_turns_alone.py",
+            "test_what_was_leased_while_the_process_stood_still_is_given_back_and_not_begun",
+        ),
+    ),
+    Mutant(
         "whoever has just come judges others by their time",
         f"{ENGINE}/keeper.py",
         "return now - self._last <= self._patience <= (self._last - self._since) / 2",

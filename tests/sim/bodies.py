@@ -14,7 +14,7 @@ from everloop import App, Call, Key, Retry, Task
 from everloop.engine.attempt import CURRENT, Attempt
 from everloop.store.protocol import Store
 from tests.sim.ledger import Run
-from tests.sim.loop import SimLoop
+from tests.sim.loop import SimLoop, SimTask
 from tests.sim.nodes import LEASE, Node
 from tests.sim.programs import Plan
 
@@ -66,7 +66,8 @@ async def work(text: str) -> str:
     node = here()
     watch, leased = node.server.watch, attempt.leased
     run = Run(leased.id, plan[0], leased.fence, None, node.name, node.loop.time())
-    watch.begins(node, run)
+    assert isinstance(attempt.task, SimTask)
+    watch.begins(node, run, attempt.task.born)
     try:
         for number, operation in enumerate(plan[1]):
             await _do(operation, attempt, node)
@@ -102,7 +103,7 @@ async def note(word: str, task: Task[Any]) -> str:
 # -- operations ---------------------------------------------------------------------------------------------
 
 
-async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:  # noqa: C901 - a list, not a logic
+async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:  # noqa: C901, PLR0912 - a list
     kind, *arguments = operation
     sometimes = node.server.watch.sometimes
     match kind:
@@ -113,6 +114,10 @@ async def _do(operation: list[Any], attempt: Attempt, node: Node) -> None:  # no
             await asyncio.sleep(0)
             if arguments[0] > LEASE and attempt.stopping is None:
                 sometimes["a body blocked its loop for longer than its lease"] += 1
+        case "stand still":
+            if attempt.leased.fence == 1 and not node.server.plan.over:
+                node.pause()
+                await asyncio.sleep(0)
         case "tidy":
             try:
                 await asyncio.sleep(0.1)

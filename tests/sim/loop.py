@@ -44,6 +44,7 @@ class SimTask(asyncio.Task[Any]):
 
     _births = itertools.count()
     _birth: int
+    born: float
 
     def __hash__(self) -> int:
         return self._birth
@@ -98,6 +99,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **_: Any) -> SimTask:
         task = SimTask.__new__(SimTask)
         task._birth = next(SimTask._births)
+        task.born = self.clockwork.now
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # it hashes itself
         self._tasks.append(ref(task))
         return task

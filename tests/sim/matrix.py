@@ -49,7 +49,7 @@ _KILLED: tuple[Aim, ...] = ((_LEASE, Fault.CRASH_AFTER), (("lease", "again"), Fa
 _RETRY = (("retries", 2),)
 _LATER = (("delay", 1.0),)
 #: A process that stands still for little longer than its lease is not reaped yet; for much longer, it is.
-_SHORT, _LONG = (1.02, 1.2), (1.8, 2.5)
+_SHORT, LONG = (1.02, 1.2), (1.8, 2.5)
 #: Without a renewal in between, a session stays as it is.
 _OVERDUE: Aim = (("renew", "overdue"), Fault.ERROR)
 _REAPED: Aim = (("renew", "reaped"), Fault.ERROR)
@@ -65,8 +65,8 @@ def _again(cell: Cell, **scene: Any) -> Scene:
 
 
 def _stale(*script: list[Any], workers: int, **scene: Any) -> Scene:
-    """Return a scene in which a body begins whose lease has gone to another while its process stood still."""
-    return Scene(_AWAY, script=script, workers=workers, pause=_LONG, **scene)
+    """Return a scene in which a body goes on whose lease went to another while its process stood still."""
+    return Scene(script=(["stand still"], *script), workers=workers, pause=LONG, **scene)
 
 
 def _cancelled(*operations: list[Any], **options: Any) -> Scene:
@@ -114,7 +114,7 @@ CELLS: dict[Cell, Scene] = {
         ((("serve (end)", "alive"), Fault.PAUSE_AFTER), _OVERDUE), pause=_SHORT, workers=1
     ),
     ("close session", "reaped"): Scene(
-        (*_IDLE_AWAY, _REAPED), workers=2, pause=_LONG, drains=True, who="worker"
+        (*_IDLE_AWAY, _REAPED), workers=2, pause=LONG, drains=True, who="worker"
     ),
     ("expire", "late"): Scene(options=(("expires", 0.2), ("delay", 1.0))),
     ("get", "ended"): Scene(options=(("on_done", 2),)),
@@ -132,7 +132,7 @@ CELLS: dict[Cell, Scene] = {
     ("lease", "ready"): Scene(),
     ("lease", "suspect"): Scene(_KILLED, script=(["sleep", 0.2],)),
     ("open", "-"): Scene(),
-    ("open session", "again"): Scene(_AWAY, workers=2, pause=_LONG),
+    ("open session", "again"): Scene(_AWAY, workers=2, pause=LONG),
     ("open session", "first"): Scene(),
     ("progress", "-"): Scene(script=(["progress"], ["sleep", 0.2], ["progress"])),
     ("reap", "a session without leases"): Scene(
@@ -147,20 +147,20 @@ CELLS: dict[Cell, Scene] = {
     ("reap", "nobody"): Scene(script=(["sleep", 3.0], ["sleep", 3.0])),
     ("renew", "alive"): Scene(),
     ("renew", "overdue"): Scene(_IDLE_AWAY, workers=1, pause=_SHORT, who="worker"),
-    ("renew", "reaped"): Scene(_IDLE_AWAY, workers=2, pause=_LONG, who="worker"),
+    ("renew", "reaped"): Scene(_IDLE_AWAY, workers=2, pause=LONG, who="worker"),
     ("serve (begin)", "alive"): Scene(),
     ("serve (begin)", "overdue"): Scene(
         ((("open session", "first"), Fault.PAUSE_AFTER), _OVERDUE), workers=1, pause=_SHORT, who="worker"
     ),
     ("serve (begin)", "reaped"): Scene(
-        ((("open session", "first"), Fault.PAUSE_AFTER), _REAPED), workers=2, pause=_LONG, who="worker"
+        ((("open session", "first"), Fault.PAUSE_AFTER), _REAPED), workers=2, pause=LONG, who="worker"
     ),
     ("serve (end)", "alive"): Scene(((_LEASE, Fault.DRAIN),)),
     ("serve (end)", "overdue"): Scene(
         (*_IDLE_AWAY, _OVERDUE), workers=1, pause=_SHORT, drains=True, who="worker"
     ),
     ("serve (end)", "reaped"): Scene(
-        (*_IDLE_AWAY, _REAPED), workers=2, pause=_LONG, drains=True, who="worker"
+        (*_IDLE_AWAY, _REAPED), workers=2, pause=LONG, drains=True, who="worker"
     ),
     ("serving", "-"): Scene(script=(["sleep", 3.0], ["sleep", 3.0])),
     ("settle cancel", "cancel asked"): _cancelled(["sleep", 1.0]),
@@ -169,7 +169,7 @@ CELLS: dict[Cell, Scene] = {
         script=(["sleep", 3.0],),
         errand="cancel late",
         workers=1,
-        pause=_LONG,
+        pause=LONG,
     ),
     ("settle fail", "cancel asked"): _cancelled(["sour", 1.0]),
     ("settle fail", "ended"): _stale(["fail", 9], workers=2),
@@ -201,7 +201,7 @@ CELLS: dict[Cell, Scene] = {
         ((("add", "absent"), Fault.PAUSE_AFTER), (("turn", "reaped"), Fault.ERROR)),
         workers=2,
         who="client",
-        pause=_LONG,
+        pause=LONG,
         errand="submit later",
     ),
 }

@@ -46,11 +46,11 @@ class Node:
         self.skew = server.rng.choice((0, 0, -20_000, 20_000))
         self.sessions: list[int] = []
         self.disturbed = -1e9  # when something last happened to it that may cost it its lease
-        self.unblocked = -1e9  # when a body let go of the loop that it had blocked
         self.loops: list[SimLoop] = []
         self.corpses: list[asyncio.Task[Any]] = []
         self._on_crash = on_crash
         self._stands_still = False
+        self.stopped = -1e9  # when it last began to stand still
         self.busy_until = -1e9  # after it stood still, it has a while to do what it missed
         self.loop = self.new_loop("main")
 
@@ -99,6 +99,7 @@ class Node:
             self.drain()
         if not (self._stands_still or self.dead):
             self._stands_still = True
+            self.stopped = self.server.clockwork.now
             self.busy_until = self.server.clockwork.now + seconds + 1.0
             for loop in self.loops:
                 loop.stop_stepping()
@@ -115,11 +116,7 @@ class Node:
     def block(self, seconds: float) -> None:
         """Let the running body block its loop, as `time.sleep` does; the keeper's thread goes on."""
         self.loop.stop_stepping()
-        self.server.clockwork.after(seconds, self._unblock)
-
-    def _unblock(self) -> None:
-        self.unblocked = self.server.clockwork.now
-        self.loop.go_on()
+        self.server.clockwork.after(seconds, self.loop.go_on)
 
     def drain(self) -> None:
         """Ask it to end, as SIGTERM does."""

@@ -115,7 +115,8 @@ class World:
             self.clockwork.after(0.2 * self.rng.random(), partial(self._start_worker, f"w{number}"))
         for client in self.clients:
             self.clockwork.after(0.2 * self.rng.random(), partial(self._start_client, client))
-        self.clockwork.after(12.0 if self.scene.before else self.rng.choice((2.0, 4.0, 8.0)), self._heal)
+        late = self.scene.before or self.scene.pause == matrix.LONG
+        self.clockwork.after(12.0 if late else self.rng.choice((2.0, 4.0, 8.0)), self._heal)
         if not self.quiet and self.rng.random() < 0.3:
             self.clockwork.after(4 * self.rng.random(), self._strike)
 

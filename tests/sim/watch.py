@@ -172,10 +172,11 @@ class Watch:
 
     # -- bodies ----------------------------------------------------------------------------------------------
 
-    def begins(self, node: Node, run: Run) -> None:
+    def begins(self, node: Node, run: Run, given: float) -> None:
         """A body begins: nobody else may run it, or have run it to its end.
 
-        Only a process that stood still since it was given the lease may be late: what it does is void.
+        Only a process that has stood still since it took up the lease, at `given`, may be late: what it does
+        is void. One that stood still before that, while the answer was on its way, has to notice.
         """
         row = self._tables.rows[run.id]
         known = self.ledger.runs.get(run.id, [])
@@ -183,8 +184,7 @@ class Watch:
             self.fail(f"{run.name} {run.id} begins again at {run.fence}")
         earlier = [other for other in known if other.fence < run.fence]
         if row.fence != run.fence:
-            recent = self._clockwork.now - EXCUSED
-            if max(node.disturbed, node.unblocked, self._outage_until) < recent:
+            if node.stopped < given:
                 self.fail(f"{run.name} begins at {run.fence} on {node.name}; its fence is {row.fence}")
             self.sometimes["a body began whose lease was lost already"] += 1
         run.session = row.session if row.fence == run.fence else None

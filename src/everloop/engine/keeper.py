@@ -114,6 +114,7 @@ class Keeper:
         self._owner_thread = threading.get_ident()
         self._asked_at: float | None = None  # since when the owner's loop owes an answer
         self._reported = False
+        self._kept_until = time.monotonic() + lease  # surely
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -127,6 +128,14 @@ class Keeper:
     def is_alive(self) -> bool:
         """Whether its thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody may have reaped the session: the last renewal is younger than a lease.
+
+        It is not while the store is away, nor for a moment after this process has stood still.
+        """
+        return time.monotonic() < self._kept_until
 
     def stop(self) -> None:
         """End the thread; waits for the verb in flight, but not for a server that says nothing."""
@@ -174,6 +183,7 @@ class Keeper:
                     await self._store.open()
                     if not await self._renew():
                         return
+                    self._kept_until = now + self._lease
                     # Not `now`: the store may have taken its time.
                     witness.answered(time.monotonic())
                     next_renewal = now + self._lease / 3

@@ -86,6 +86,7 @@ class Session:
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
         self.turns.expects = lambda: self.waiting
         self.turns.on_lost_answer = self._after_lost_answer
+        self.turns.is_sure = lambda: self._keeper is None or self._keeper.is_sure
         self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
         self._dead: dict[int, str] = {} if dead is None else dead
         self._pruner = None if pruning is None else Pruner(store, pruning)

@@ -50,6 +50,8 @@ BATCH = 2_000
 UNFLUSHED = 10_000
 #: Seconds between looks when no bell rings; bells make it quicker, this makes it true.
 POLL = 1.0
+#: The same while nothing is leased, because nobody knows whether the session lives.
+UNSURE = 0.1
 #: Seconds between attempts while the store is away: from, to.
 RETRY_FROM, RETRY_TO = 0.05, 2.0
 #: Seconds for which turns say what is held after an answer was lost: the transaction whose answer it was may
@@ -112,6 +114,8 @@ class TurnLoop:
         self.on_lost_answer: Callable[[], None] = lambda: None
         #: Tells whether this process waits for an end: if not, and it takes nothing, it need not poll.
         self.expects: Callable[[], bool] = lambda: True
+        #: Tells whether this session surely lives: else what it leases may be another's before it begins.
+        self.is_sure: Callable[[], bool] = lambda: True
         self.turns = 0
         # Invariant: in the order of arrival, so that no outcome overtakes a child that its body has added.
         self._items: deque[_Add | Outcome] = deque()
@@ -254,7 +258,8 @@ class TurnLoop:
     def _idle_seconds(self) -> float | None:
         if self.taker is None and not self.expects():
             return None
-        poll = POLL * (0.9 + 0.2 * random.random())  # noqa: S311 - spreads processes
+        poll = POLL if self.is_sure() else UNSURE
+        poll *= 0.9 + 0.2 * random.random()  # noqa: S311 - spreads processes
         if self._next_due is None or self.taker is None:
             return poll
         return min(poll, max(0.001, (self._next_due - self._store.now()) / 1e6))
@@ -276,8 +281,13 @@ class TurnLoop:
         except Exception as error:  # noqa: BLE001 - whatever one item did, this loop serves all others
             await self._halve(batch, error)
         else:
-            if session == self._session():
+            if session == self._session() and (self.is_sure() or not answer.leased):
                 self._answered(batch, answer)
+            elif session == self._session():
+                # This process has stood still: what was leased meanwhile may be running elsewhere by now. The
+                # next turn gives it back, as what this process does not know of.
+                self._answered(batch, msgspec.structs.replace(answer, leased=[]))
+                self.doubt()
             else:
                 # It went in the name of one that was reaped meanwhile: what that leased is others' now, and
                 # nobody tells it of any end.
@@ -357,7 +367,7 @@ class TurnLoop:
             outcomes=batch.outcomes,
             adds=[call for call, _ in batch.adds],
             progress=batch.progress,
-            room=room if self._most == BATCH else 0,
+            room=room if self._most == BATCH and self.is_sure() else 0,
             lanes=lanes,
             roots=taker.takes_roots if taker else True,
             suspects=taker.takes_suspects if taker else False,

@@ -200,6 +200,26 @@ async def test_a_turn_waits_for_one_whose_caller_was_cancelled(two: Two, postgre
     assert [each and each.state for each in found] == [State.READY] * 3
 
 
+async def test_a_turn_that_waits_for_one_goes_through_the_thread_when_listening_stops(
+    two: Two, postgresql_url: str
+) -> None:
+    _, client = two
+    with psycopg.connect(postgresql_url) as blocker:
+        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
+        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
+        await until_somebody_waits(postgresql_url)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        following = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(2)])))
+        await asyncio.sleep(0)
+        client.stop()
+        blocker.rollback()
+
+    answer = await asyncio.wait_for(following, 30)
+    assert [added.status for added in answer.added] == ["added"]
+
+
 async def stopped_under_way(client: Listening, url: str) -> TurnAnswer:
     """Add the first call, and stop listening while the server is at it."""
     with psycopg.connect(url) as blocker:

@@ -16,8 +16,9 @@ from everloop.store.sql.blocked import SILENT_S
 from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql import BY_HAND, MysqlRunner
-from everloop.store.sql.runners.mysql_connection import PATIENCE, MysqlConnection, connect
+from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
 from everloop.store.sql.runners.mysql_listener import SLEEP, Foretold, MysqlListener
+from everloop.store.sql.runners.server import PATIENCE
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.sql.verbs.alone import Alone

@@ -19,7 +19,7 @@ from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
 from everloop.store.refusals import refusal
 from everloop.store.sql.mysql_address import Address, unverified
 from everloop.store.sql.runners.mysql_wire import Rows, Wire
-from everloop.store.sql.runners.server import FULL_DISK, CannotOpen, Collision, Lost
+from everloop.store.sql.runners.server import FULL_DISK, PATIENCE, CannotOpen, Collision, Lost
 
 #: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
 _COLLISIONS = {
@@ -67,8 +67,6 @@ _PASSING = {
 _FULL = (1021, 1114)
 _INTERRUPTED = 1317  # ER_QUERY_INTERRUPTED
 _UNENCRYPTED = 2026  # CR_SSL_CONNECTION_ERROR
-#: Seconds that the server may take for an answer. It waits for a lock 5 s at most.
-PATIENCE = 60
 #: Seconds for which a transaction may stand still before the server ends the connection. A process that
 #: stands still within one has its system answer for it for ever, and nobody could take over what it holds.
 SILENT = 5
@@ -102,7 +100,7 @@ class MysqlConnection:
         answered: Statements of the last `run` that have been answered; the next one failed.
     """
 
-    def __init__(self, raw: pymysql.Connection, patience: int) -> None:
+    def __init__(self, raw: pymysql.Connection, patience: float) -> None:
         self._raw = raw
         # PyMySQL closes it where another thread can shut it down only by itself.
         self._socket: socket.socket = raw._sock  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
@@ -202,7 +200,7 @@ class MysqlConnection:
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def connect(address: Address, patience: int = PATIENCE) -> MysqlConnection:
+def connect(address: Address, patience: float = PATIENCE) -> MysqlConnection:
     """Open a connection.
 
     Raises:
@@ -228,7 +226,7 @@ def connect(address: Address, patience: int = PATIENCE) -> MysqlConnection:
     return connection
 
 
-def _dial(address: Address, patience: int) -> pymysql.Connection:
+def _dial(address: Address, patience: float) -> pymysql.Connection:
     """Connect: with TLS where it was asked for, and else with TLS where the server speaks it."""
     if address.tls is not None:
         return _log_in(address, patience, address.tls)
@@ -242,7 +240,7 @@ def _dial(address: Address, patience: int) -> pymysql.Connection:
     return _log_in(address, patience, None)
 
 
-def _log_in(address: Address, patience: int, tls: ssl.SSLContext | None) -> pymysql.Connection:
+def _log_in(address: Address, patience: float, tls: ssl.SSLContext | None) -> pymysql.Connection:
     return pymysql.Connection(
         host=address.host,
         port=address.port,

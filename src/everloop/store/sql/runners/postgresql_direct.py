@@ -29,13 +29,10 @@ from everloop.store.sql.runners.postgresql import (
 )
 from everloop.store.sql.runners.postgresql_connection import Connection
 from everloop.store.sql.runners.postgresql_pipe import LOOK, Asked, Pipe, plain
-from everloop.store.sql.runners.server import Collision, Lost, ServerRunner
+from everloop.store.sql.runners.server import PATIENCE, Collision, Lost, ServerRunner
 from everloop.store.sql.runners.thread import Begin
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last
-
-#: Seconds that the server may take for an answer. It waits for a lock 5 s at most.
-PATIENCE = 60.0
 
 T = TypeVar("T")
 _Results = list[pq.abc.PGresult]
@@ -129,10 +126,11 @@ class Direct:
 
     def _send(self, sent: list[Asked], doing: str) -> asyncio.Future[_Results] | None:
         """Begin to send; None when the connection was gone before."""
-        with self._in_libpq(doing):
-            # Before anything is sent: of what was sent with a commit nobody knows whether it was received.
-            self._see()
-        self._hear()
+        if not self._ending:
+            with self._in_libpq(doing):
+                # Before anything is sent: of what went with a commit nobody knows whether it was received.
+                self._see()
+            self._hear()
         if self._ending:
             return None
         self.trips += 1
@@ -176,8 +174,8 @@ class Direct:
             self._give_up(error)
 
     def _give_up(self, error: StoreError) -> None:
-        self._close()
         self._land(None, error)
+        self._close()
         self._lost(error)
 
     def _look_again(self) -> None:
@@ -226,3 +224,5 @@ class Direct:
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._connection.close()
+        if self._answer is not None:  # of a turn whose caller was cancelled, and for which the next one waits
+            self._land(None, None)

@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 #: Said behind what a server says of it.
 FULL_DISK = "; the server's disk is full: give it space, and what waits goes on by itself"
+#: Seconds that a server may take for an answer. It waits for a lock 5 s at most.
+PATIENCE = 60.0
 #: How often a transaction is begun anew when it met another one.
 TRIES = 8
 #: Seconds before it is, at most, doubled each time.

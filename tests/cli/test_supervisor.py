@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -14,7 +16,7 @@ import click
 import pytest
 
 from everloop.cli import supervisor
-from everloop.cli.control import READY, Died, Report, Stop, line, read_report
+from everloop.cli.control import READY, Control, Died, Report, Stop, line, read_report
 from everloop.cli.limits import Limits, read_silence, read_size
 from everloop.cli.supervisor import Member
 from everloop.engine.gauges import resident
@@ -53,6 +55,24 @@ def runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.both_loops
+async def test_a_worker_hears_of_its_supervisors_end_behind_its_last_word() -> None:
+    ours, theirs = socket.socketpair()
+    died: list[int] = []
+    ended = asyncio.Event()
+    control = Control(ours.detach(), lambda *_: ended.set(), lambda session, _: died.append(session))
+    try:
+        control.say(Report(READY))  # nobody reads it: so the end is a reset
+        theirs.send(line(Died(7, "it fell")))
+        theirs.close()
+        async with asyncio.timeout(10):
+            await ended.wait()
+    finally:
+        control.close()
+
+    assert died == [7]
 
 
 def test_all_of_them_drain_on_the_first_signal_even_when_everybody_gets_it(shop: Shop) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -21,6 +23,7 @@ from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.straight import FEW, LITTLE
 from everloop.testing.conformance import CASES, Case, walk
 from tests.helpers.servers.emptying import emptied
+from tests.helpers.servers.proxy import Proxy
 
 pytestmark = pytest.mark.server
 
@@ -218,6 +221,30 @@ async def test_a_turn_that_waits_for_one_goes_through_the_thread_when_listening_
 
     answer = await asyncio.wait_for(following, 30)
     assert [added.status for added in answer.added] == ["added"]
+
+
+@pytest.mark.both_loops
+async def test_a_reset_that_comes_with_a_bell_ends_the_turn(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_direct, "LOOK", 3_600.0)
+    with Proxy(urlsplit(postgresql_url).port or 5432) as proxy:
+        client = await Listening(proxy.url(postgresql_url)).open(CLIENT)
+        with psycopg.connect(postgresql_url, autocommit=True) as other:
+            proxy.stall()
+            other.execute(f"NOTIFY ever_{client.session}".encode())
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
+            caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
+            await until(lambda: client.trips[0] == 1)
+            # While the loop does something else, as it does when a body computes.
+            proxy.go_on()
+            time.sleep(0.2)
+            proxy.cut()
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(caller, LIMIT_S)
+        client.stop()
+        await client.store.close()
 
 
 async def stopped_under_way(client: Listening, url: str) -> TurnAnswer:

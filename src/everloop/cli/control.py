@@ -102,23 +102,28 @@ class Control:
         self._loop.add_reader(self._socket, self._hear)
 
     def _hear(self) -> None:
+        # Until nothing is left: of a reset behind the last words uvloop tells once only.
+        while (data := self._received()) is not None:
+            if not data:
+                self._loop.remove_reader(self._socket)
+                self._reach(1, signal.SIGTERM)
+                return
+            *lines, self._heard = (self._heard + data).split(b"\n")
+            for each in lines:
+                order = msgspec.json.decode(each, type=Stop | Died)
+                if isinstance(order, Stop):
+                    self._reach(order.level, signal.Signals[order.signal])
+                else:
+                    self._died(order.session, order.how)
+
+    def _received(self) -> bytes | None:
+        """Return what has come, b"" at the end, and None when there is nothing yet."""
         try:
-            data = self._socket.recv(4_096)
+            return self._socket.recv(4_096)
         except BlockingIOError:
-            return
+            return None
         except OSError:
-            data = b""
-        if not data:
-            self._loop.remove_reader(self._socket)
-            self._reach(1, signal.SIGTERM)
-            return
-        *lines, self._heard = (self._heard + data).split(b"\n")
-        for each in lines:
-            order = msgspec.json.decode(each, type=Stop | Died)
-            if isinstance(order, Stop):
-                self._reach(order.level, signal.Signals[order.signal])
-            else:
-                self._died(order.session, order.how)
+            return b""
 
     def say(self, report: Report) -> None:
         """Say how this worker is."""

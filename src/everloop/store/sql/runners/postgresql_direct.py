@@ -155,6 +155,9 @@ class Direct:
             else:
                 try:
                     next(self._answer)
+                    # Until nothing is left: of a reset behind the last bytes uvloop tells once only.
+                    while self._pipe.is_readable():
+                        next(self._answer)
                 except StopIteration as end:
                     self._land(end.value, None)
         self._hear()

@@ -111,11 +111,15 @@ class Pipe:
         self._replan = 2 * self._trips
         return True
 
+    def is_readable(self) -> bool:
+        """Tell whether something has come, be it the end."""
+        return bool(self._readable.poll(0))
+
     def has_ended(self) -> bool:
         """Tell whether the server has ended the connection while it was idle."""
         try:
             # What it said last comes before its end: the second look finds that.
-            while self._readable.poll(0):
+            while self.is_readable():
                 self._pgconn.consume_input()
         except psycopg.OperationalError:
             return True

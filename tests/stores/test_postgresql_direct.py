@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import psycopg
@@ -15,74 +15,29 @@ import pytest
 from everloop._core.calls import Event, State
 from everloop._core.clock import Clock
 from everloop._core.errors import StoreError, StoreUnavailable
-from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn, TurnAnswer
+from everloop._core.records import NewCall, Outcome, SessionInfo, Turn, TurnAnswer
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners import postgresql_direct
-from everloop.store.sql.runners.postgresql_direct import Direct
 from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.straight import FEW, LITTLE
 from everloop.testing.conformance import CASES, Case, walk
 from tests.helpers.servers.emptying import emptied
 from tests.helpers.servers.proxy import Proxy
+from tests.stores.listening import (
+    CLIENT,
+    LANE,
+    LIMIT_S,
+    MINUTE,
+    WORKER,
+    Listening,
+    asked,
+    call,
+    listening,
+    under_way,
+    until,
+)
 
 pytestmark = pytest.mark.server
-
-LANE = Lane("a", "default", "work")
-WORKER = SessionInfo(app="a", kind="worker", host="here", pid=1, lanes=(LANE,))
-CLIENT = SessionInfo(app="a", kind="client", host="here", pid=2)
-MINUTE = 60_000_000
-LIMIT_S = 20.0
-LISTENING = """
-SELECT pid FROM pg_stat_activity
-WHERE application_name LIKE '% that listens%' AND datname = current_database()
-"""
-WAITING = """
-SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
-"""
-
-
-def call(number: int, args: bytes = b"j", **rest: Any) -> NewCall:
-    return NewCall(id=f"{number:08x}-0000-7000-8000-000000000000", lane=LANE, args=args, **rest)
-
-
-class Listening:
-    """A store with a session that listens."""
-
-    def __init__(self, url: str) -> None:
-        self.store = PostgresStore(url)
-        self.rung = asyncio.Event()
-        self.session = 0
-
-    async def open(self, info: SessionInfo) -> Listening:
-        await self.store.open()
-        self.session = await self.store.open_session(info, MINUTE)
-        await self.store.turn(self.session, Turn(lanes=(LANE,)))  # numbers the lane
-        self.stop = self.store.listen(self.session, self.rung.set)
-        await self.connected()
-        return self
-
-    async def connected(self) -> Direct:
-        async with asyncio.timeout(LIMIT_S):
-            while (direct := self.store._listeners[self.session].direct) is None:
-                await asyncio.sleep(0.01)
-        return direct
-
-    @property
-    def trips(self) -> tuple[int, int]:
-        """Round trips on the connection that listens, and in the thread."""
-        direct = self.store._listeners[self.session].direct
-        return direct.trips if direct is not None else 0, self.store._runner().trips
-
-    async def turn(self, turn: Turn) -> tuple[Any, tuple[int, int]]:
-        """Take a turn; return its answer and the round trips that it took."""
-        direct, thread = self.trips
-        answer = await self.store.turn(self.session, turn)
-        return answer, (self.trips[0] - direct, self.trips[1] - thread)
-
-    async def is_rung(self) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            await self.rung.wait()
-        self.rung.clear()
 
 
 @pytest.fixture
@@ -182,10 +137,7 @@ async def test_what_fails_for_good_fails_here_too_and_the_connection_goes_on(two
 
 async def test_a_turn_waits_for_one_whose_caller_was_cancelled(two: Two, postgresql_url: str) -> None:
     _, client = two
-    with psycopg.connect(postgresql_url) as blocker:
-        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
-        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
-        await until_somebody_waits(postgresql_url)
+    async with under_way(client, postgresql_url) as caller:
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
@@ -194,7 +146,6 @@ async def test_a_turn_waits_for_one_whose_caller_was_cancelled(two: Two, postgre
         ]
         await asyncio.sleep(0)
         assert client.trips[0] == 1
-        blocker.rollback()
     answers = await asyncio.gather(*following)
 
     assert [answer.added[0].status for answer in answers] == ["added", "added"]
@@ -207,17 +158,13 @@ async def test_a_turn_that_waits_for_one_goes_through_the_thread_when_listening_
     two: Two, postgresql_url: str
 ) -> None:
     _, client = two
-    with psycopg.connect(postgresql_url) as blocker:
-        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
-        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
-        await until_somebody_waits(postgresql_url)
+    async with under_way(client, postgresql_url) as caller:
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
         following = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(2)])))
         await asyncio.sleep(0)
         client.stop()
-        blocker.rollback()
 
     answer = await asyncio.wait_for(following, 30)
     assert [added.status for added in answer.added] == ["added"]
@@ -228,8 +175,7 @@ async def test_a_reset_that_comes_with_a_bell_ends_the_turn(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql_direct, "LOOK", 3_600.0)
-    with Proxy(urlsplit(postgresql_url).port or 5432) as proxy:
-        client = await Listening(proxy.url(postgresql_url)).open(CLIENT)
+    async with through_a_proxy(postgresql_url) as (client, proxy):
         with psycopg.connect(postgresql_url, autocommit=True) as other:
             proxy.stall()
             other.execute(f"NOTIFY ever_{client.session}".encode())
@@ -237,24 +183,46 @@ async def test_a_reset_that_comes_with_a_bell_ends_the_turn(
             other.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
             caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
             await until(lambda: client.trips[0] == 1)
-            # While the loop does something else, as it does when a body computes.
-            proxy.go_on()
-            time.sleep(0.2)
-            proxy.cut()
+            go_on_and_cut(proxy)
         with pytest.raises(StoreUnavailable):
             await asyncio.wait_for(caller, LIMIT_S)
+
+
+@pytest.mark.both_loops
+async def test_after_a_reset_that_comes_with_an_answer_it_listens_anew(postgresql_url: str) -> None:
+    async with through_a_proxy(postgresql_url) as (client, proxy):
+        before = await client.connected()
+        proxy.stall()
+        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
+        await until(lambda: client.trips[0] == 1)
+        go_on_and_cut(proxy)
+
+        answer = await asyncio.wait_for(caller, LIMIT_S)
+        assert [added.status for added in answer.added] == ["added"]
+        await until(lambda: client.store._listeners[client.session].direct not in (before, None))
+
+
+@asynccontextmanager
+async def through_a_proxy(url: str) -> AsyncIterator[tuple[Listening, Proxy]]:
+    """A client whose connections can be reset."""
+    with Proxy(urlsplit(url).port or 5432) as proxy:
+        client = await Listening(proxy.url(url)).open(CLIENT)
+        yield client, proxy
         client.stop()
         await client.store.close()
 
 
+def go_on_and_cut(proxy: Proxy) -> None:
+    """Let the last bytes arrive and a reset behind them, while the loop does something else."""
+    proxy.go_on()
+    time.sleep(0.2)
+    proxy.cut()
+
+
 async def stopped_under_way(client: Listening, url: str) -> TurnAnswer:
     """Add the first call, and stop listening while the server is at it."""
-    with psycopg.connect(url) as blocker:
-        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
-        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
-        await until_somebody_waits(url)
+    async with under_way(client, url) as caller:
         client.stop()
-        blocker.rollback()
     return await caller
 
 
@@ -377,15 +345,11 @@ async def test_a_connection_that_is_lost_under_way_leaves_it_open_what_has_happe
     two: Two, postgresql_url: str
 ) -> None:
     _, client = two
-    with psycopg.connect(postgresql_url) as blocker:
-        blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
-        caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
-        await until_somebody_waits(postgresql_url)
+    async with under_way(client, postgresql_url) as caller:
         for number in listening(postgresql_url):
             asked(postgresql_url, f"SELECT pg_terminate_backend({number})")
         with pytest.raises(StoreUnavailable, match=r"ended the connection|is lost"):
             await caller
-        blocker.rollback()
 
     answer = await client.store.turn(client.session, Turn(adds=[call(1)]))
     assert [added.status for added in answer.added] == ["added"]
@@ -414,7 +378,6 @@ async def test_a_server_that_says_nothing_is_given_up(
         blocker.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(StoreUnavailable, match=r"no answer for 0\.2 s"):
             await client.store.turn(client.session, Turn(adds=[call(1)]))
-        blocker.rollback()
 
     answer = await client.store.turn(client.session, Turn(adds=[call(1)]))
     assert answer.added[0].status in ("added", "exists")  # the server may have gone on with it
@@ -480,23 +443,3 @@ async def test_a_random_walk_of_who_listens(seed: int, postgresql_kept: str) -> 
         patch.setattr(ListeningStore, "close", counted)
         await walk(lambda clock: ListeningStore(emptied(postgresql_kept), clock), seed, steps=200)
     assert sum(trips) > 0, "small turns went directly"
-
-
-def asked(url: str, sql: str) -> list[Any]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        return connection.execute(sql.encode()).fetchall()
-
-
-def listening(url: str) -> list[int]:
-    """Return the connections that listen."""
-    return [number for (number,) in asked(url, LISTENING)]
-
-
-async def until(holds: Any) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-async def until_somebody_waits(url: str) -> None:
-    await until(lambda: asked(url, WAITING)[0][0] > 0)

@@ -150,16 +150,16 @@ class Direct:
 
     def _readable(self) -> None:
         with self._in_libpq("listening"):
-            if self._answer is None:
-                self._see()
-            else:
+            left = True
+            # Until nothing is left: of a reset behind the last bytes uvloop tells once only.
+            while self._answer is not None and left:
                 try:
                     next(self._answer)
-                    # Until nothing is left: of a reset behind the last bytes uvloop tells once only.
-                    while self._pipe.is_readable():
-                        next(self._answer)
                 except StopIteration as end:
                     self._land(end.value, None)
+                left = self._pipe.is_readable()
+            if self._answer is None:
+                self._see()
         self._hear()
 
     def _writable(self) -> None:

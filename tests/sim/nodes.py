@@ -50,7 +50,7 @@ class Node:
         self.corpses: list[asyncio.Task[Any]] = []
         self._on_crash = on_crash
         self._stands_still = False
-        self.stopped = -1e9  # when it last began to stand still
+        self.stopped = -1e9  # when it, or its loop alone, last began to stand still
         self.busy_until = -1e9  # after it stood still, it has a while to do what it missed
         self.loop = self.new_loop("main")
 
@@ -115,6 +115,7 @@ class Node:
 
     def block(self, seconds: float) -> None:
         """Let the running body block its loop, as `time.sleep` does; the keeper's thread goes on."""
+        self.stopped = self.server.clockwork.now
         self.loop.stop_stepping()
         self.server.clockwork.after(seconds, self.loop.go_on)
 

@@ -175,8 +175,9 @@ class Watch:
     def begins(self, node: Node, run: Run, given: float) -> None:
         """A body begins: nobody else may run it, or have run it to its end.
 
-        Only a process that has stood still since it took up the lease, at `given`, may be late: what it does
-        is void. One that stood still before that, while the answer was on its way, has to notice.
+        Only a process that has stood still since it took up the lease, at `given`, may be late, or one whose
+        loop another body has blocked: what it does is void. One that stood still before that, while the
+        answer was on its way, has to notice.
         """
         row = self._tables.rows[run.id]
         known = self.ledger.runs.get(run.id, [])

@@ -183,7 +183,7 @@ async def test_a_reset_that_comes_with_a_bell_ends_the_turn(
             other.execute("LOCK TABLE ever_payloads IN ACCESS EXCLUSIVE MODE")
             caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
             await until(lambda: client.trips[0] == 1)
-            go_on_and_cut(proxy)
+            await go_on_and_cut(client, proxy)
         with pytest.raises(StoreUnavailable):
             await asyncio.wait_for(caller, LIMIT_S)
 
@@ -195,7 +195,7 @@ async def test_after_a_reset_that_comes_with_an_answer_it_listens_anew(postgresq
         proxy.stall()
         caller = asyncio.create_task(client.store.turn(client.session, Turn(adds=[call(1)])))
         await until(lambda: client.trips[0] == 1)
-        go_on_and_cut(proxy)
+        await go_on_and_cut(client, proxy)
 
         answer = await asyncio.wait_for(caller, LIMIT_S)
         assert [added.status for added in answer.added] == ["added"]
@@ -212,10 +212,13 @@ async def through_a_proxy(url: str) -> AsyncIterator[tuple[Listening, Proxy]]:
         await client.store.close()
 
 
-def go_on_and_cut(proxy: Proxy) -> None:
+async def go_on_and_cut(client: Listening, proxy: Proxy) -> None:
     """Let the last bytes arrive and a reset behind them, while the loop does something else."""
+    direct = await client.connected()
     proxy.go_on()
-    time.sleep(0.2)
+    deadline = time.monotonic() + LIMIT_S
+    while not direct._pipe.is_readable() and time.monotonic() < deadline:
+        time.sleep(0.01)
     proxy.cut()
 
 

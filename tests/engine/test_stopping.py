@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
 import everloop
 from everloop import App, TaskFailed
-from everloop.store.sql.store import SqliteStore
+from everloop.store.url import sqlite_path
 from tests.engine.conftest import make, until
 
 
@@ -119,10 +121,9 @@ async def test_options_that_cannot_be_read_fail_the_call_and_no_other(sqlite: st
     async with app:
         spoilt = await app.submit(work(1).options(timeout=5))
         whole = await app.submit(work(2).options(timeout=5))
-        store = app._sessions.current().session.store
-        assert isinstance(store, SqliteStore) and store._hot is not None
         spoil = "UPDATE ever_payloads SET policy = '{' WHERE seq = (SELECT seq FROM ever_calls WHERE id = ?)"
-        await store._hot.call(lambda connection: connection.execute(spoil, (spoilt.id,)).rowcount)
+        with closing(sqlite3.connect(sqlite_path(sqlite), isolation_level=None)) as connection:
+            assert connection.execute(spoil, (spoilt.id,)).rowcount == 1
         async with app.worker():
             with pytest.raises(TaskFailed, match="the options that were stored with the call cannot be read"):
                 await spoilt

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import Figure
-from bench.gates import GATES, KEPT
+from bench.gates import GATES, KEPT, left
 from bench.place import ROOT, PlaceError, choose, facts
 from bench.report import number
 
@@ -60,10 +60,7 @@ class Pair:
     @property
     def left(self) -> float:
         """The share of the speed that is left, by the median of the rounds: less than 1 is slower."""
-        rounds = zip(self.before, self.now, strict=True)
-        if self.unit == "/s":
-            return statistics.median(now / before for before, now in rounds)
-        return statistics.median(before / now for before, now in rounds)
+        return statistics.median(left(self.name, *each) for each in zip(self.before, self.now, strict=True))
 
     @property
     def told(self) -> str:

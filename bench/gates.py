@@ -170,9 +170,8 @@ class Fall:
 
     @property
     def left(self) -> float:
-        """The share of the speed that is left: less than 1 is slower, whichever way the ratio counts."""
-        more_is_better = GATES[self.figure.name].kind == "least"
-        return self.ratio / self.past.ratio if more_is_better else self.past.ratio / self.ratio
+        """The share of the speed that is left."""
+        return left(self.figure.name, self.past.ratio, self.ratio)
 
     @property
     def told(self) -> str:
@@ -181,6 +180,11 @@ class Fall:
             f"{KEPT * 100:.0f} % is asked: its ratio is {self.ratio:.3g}, and was {self.past.ratio:.3g} in "
             f"bench/results/{self.past.record} ({self.figure.what}; the limit: {self.figure.limit})"
         )
+
+
+def left(name: str, before: float, now: float) -> float:
+    """Return the share of the speed that is left: less than 1 is slower, whichever way the figure counts."""
+    return now / before if GATES[name].kind == "least" else before / now
 
 
 def judge(figures: Sequence[Figure]) -> list[Verdict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -11,7 +12,7 @@ from everloop import Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
 from everloop._core.records import Added, Cancelled, NewCall, Parent, Turn, TurnAnswer
-from everloop.engine import turns
+from everloop.engine import turns, worker
 from everloop.engine.attempt import CURRENT
 from everloop.engine.session import Session
 from everloop.store.sql.store import SqliteStore
@@ -309,3 +310,66 @@ async def test_a_worker_that_has_lost_a_parent_cancels_nothing_that_its_next_run
     assert [(answer.id, answer.asked, answer.lost) for answer in answers] == [(runs[0], False, True)]
     assert runs == [runs[0]] * 2
     assert (counts["succeeded"], counts["cancelled"]) == (2, 0)
+
+
+async def test_a_body_that_goes_on_without_its_worker_keeps_its_lease(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "UNWINDING", 0.05)
+    app = make(sqlite)
+    runs, go_on = 0, asyncio.Event()
+
+    @app.task
+    async def stubborn() -> int:
+        nonlocal runs
+        runs += 1
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+        return runs
+
+    async def doubt(session: Session) -> None:
+        before = session.turns.turns
+        session.turns.doubt()
+        await until(lambda: session.turns.turns >= before + 2)
+
+    async with app:
+        task = await app.submit(stubborn())
+        async with app.worker(grace=0):
+            await until(lambda: runs == 1)
+        session = app._sessions.current().session
+        try:
+            await doubt(session)
+            assert (await app.counts())["leased"] == 1
+            async with app.worker():
+                await doubt(session)
+                go_on.set()
+                assert await task == 1
+        finally:
+            go_on.set()
+    assert runs == 1
+
+
+async def test_a_lease_that_was_lost_is_not_held_for_the_body_that_has_not_noticed(sqlite: str) -> None:
+    app = make(sqlite)
+    runs, go_on = 0, asyncio.Event()
+
+    @app.task
+    async def stubborn() -> int:
+        nonlocal runs
+        runs += 1
+        while runs == 1 and not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+        return runs
+
+    async with app.worker():
+        task = await app.submit(stubborn())
+        await until(lambda: runs == 1)
+        session = app._sessions.current().session
+        try:
+            assert session._holding() == (task.id,)
+            session._was_reaped()
+            await until(lambda: session._holding() == ())
+        finally:
+            go_on.set()  # so that a test that fails ends

@@ -251,10 +251,6 @@ class Takes:
     def wants(self) -> tuple[int, tuple[Lane, ...]]:
         return 1 - len(self.begun), (LANE,)
 
-    @property
-    def holding(self) -> tuple[str, ...]:
-        return tuple(each.id for each in self.begun)
-
     def begin(self, leased: list[Leased]) -> None:
         self.begun += leased
 
@@ -287,6 +283,7 @@ async def test_what_was_leased_while_the_process_stood_still_is_given_back_and_n
     store, taker, sure = Leases(), Takes(), True
     loop = loop_on(store)
     loop.taker = taker
+    loop.holds = lambda: tuple(each.id for each in taker.begun)
     loop.is_sure = lambda: sure
 
     def stand_still() -> None:

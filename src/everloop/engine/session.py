@@ -81,10 +81,12 @@ class Session:
         self.app = app
         self.number = 0
         self.worker: Worker | None = None
+        self._left_behind: list[Worker] = []  # that have ended, and had bodies which did not
         self.closing = False  # whoever waits now waits no longer, and the calls go on
         self._left = False  # nothing is flushed any more: a session that is lost now needs no successor
         self.turns = TurnLoop(store, lambda: self.number, self._ended)
         self.turns.expects = lambda: self.waiting
+        self.turns.holds = self._holding
         self.turns.on_lost_answer = self._after_lost_answer
         self.turns.is_sure = lambda: self._keeper is None or self._keeper.is_sure
         self.apart = Apart(store, lambda: self.number, self.turns.look, self._waited)
@@ -153,6 +155,8 @@ class Session:
         await worker.drain(grace)
         self.turns.taker = None
         self.worker = None
+        if worker.holding:
+            self._left_behind.append(worker)
         if self._scribe is not None:
             scribe, self._scribe = self._scribe, None
             capture.end()
@@ -203,6 +207,14 @@ class Session:
         )
         self._keeper.start()
 
+    def _workers(self) -> list[Worker]:
+        """Return whose bodies run here."""
+        return [*self._left_behind, *([] if self.worker is None else [self.worker])]
+
+    def _holding(self) -> tuple[str, ...]:
+        self._left_behind = [worker for worker in self._left_behind if worker.holding]
+        return tuple(id_ for worker in self._workers() for id_ in worker.holding)
+
     def _gauges(self, lag: float) -> Gauges | None:
         worker = self.worker
         return None if worker is None else read_gauges(worker, lag)
@@ -241,8 +253,8 @@ class Session:
             self._recovery = asyncio.get_running_loop().create_task(self._recover(), name="everloop-recover")
 
     async def _recover(self) -> None:
-        if self.worker is not None:
-            self.worker.drop_all()
+        for worker in self._workers():
+            worker.drop_all()
         await self._leave()
         while True:
             try:

@@ -78,8 +78,6 @@ class Taker(Protocol):
     def takes_roots(self) -> bool: ...
     @property
     def takes_suspects(self) -> bool: ...
-    @property
-    def holding(self) -> tuple[str, ...]: ...
     def begin(self, leased: list[Leased]) -> None: ...
     def cancel(self, cancels: list[Cancel]) -> None: ...
     def lost(self, ids: list[str]) -> None: ...
@@ -112,6 +110,8 @@ class TurnLoop:
         self.taker: Taker | None = None
         #: Called once the store answers again after an answer was lost.
         self.on_lost_answer: Callable[[], None] = lambda: None
+        #: Tells of which calls bodies run here.
+        self.holds: Callable[[], tuple[str, ...]] = lambda: ()
         #: Tells whether this process waits for an end: if not, and it takes nothing, it need not poll.
         self.expects: Callable[[], bool] = lambda: True
         #: Tells whether this session surely lives: else what it leases may be another's before it begins.
@@ -361,7 +361,7 @@ class TurnLoop:
         if self._uncertain or self._doubting_until < math.inf:
             # Bodies that run, and ended ones whose outcome waits for a later turn.
             waiting = [item.id for item in [*self._items, *self._held] if isinstance(item, Outcome)]
-            holding = (*(taker.holding if taker else ()), *waiting)
+            holding = (*self.holds(), *waiting)
         room, lanes = taker.wants() if taker is not None else (0, ())
         return Turn(
             outcomes=batch.outcomes,

@@ -21,6 +21,9 @@ from everloop.engine.turns import TurnLoop
 
 log = logging.getLogger("everloop")
 
+#: Seconds in which bodies that were told to stop should have; who does not is left behind.
+UNWINDING = 5.0
+
 
 class Worker:
     """Runs the leased calls of one session on this loop.
@@ -104,7 +107,8 @@ class Worker:
 
     @property
     def holding(self) -> tuple[str, ...]:
-        return tuple(self._attempts)
+        """The calls whose leases are held for bodies that run."""
+        return tuple(id_ for id_, attempt in self._attempts.items() if attempt.stopping != "lost")
 
     def attempts(self, most: int) -> list[Attempt]:
         """Return the first attempts of those that it holds."""
@@ -234,7 +238,7 @@ class Worker:
             attempt.stop("shutdown")
         tasks = [a.task for a in self._attempts.values() if a.task is not None]
         if tasks:
-            await asyncio.wait(tasks, timeout=5.0)
+            await asyncio.wait(tasks, timeout=UNWINDING)
         left = [a for a in self._attempts.values() if a.task is not None and not a.task.done()]
         if left:
             stuck = ", ".join(sorted({a.leased.lane.fn for a in left}))

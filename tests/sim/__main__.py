@@ -76,13 +76,9 @@ def spread(first: int, count: int, processes: int, seconds: float = 1e9) -> Camp
     pieces = [range(begin, min(begin + PIECE, first + count)) for begin in range(first, first + count, PIECE)]
     found = Campaign()
     with ProcessPoolExecutor(processes) as pool:
-        for part in pool.map(_piece, pieces, [time.monotonic() + seconds] * len(pieces)):
+        for part in pool.map(campaign.run, pieces, [time.monotonic() + seconds] * len(pieces)):
             found.join(part)
     return found
-
-
-def _piece(seeds: range, until: float) -> Campaign:
-    return Campaign() if time.monotonic() > until else campaign.run(seeds)
 
 
 def soak(seed: int | None, most: int, processes: int) -> int:

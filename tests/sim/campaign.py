@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -246,8 +248,10 @@ def command(seed: int, aim: Cell | None = None) -> str:
     return f"python -m tests.sim --seed {seed}" + (f" --aim '{':'.join(aim)}'" if aim else "")
 
 
-def run(seeds: range) -> Campaign:
-    """Run the schedules of a range of seeds."""
+def run(seeds: range, until: float = inf) -> Campaign:
+    """Run the schedules of a range of seeds, or none of them after the instant `until` (`time.monotonic`)."""
+    if time.monotonic() > until:
+        return Campaign()
     found = collect(schedule.run_many(seeds))
     found.seeds = [(seeds[0], seeds[-1])] if seeds else []
     return found

@@ -9,6 +9,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from importlib import metadata
@@ -75,13 +76,28 @@ def facts(folder: Path) -> dict[str, str]:
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "machine": f"{os.cpu_count()} cores, {_memory()}, {_processor()}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{_distribution()}{platform.system()} {platform.release()}",
         "priority": _priority(),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}, {_build()}",
         "loop": _version("uvloop") or "asyncio (uvloop is not installed)",
         "file system": f"{file_system(folder) or 'unknown'} ({folder})",
         "sqlite": f"{sqlite3.sqlite_version}, {_settings(folder)}",
     }
+
+
+def _distribution() -> str:
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, "
+    except (OSError, KeyError):  # no Linux, or one that does not say
+        return ""
+
+
+def _build() -> str:
+    """Say how this Python was built: one that was not optimized with a profile is up to a third slower."""
+    if sys.base_prefix == "/usr":
+        return "the distribution's"
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return f"built {'with' if optimized else 'without'} --enable-optimizations"
 
 
 def commit() -> str:

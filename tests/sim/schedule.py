@@ -28,8 +28,9 @@ from tests.sim.nodes import TIME, Node, simulated
 from tests.sim.server import Server
 from tests.sim.watch import Violated
 
-#: Seconds in which everything has to end after the faults have: many times over what most schedules take. A tree
-#: of slow bodies that fail and begin again within each other, on one worker of one slot, has taken three minutes.
+#: Seconds in which everything has to end after the faults have: many times over what most schedules
+#: take. A tree of slow bodies that fail and begin again within each other, on one worker of one slot,
+#: has taken three minutes.
 PATIENCE = 900.0
 
 

@@ -58,13 +58,6 @@ def make(url: str, **options: Any) -> App:
     return App("test", url, embed=False, **options)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop run until something holds; fail when it takes unreasonably long."""
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
 async def until_counted(app: App, state: str, times: int) -> None:
     """Wait until the store counts so many calls of a state."""
     async with asyncio.timeout(20):

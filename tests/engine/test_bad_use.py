@@ -18,7 +18,8 @@ from everloop import AlreadyAwaited, App, ClosedError, NoCurrentCall, OptionErro
 from everloop import _notices as notices
 from everloop import _sessions as sessions
 from everloop.cli.worker import _ready
-from tests.engine.conftest import make, until, until_counted, worker_of
+from tests.engine.conftest import make, until_counted, worker_of
+from tests.helpers.waiting import until
 
 CLOSED = (
     "the app is closed: its `async with` block on this loop has ended. Keep the block open around everything "

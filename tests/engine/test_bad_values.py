@@ -11,7 +11,8 @@ import pytest
 
 import everloop
 from everloop import App, ArgumentError, Key, NotStorable, OptionError, ResultNotStorable, TaskFailed
-from tests.engine.conftest import make, until
+from tests.engine.conftest import make
+from tests.helpers.waiting import until
 
 STORED = " has no stored form; pass str, int, float, bool, None, list, dict, tuple"
 MEGABYTES = "x" * 2_000_000

@@ -12,7 +12,7 @@ import pytest
 
 import everloop
 from everloop import App, Call, OptionError, Task, TaskExpired, TaskFunction
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 Told = list[tuple[Any, ...]]
 

@@ -9,7 +9,8 @@ import pytest
 
 import everloop
 from everloop import App, RetryAfter
-from tests.engine.conftest import until, until_counted, worker_of
+from tests.engine.conftest import until_counted, worker_of
+from tests.helpers.waiting import until
 
 
 def first_time() -> bool:

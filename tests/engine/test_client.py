@@ -26,7 +26,8 @@ from everloop._core.ids import new_id
 from everloop._core.records import Turn, TurnAnswer
 from everloop.engine.turns import UNFLUSHED
 from everloop.store.sql.store import SqliteStore
-from tests.engine.conftest import until, until_counted
+from tests.engine.conftest import until_counted
+from tests.helpers.waiting import until
 
 
 class Scene:

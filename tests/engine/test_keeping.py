@@ -14,7 +14,7 @@ from everloop._core.records import CallFilter
 from everloop.engine.services import pruner
 from everloop.engine.services.pruner import Pruner
 from everloop.store.memory import MemoryStore
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 
 class Counting(MemoryStore):

@@ -11,7 +11,7 @@ import pytest
 from everloop import App, IdConflict, Key, KeyConflict, Task, TaskFunction
 from everloop._core.ids import new_id
 from everloop._core.records import Ended
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 Among = Literal["live", "done", "ever"]
 AMONG: list[Among] = ["live", "done", "ever"]

@@ -10,7 +10,8 @@ from everloop import TaskCrashed
 from everloop._core.records import Lane, SessionInfo, Turn
 from everloop.engine.keeper import TICK
 from everloop.store.memory import MemoryStore
-from tests.engine.conftest import make, until
+from tests.engine.conftest import make
+from tests.helpers.waiting import until
 
 HOUR = 3_600_000_000
 HOW = "it was killed by SIGKILL (as the kernel does when memory is short)"

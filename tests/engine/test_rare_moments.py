@@ -17,8 +17,9 @@ from everloop.engine.attempt import CURRENT
 from everloop.engine.session import Session
 from everloop.store.sql.store import SqliteStore
 from everloop.store.url import sqlite_path
-from tests.engine.conftest import make, until
+from tests.engine.conftest import make
 from tests.engine.faults import Faults
+from tests.helpers.waiting import until
 
 
 async def test_a_callback_waits_for_a_store_that_cannot_say_what_it_is_about(

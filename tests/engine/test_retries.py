@@ -30,8 +30,8 @@ from everloop._core.calls import Event
 from everloop._core.records import Outcome
 from everloop.engine import executor
 from everloop.engine.turns import TurnLoop
-from tests.engine.conftest import until
 from tests.helpers.processes import started
+from tests.helpers.waiting import until
 
 #: Repeats at once.
 AT_ONCE = Retry(3, delay=0)

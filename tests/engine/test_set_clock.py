@@ -14,7 +14,7 @@ from everloop.engine import keeper
 from everloop.engine.keeper import Keeper
 from everloop.store.memory import MemoryStore
 from everloop.store.protocol import NOBODY
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 DAY = 86_400_000_000
 LEASE_S = 0.3

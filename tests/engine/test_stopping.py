@@ -12,7 +12,8 @@ import pytest
 import everloop
 from everloop import App, TaskFailed
 from everloop.store.url import sqlite_path
-from tests.engine.conftest import make, until
+from tests.engine.conftest import make
+from tests.helpers.waiting import until
 
 
 async def test_a_body_that_fails_while_it_is_unwound_is_released_and_not_failed(app: App) -> None:

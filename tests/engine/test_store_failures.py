@@ -19,9 +19,10 @@ from everloop._core.clock import ManualClock, SystemClock
 from everloop.engine import turns
 from everloop.store.sql.store import SqliteStore
 from everloop.store.url import sqlite_path
-from tests.engine.conftest import make, until, until_counted, worker_of
+from tests.engine.conftest import make, until_counted, worker_of
 from tests.engine.faults import Faults, Poisoned
 from tests.helpers.seeds import seed
+from tests.helpers.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -34,9 +34,10 @@ from everloop._core.ids import new_id
 from everloop.engine import turns
 from everloop.resources.lazy import LazyConnection
 from everloop.store.url import sqlite_path
-from tests.engine.conftest import make, until, until_counted
+from tests.engine.conftest import make, until_counted
 from tests.engine.faults import Faults
 from tests.helpers.transactions import SILENT, TELLING, Way, sqlite3_connection, transaction
+from tests.helpers.waiting import until
 
 LIMIT_S = 20.0
 

@@ -30,7 +30,7 @@ from everloop import (
 from everloop._bridge import Caller
 from everloop._core.ids import new_id
 from everloop.store.url import sqlite_path
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 LIMIT = 20.0
 

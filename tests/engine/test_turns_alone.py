@@ -31,7 +31,7 @@ from everloop.engine import turns
 from everloop.engine.apart import Apart
 from everloop.engine.batcher import AGAIN, Again, Batcher
 from everloop.engine.turns import TurnLoop
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 LANE = Lane("a", "default", "work")
 Answer = Callable[[Turn], TurnAnswer]

@@ -9,8 +9,9 @@ import pytest
 
 from everloop import App
 from everloop.engine.vitals import SILENT, STUCK, Vitals
-from tests.engine.conftest import make, until
+from tests.engine.conftest import make
 from tests.engine.faults import Faults
+from tests.helpers.waiting import until
 
 
 @pytest.fixture

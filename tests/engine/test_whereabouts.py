@@ -11,7 +11,8 @@ from everloop.cli.stacks import Stacks
 from everloop.engine import whereabouts as module
 from everloop.engine.vitals import STUCK, Vitals
 from everloop.engine.whereabouts import whereabouts
-from tests.engine.conftest import make, until, worker_of
+from tests.engine.conftest import make, worker_of
+from tests.helpers.waiting import until
 
 HERE = "tests/engine/test_whereabouts.py"
 

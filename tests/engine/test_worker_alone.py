@@ -15,7 +15,7 @@ from everloop._core.records import Cancel, Lane, Leased, Outcome, Progress
 from everloop.engine.attempt import Attempt
 from everloop.engine.executor import Policy
 from everloop.engine.worker import Worker
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 LANE = Lane("a", "default", "work")
 

@@ -12,8 +12,8 @@ from everloop.store.sql.runners.listener import Listener
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.url import store_from_url
 from tests.fire.stores import MINUTE, WORKER
-from tests.helpers.crew import until
 from tests.helpers.servers.proxy import Proxy
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.server
 

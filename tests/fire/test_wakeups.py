@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 
@@ -14,6 +14,7 @@ from everloop.engine import turns
 from everloop.store.sql.runners import listener
 from tests.fire.kinds import Kind
 from tests.helpers.servers.server import Server
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -49,12 +50,6 @@ async def both(url: str) -> AsyncIterator[Two]:
     async with two.worker.worker(), two.client:
         await two.client.counts()
         yield two
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def until_both_listen(

@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import everloop
 from everloop import App, Call, Task, TaskFunction
+from tests.helpers.waiting import until
 
 #: Longer than any test waits.
 LONG = 600.0
@@ -41,19 +41,6 @@ class Log:
     async def until(self, *lines: str, seconds: float = 20.0) -> None:
         """Wait until each of these lines is there."""
         await until(lambda: all(line in self.lines for line in lines), seconds, f"{lines} in the log")
-
-
-async def until(
-    true: Callable[[], bool | Coroutine[Any, Any, bool]], seconds: float = 20.0, what: str = ""
-) -> None:
-    """Wait until something is true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = true()
-        if answer if isinstance(answer, bool) else await answer:
-            return
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or true}"
-        await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True)

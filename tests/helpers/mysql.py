@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -48,9 +47,3 @@ def transaction(side: MysqlConnection, *statements: str) -> Iterator[None]:
     side.run(";\n".join(["START TRANSACTION", *statements]), "holding")
     yield
     side.run("ROLLBACK", "letting go")
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.005)

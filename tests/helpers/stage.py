@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from everloop import Task
-from tests.helpers.crew import Crew, until
+from tests.helpers.crew import Crew
 from tests.helpers.processes import Ran, Running, command, importing_from, started, worker
+from tests.helpers.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "tests.helpers.crew:app"

@@ -23,8 +23,8 @@ from everloop.store.sql.runners import mysql_bells, sqlite_file
 from everloop.store.sql.store import SqliteStore
 from everloop.store.sql.verbs.scope import Scope
 from tests.helpers.census import held, registries
-from tests.helpers.crew import until
 from tests.helpers.processes import started
+from tests.helpers.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What there may be more of at one moment than at another (see tests/leaks/judge.py).

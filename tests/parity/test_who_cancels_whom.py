@@ -14,8 +14,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from everloop import Task
-from tests.helpers.crew import WAITS, until
+from tests.helpers.crew import WAITS
 from tests.helpers.stage import Stage
+from tests.helpers.waiting import until
 
 
 @pytest.fixture(params=["here", "elsewhere"])

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from everloop import FunctionError, ResultNotStorable, TaskCrashed, TaskFailed, UsageError
-from tests.helpers.crew import until
 from tests.helpers.processes import Running
+from tests.helpers.waiting import until
 
 # The app is a module that is imported anew for each test.
 Cpu = Any

@@ -14,8 +14,8 @@ import pytest
 from everloop import UsageError
 from everloop.engine.processes import child as processes
 from everloop.engine.processes.ends import last_words
-from tests.helpers.crew import until
 from tests.helpers.processes import run_program, started, worker
+from tests.helpers.waiting import until
 from tests.processes.conftest import TARGET, environment, load
 
 Cpu = Any

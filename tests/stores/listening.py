@@ -12,6 +12,7 @@ import psycopg
 from everloop._core.records import Lane, NewCall, SessionInfo, Turn, TurnAnswer
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.postgresql_direct import Direct
+from tests.helpers.waiting import until
 
 LANE = Lane("a", "default", "work")
 WORKER = SessionInfo(app="a", kind="worker", host="here", pid=1, lanes=(LANE,))
@@ -90,12 +91,6 @@ def asked(url: str, sql: str) -> list[Any]:
 def listening(url: str) -> list[int]:
     """Return the connections that listen."""
     return [number for (number,) in asked(url, LISTENING)]
-
-
-async def until(holds: Any) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def until_somebody_waits(url: str) -> None:

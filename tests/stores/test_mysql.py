@@ -19,8 +19,9 @@ from everloop.store.sql.runners.mysql_connection import MysqlConnection, explain
 from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.runners.server import Collision, Lost
 from everloop.store.sql.verbs.statement import Statement
-from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction, until
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
 from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.server
 

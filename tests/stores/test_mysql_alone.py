@@ -13,7 +13,8 @@ from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.alone import Alone
-from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction, until
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
+from tests.helpers.waiting import until
 from tests.stores.test_mysql_bells import Listening
 
 pytestmark = pytest.mark.server

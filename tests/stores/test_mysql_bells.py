@@ -19,8 +19,9 @@ from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
 from everloop.store.sql.runners.mysql_listener import hang_up_bell, sleep_of
 from everloop.store.sql.runners.server import Lost
 from everloop.store.sql.verbs.scope import Scope
-from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, until
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call
 from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.server
 

@@ -14,7 +14,8 @@ from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners import mysql_listener
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.mysql_listener import FEW, sleep_of
-from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, until
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call
+from tests.helpers.waiting import until
 from tests.stores.test_mysql_bells import sleeping
 
 pytestmark = pytest.mark.server

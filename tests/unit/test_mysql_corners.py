@@ -32,7 +32,7 @@ from everloop.store.sql.runners.mysql_wire import Wire
 from everloop.store.sql.runners.server import CannotOpen, Lost
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 URL = "mysql://shop:secret@h/shop"
 

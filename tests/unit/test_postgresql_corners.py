@@ -24,7 +24,7 @@ from everloop.store.sql.runners.postgresql_listener import PostgresListener
 from everloop.store.sql.runners.postgresql_pipe import Pipe
 from everloop.store.sql.runners.server import CannotOpen, Lost
 from everloop.store.sql.verbs.scope import Scope
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 URL = "postgresql://shop:secret@h:5432/shop"
 

@@ -28,7 +28,7 @@ from everloop.store.sql.server_store import ServerStore
 from everloop.store.sql.spelling import Folding, parameters_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last, Statement, Verb
-from tests.engine.conftest import until
+from tests.helpers.waiting import until
 
 LANE = Lane("a", "default", "work")
 NEWEST = migrations("postgresql")[-1].number

@@ -20,7 +20,7 @@ from starlette.routing import Route
 import everloop.aiohttp
 import everloop.asgi
 from everloop import App
-from tests.helpers.crew import until
+from tests.helpers.waiting import until
 
 #: What answers a request, whatever the framework.
 Handle = Callable[[], Awaitable[str]]

@@ -16,8 +16,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from everloop import App
-from tests.helpers.crew import until
 from tests.helpers.processes import Running, command, importing_from, started, worker
+from tests.helpers.waiting import until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 READY = {"web_aiohttp": "Running on", "web_fastapi": "Uvicorn running on"}

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.helpers.crew import until
 from tests.helpers.processes import Running, importing_from, run_program, started
+from tests.helpers.waiting import until
 
 PROGRAMS = Path(__file__).parent / "programs"
 

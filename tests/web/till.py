@@ -8,7 +8,7 @@ from pathlib import Path
 
 import everloop
 from everloop import App, Call, TaskFunction
-from tests.helpers.crew import until
+from tests.helpers.waiting import until
 
 
 class Till:

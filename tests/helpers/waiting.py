@@ -1,0 +1,24 @@
+"""Wait for what a test has caused, and no longer than that takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+#: Seconds between two looks.
+PAUSE = 0.002
+
+
+async def until(
+    true: Callable[[], bool | Coroutine[Any, Any, bool]], seconds: float = 20.0, what: str = ""
+) -> None:
+    """Wait until something is true; fail when it takes unreasonably long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = true()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or true}"
+        await asyncio.sleep(PAUSE)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from inspect import isawaitable
 
 #: Seconds between two looks.
 PAUSE = 0.002
 
 
-async def until(
-    true: Callable[[], bool | Coroutine[Any, Any, bool]], seconds: float = 20.0, what: str = ""
-) -> None:
+async def until(true: Callable[[], object], seconds: float = 20.0, what: str = "") -> None:
     """Wait until something is true; fail when it takes unreasonably long."""
     deadline = time.monotonic() + seconds
     while True:
         answer = true()
-        if answer if isinstance(answer, bool) else await answer:
+        if await answer if isawaitable(answer) else answer:
             return
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or true}"
         await asyncio.sleep(PAUSE)

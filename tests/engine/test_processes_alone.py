@@ -6,6 +6,7 @@ import asyncio
 import socket
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,7 +312,7 @@ def test_a_keeper_whose_owner_is_gone_ends() -> None:
     keepers: list[Keeper] = []
 
     async def make() -> None:
-        keepers.append(Keeper(MemoryStore(), 1, 10.0, lambda: None, None))
+        keepers.append(Keeper(MemoryStore(), 1, time.monotonic(), 10.0, lambda: None, None))
 
     asyncio.run(make())
     keepers[0]._call_owner(lambda: None)

@@ -11,9 +11,11 @@ import pytest
 from everloop import Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
-from everloop._core.records import Added, Cancelled, NewCall, Parent, Turn, TurnAnswer
+from everloop._core.records import Added, Cancelled, NewCall, Parent, SessionInfo, Turn, TurnAnswer
+from everloop.engine import session as session_module
 from everloop.engine import turns, worker
 from everloop.engine.attempt import CURRENT
+from everloop.engine.keeper import Keeper
 from everloop.engine.session import Session
 from everloop.store.sql.store import SqliteStore
 from everloop.store.url import sqlite_path
@@ -374,3 +376,30 @@ async def test_a_lease_that_was_lost_is_not_held_for_the_body_that_has_not_notic
             await until(lambda: session._holding() == ())
         finally:
             go_on.set()  # so that a test that fails ends
+
+
+async def test_a_session_whose_opening_was_answered_late_is_not_sure_to_live(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Keeper] = []
+
+    class NotStarted(Keeper):
+        def start(self) -> None:
+            kept.append(self)
+
+    class Late(SqliteStore):
+        async def open_session(self, info: SessionInfo, lease: int) -> int:
+            number = await super().open_session(info, lease)
+            await asyncio.sleep(0.1)  # the process stands still for longer than its lease
+            return number
+
+    monkeypatch.setattr(session_module, "Keeper", NotStarted)
+    late, prompt = Late(sqlite_path(sqlite)), SqliteStore(sqlite_path(sqlite))
+    for store, lease in ((late, 0.1), (prompt, 60.0)):
+        await store.open()
+        session = Session(store, "app", lease=lease)
+        await session._enter()
+        assert session._stop_listening is not None
+        session._stop_listening()
+        await store.close()
+    assert [keeper.is_sure for keeper in kept] == [False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -54,7 +55,7 @@ class Watched(MemoryStore):
 async def test_a_session_is_sure_of_its_life_until_its_last_renewal_is_as_old_as_its_lease() -> None:
     store = Watched(Clock())
     session = await store.open_session(SessionInfo(app="a", kind="worker", host="here", pid=1), 60_000_000)
-    kept = Keeper(store, session, 60.0, lambda: None, None)
+    kept = Keeper(store, session, time.monotonic(), 60.0, lambda: None, None)
 
     assert kept.is_sure
     kept._kept_until -= 60.0
@@ -73,7 +74,7 @@ async def test_all_renew_before_anybody_is_judged(monkeypatch: pytest.MonkeyPatc
     store = Watched(clock)
     session = await store.open_session(SessionInfo(app="a", kind="worker", host="here", pid=1), 300_000)
     lost, judged = asyncio.Event(), asyncio.Event()
-    kept = Keeper(store, session, LEASE_S, lost.set, None)
+    kept = Keeper(store, session, time.monotonic(), LEASE_S, lost.set, None)
 
     def look() -> None:
         if store.said[-1] != "reap":

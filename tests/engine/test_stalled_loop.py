@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ def keeper_of_a_loop_that_is_silent(
     store: Store | None = None,
 ) -> Keeper:
     """Return one whose loop was asked so long ago; it watches when it is told to."""
-    keeper = Keeper(store or MemoryStore(), 1, 10.0, lambda: None, stall_limit, told)
+    keeper = Keeper(store or MemoryStore(), 1, time.monotonic(), 10.0, lambda: None, stall_limit, told)
     keeper._watch_loop()
     assert keeper._asked_at is not None
     keeper._asked_at -= seconds

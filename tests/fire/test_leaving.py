@@ -27,7 +27,7 @@ async def test_a_listener_and_a_keeper_stop_while_they_connect(url: str, proxy: 
     await store.open()
     session = await store.open_session(WORKER, MINUTE)
     listener: Listener = store._listener(session, lambda: None)
-    keeper = Keeper(twin, session, 60.0, lambda: None, None)
+    keeper = Keeper(twin, session, time.monotonic(), 60.0, lambda: None, None)
     keeper.start()
     await until(lambda: twin._hot is not None)
 

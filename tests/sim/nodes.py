@@ -190,6 +190,7 @@ def simulated() -> Iterator[None]:
         with (
             patch.object(session, "Keeper", SimKeeper),
             patch.object(keeper, "time", TIME),
+            patch.object(session, "time", TIME),
             patch.object(ids, "time", TIME),
             patch.object(_sessions, "notice", lambda _: None),
             # What takes time, and is nothing to the simulation: tracebacks, threads that never start, and the

@@ -84,6 +84,7 @@ class Keeper:
     Args:
         store: An unopened twin of the session's store.
         session: The session's number.
+        asked: When it was asked to be opened (`time.monotonic`): it lives for a lease from then on, at least.
         lease: Seconds for which each renewal keeps the session alive.
         lost: Called on the owner's loop when the session was reaped.
         stall_limit: Seconds without an answer of the loop after which a worker's process is ended, or None.
@@ -96,6 +97,7 @@ class Keeper:
         self,
         store: Store,
         session: int,
+        asked: float,
         lease: float,
         lost: Callable[[], None],
         stall_limit: float | None,
@@ -114,7 +116,8 @@ class Keeper:
         self._owner_thread = threading.get_ident()
         self._asked_at: float | None = None  # since when the owner's loop owes an answer
         self._reported = False
-        self._kept_until = time.monotonic() + lease  # surely
+        # Surely: the answers to what was asked then may have been on their way for longer than a lease.
+        self._kept_until = asked + lease
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Literal, Protocol
@@ -155,8 +156,7 @@ class Session:
         await worker.drain(grace)
         self.turns.taker = None
         self.worker = None
-        if worker.holding:
-            self._left_behind.append(worker)
+        self._left_behind = [each for each in [*self._left_behind, worker] if each.holding]
         if self._scribe is not None:
             scribe, self._scribe = self._scribe, None
             capture.end()
@@ -194,11 +194,13 @@ class Session:
             log.warning("everloop: the session could not be closed (%s); it expires by itself", error)
 
     async def _enter(self) -> None:
+        asked = time.monotonic()
         self.number = await self.store.open_session(self._info(), round(self._lease * 1_000_000))
         self._listen()
         self._keeper = Keeper(
             self.store.twin(),
             self.number,
+            asked,
             self._lease,
             self._was_reaped,
             self._stall_limit,
@@ -212,7 +214,6 @@ class Session:
         return [*self._left_behind, *([] if self.worker is None else [self.worker])]
 
     def _holding(self) -> tuple[str, ...]:
-        self._left_behind = [worker for worker in self._left_behind if worker.holding]
         return tuple(id_ for worker in self._workers() for id_ in worker.holding)
 
     def _gauges(self, lag: float) -> Gauges | None:

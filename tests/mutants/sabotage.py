@@ -318,6 +318,26 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a session is taken to live from when its opening was answered",
+        f"{ENGINE}/keeper.py",
+        "self._kept_until = asked + lease",
+        "self._kept_until = time.monotonic() + lease",
+        only(
+            "tests/engine/test_rare_moments.py",
+            "test_a_session_whose_opening_was_answered_late_is_not_sure_to_live",
+        ),
+    ),
+    Mutant(
+        "a body that its worker has left behind does not keep its lease",
+        f"{ENGINE}/session.py",
+        "return tuple(id_ for worker in self._workers() for id_ in worker.holding)",
+        "return () if self.worker is None else self.worker.holding",
+        only(
+            "tests/engine/test_rare_moments.py",
+            "test_a_body_that_goes_on_without_its_worker_keeps_its_lease",
+        ),
+    ),
+    Mutant(
         "whoever has just come judges others by their time",
         f"{ENGINE}/keeper.py",
         "return now - self._last <= self._patience <= (self._last - self._since) / 2",

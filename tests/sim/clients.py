@@ -43,6 +43,7 @@ class Client:
         self._ledger = ledger
         self._submitted: list[str] = []  # what an earlier life has submitted and knows of
         self._begun: set[str] = set()
+        self._changed_mind: list[Task[Any]] = []
 
     async def live(self, node: Node) -> None:
         """Do what is left to do, and look again at what an earlier life has submitted."""
@@ -81,6 +82,7 @@ class Client:
 
     def _cancel(self, task: Task[Any]) -> None:
         self._ledger.cancelled.add(task.id)
+        self._changed_mind.append(task)
         task.cancel("enough")
 
     async def _store(self, task: Task[Any]) -> None:
@@ -116,6 +118,9 @@ class Client:
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise
+            if task in self._changed_mind:
+                # It may have joined another call since: then that is the one whose end was asked for.
+                self._ledger.cancelled.add(task.id)
             seen = Seen(self.name, task.id, "cancelled")
         except everloop.EverloopError as error:
             if isinstance(error, everloop.KeyConflict | everloop.StoreError):

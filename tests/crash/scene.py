@@ -14,6 +14,7 @@ from pathlib import Path
 from everloop.store.url import sqlite_path
 from tests.crash.programs.ledger import Ledger
 from tests.helpers.processes import Running, started
+from tests.helpers.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "tests.crash.programs.ledger:app"
@@ -77,9 +78,7 @@ class Scene:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds."""
-        async with asyncio.timeout(LIMIT_S):
-            while not holds():
-                await asyncio.sleep(0.002)
+        await until(holds, LIMIT_S)
 
     async def until_counted(self, state: str, times: int) -> None:
         """Wait until the store counts so many calls of a state."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from everloop import Key, StoreUnavailable, Task
+from everloop import App, Key, StoreUnavailable, Task
 from everloop import _functions as functions
 from everloop._core.clock import ManualClock, SystemClock
 from everloop._core.records import Added, Cancelled, NewCall, Parent, SessionInfo, Turn, TurnAnswer
@@ -315,21 +315,30 @@ async def test_a_worker_that_has_lost_a_parent_cancels_nothing_that_its_next_run
     assert (counts["succeeded"], counts["cancelled"]) == (2, 0)
 
 
+class Stubborn:
+    """A function whose first run goes on, whatever it is told, until it may end."""
+
+    def __init__(self, app: App) -> None:
+        self.runs = 0
+        self.go_on = asyncio.Event()
+
+        @app.task
+        async def stubborn() -> int:
+            self.runs += 1
+            while self.runs == 1 and not self.go_on.is_set():
+                with suppress(asyncio.CancelledError):
+                    await self.go_on.wait()
+            return self.runs
+
+        self.call = stubborn
+
+
 async def test_a_body_that_goes_on_without_its_worker_keeps_its_lease(
     sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "UNWINDING", 0.05)
     app = make(sqlite)
-    runs, go_on = 0, asyncio.Event()
-
-    @app.task
-    async def stubborn() -> int:
-        nonlocal runs
-        runs += 1
-        while not go_on.is_set():
-            with suppress(asyncio.CancelledError):
-                await go_on.wait()
-        return runs
+    stubborn = Stubborn(app)
 
     async def doubt(session: Session) -> None:
         before = session.turns.turns
@@ -337,45 +346,36 @@ async def test_a_body_that_goes_on_without_its_worker_keeps_its_lease(
         await until(lambda: session.turns.turns >= before + 2)
 
     async with app:
-        task = await app.submit(stubborn())
+        task = await app.submit(stubborn.call())
         async with app.worker(grace=0):
-            await until(lambda: runs == 1)
+            await until(lambda: stubborn.runs == 1)
         session = app._sessions.current().session
         try:
             await doubt(session)
             assert (await app.counts())["leased"] == 1
             async with app.worker():
                 await doubt(session)
-                go_on.set()
+                stubborn.go_on.set()
                 assert await task == 1
         finally:
-            go_on.set()
-    assert runs == 1
+            stubborn.go_on.set()  # so that a test that fails ends
+    assert stubborn.runs == 1
 
 
 async def test_a_lease_that_was_lost_is_not_held_for_the_body_that_has_not_noticed(sqlite: str) -> None:
     app = make(sqlite)
-    runs, go_on = 0, asyncio.Event()
-
-    @app.task
-    async def stubborn() -> int:
-        nonlocal runs
-        runs += 1
-        while runs == 1 and not go_on.is_set():
-            with suppress(asyncio.CancelledError):
-                await go_on.wait()
-        return runs
+    stubborn = Stubborn(app)
 
     async with app.worker():
-        task = await app.submit(stubborn())
-        await until(lambda: runs == 1)
+        task = await app.submit(stubborn.call())
+        await until(lambda: stubborn.runs == 1)
         session = app._sessions.current().session
         try:
             assert session._holding() == (task.id,)
             session._was_reaped()
             await until(lambda: session._holding() == ())
         finally:
-            go_on.set()  # so that a test that fails ends
+            stubborn.go_on.set()
 
 
 async def test_a_session_whose_opening_was_answered_late_is_not_sure_to_live(

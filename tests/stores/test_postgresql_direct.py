@@ -23,6 +23,7 @@ from everloop.store.sql.verbs.straight import FEW, LITTLE
 from everloop.testing.conformance import CASES, Case, walk
 from tests.helpers.servers.emptying import emptied
 from tests.helpers.servers.proxy import Proxy
+from tests.helpers.waiting import until
 from tests.stores.listening import (
     CLIENT,
     LANE,
@@ -34,7 +35,6 @@ from tests.stores.listening import (
     call,
     listening,
     under_way,
-    until,
 )
 
 pytestmark = pytest.mark.server

@@ -53,7 +53,7 @@ def call(number: int, **rest: KeyRule) -> NewCall:
 
 
 def test_calls_run_and_that_nobody_listens_is_said_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    postgresql_listener._tell.cache_clear()
+    postgresql_listener._told.clear()
     app = App("pooled", url)
 
     @app.task

@@ -450,7 +450,7 @@ async def test_behind_a_pooler_nobody_listens_and_that_is_said_once(caplog: pyte
         return made[-1]
 
     rung: list[None] = []
-    listeners._tell.cache_clear()
+    listeners._told.clear()
     both = [listening(make, lambda: rung.append(None)) for _ in range(2)]
     await until(lambda: len(rung) == 2)
     for ears in both:

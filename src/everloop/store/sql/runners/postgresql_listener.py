@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from functools import cache
 
 from everloop._core.errors import StoreError
 from everloop.store.sql.runners.listener import Listener
@@ -18,6 +17,9 @@ from everloop.store.sql.runners.postgresql_connection import Connection
 from everloop.store.sql.runners.postgresql_direct import Direct
 
 log = logging.getLogger("everloop")
+
+#: Poolers of which it was said that nobody can listen behind them, each with a mark of who said so.
+_told: dict[str, object] = {}
 
 
 class PostgresListener(Listener):
@@ -94,8 +96,11 @@ class PostgresListener(Listener):
         self._interrupt()
 
 
-@cache  # once in a process
 def _tell(place: str) -> None:
+    """Say it once in a process, whichever thread comes first; `setdefault` is one step."""
+    mine = object()
+    if _told.setdefault(place, mine) is not mine:
+        return
     log.warning(
         "everloop: the store's URL leads to a pooler (%s), where nobody can listen: what other processes "
         "commit is found by looking, once a second. A URL of the server itself is quicker",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.crash.scene import Scene
+from tests.helpers.waiting import until
 
 TARGET = "tests.crash.programs.culprits:app"
 
@@ -18,6 +19,16 @@ def program(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("EVERLOOP_STORE", scene.store)
     monkeypatch.delitem(sys.modules, "tests.crash.programs.culprits", raising=False)
     return importlib.import_module("tests.crash.programs.culprits")
+
+
+async def _asked_for(culprits: Any) -> None:
+    """See that what the blocked worker was asking the store for when it blocked has been leased."""
+    first = await culprits.app.submit(culprits.quick())
+
+    async def leased() -> bool:
+        return (await culprits.app.get_task(first.id)).state != "queued"
+
+    await until(leased)
 
 
 async def blocked(scene: Scene, culprits: Any) -> None:
@@ -30,6 +41,7 @@ async def blocked(scene: Scene, culprits: Any) -> None:
         await scene.noted("begins", 1)
         ((_, blocking),) = scene.lines("begins")
         (other,) = {worker.process.pid for worker in workers} - {blocking}
+        await _asked_for(culprits)
         assert await culprits.quick() == other  # who would take it over, if anybody might
         assert await task == blocking
         assert (await culprits.app.get_task(task.id)).attempts == 1

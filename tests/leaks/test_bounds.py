@@ -206,5 +206,4 @@ def test_each_cache_has_a_bound_or_knows_all_it_will_be_asked() -> None:
         "store.sql.runners.mysql_texts._is_folded",  # for each statement of a dialect
         "store.sql.runners.mysql_texts._parts",
         "store.sql.runners.postgresql_pipe._numbered",
-        "store.sql.runners.postgresql_listener._tell",  # for each pooler that a store's URL names
     }

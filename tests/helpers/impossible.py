@@ -22,8 +22,8 @@ IMPOSSIBLE = {
     "a call without its arguments": """
         SELECT id FROM ever_calls WHERE seq NOT IN (SELECT seq FROM ever_payloads)""",
     "a lease of nobody": """
-        SELECT id FROM ever_calls WHERE (state = 'leased') != (session IS NOT NULL)
-        OR (session IS NOT NULL AND session NOT IN (SELECT session FROM ever_sessions))""",
+        SELECT id FROM ever_calls WHERE (state = 'leased') != (COALESCE(session, 0) <> 0)
+        OR (session <> 0 AND session NOT IN (SELECT session FROM ever_sessions))""",
     "a key of nothing": "SELECT seq FROM ever_keys WHERE seq NOT IN (SELECT seq FROM ever_calls)",
     "an end to be told that is none": """
         SELECT c.id FROM ever_inbox AS i JOIN ever_calls AS c ON c.seq = i.seq

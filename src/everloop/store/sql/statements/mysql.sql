@@ -232,7 +232,7 @@ FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', id LONGTEXT PATH '$
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id AND c.fence = b.fence AND c.state = 'leased'
 
 -- name: succeed
-UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = NULL
+UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = 0
 WHERE {seq among :seqs}
 
 -- name: succeed_values
@@ -249,7 +249,7 @@ FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT 
 SET @ever_ended = (SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
                    WHERE seq = :seq AND fence = 1 AND state = 'leased' AND session = :session AND watched = 0
                      AND waiter <=> :waiter FOR UPDATE SKIP LOCKED);
-UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = NULL
+UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = 0
 WHERE seq = @ever_ended;
 INSERT INTO ever_outcomes (seq, ended, session, value)
 SELECT @ever_ended, :now, :session, :value FROM DUAL WHERE @ever_ended IS NOT NULL
@@ -270,18 +270,18 @@ UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (
     crashes BIGINT PATH '$[4]', growth BIGINT PATH '$[5]')) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = b.state, c.due = b.due, c.attempt = b.attempt, c.crashes = b.crashes,
-    c.fence = c.fence + b.growth, c.session = NULL
+    c.fence = c.fence + b.growth, c.session = 0
 
 -- name: run_put
 -- rows: seq, slot, fence, number, kind, session, error
 INSERT INTO ever_runs (seq, slot, fence, number, kind, session, started, ended, error)
-SELECT c.seq, b.slot, b.fence, b.number, b.kind, b.session, c.started, :now, b.error
+SELECT c.seq, b.slot, b.fence, b.number, b.kind, b.session, NULLIF(c.started, 0), :now, b.error
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (
     seq BIGINT PATH '$[0]', slot BIGINT PATH '$[1]', fence BIGINT PATH '$[2]', number BIGINT PATH '$[3]',
     kind LONGTEXT PATH '$[4]', session BIGINT PATH '$[5]', error LONGTEXT PATH '$[6]')) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 ON DUPLICATE KEY UPDATE fence = b.fence, number = b.number, kind = b.kind, session = b.session,
-    started = c.started, ended = :now, error = b.error
+    started = NULLIF(c.started, 0), ended = :now, error = b.error
 
 -- name: end_outcomes
 -- rows: seq, session, value, error
@@ -324,7 +324,8 @@ SET c.state = CASE WHEN c.due <= :now THEN 'ready' ELSE 'scheduled' END
 
 -- name: end_children -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
 -- rows: the parent's seq, fence below which a child was not asked for
-SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
+       NULLIF(c.session, 0) AS session
 FROM (SELECT c.seq, b.fence
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (parent BIGINT PATH '$[0]', fence BIGINT PATH '$[1]')) AS b
       STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_parent) ON c.parent = b.parent
@@ -348,7 +349,8 @@ ON DUPLICATE KEY UPDATE done = b.done, total = b.total, note = b.note
 -- Cancelling --------------------------------------------------------------------------------------
 
 -- name: cancel_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
-SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked, c.session
+SELECT c.seq, c.id, c.state, c.fence, c.attempt, c.crashes, c.due, c.waiter, c.watched, c.cancel_asked,
+       NULLIF(c.session, 0) AS session
 FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
       STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
@@ -371,7 +373,7 @@ INSERT INTO ever_inbox (session, seq, kind)
 SELECT c.session, c.seq, 'cancel'
 FROM JSON_TABLE(:seqs, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-WHERE c.session IS NOT NULL
+WHERE c.session <> 0
 ORDER BY 1, 2
 ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
@@ -398,7 +400,7 @@ STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'ready'
 
 -- name: expire_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
-SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
+SELECT seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, NULLIF(session, 0) AS session
 FROM ever_calls FORCE INDEX (ever_calls_expires) WHERE expires_at <= :now
 ORDER BY expires_at LIMIT 5000 FOR UPDATE SKIP LOCKED
 
@@ -546,15 +548,15 @@ ON DUPLICATE KEY UPDATE lane = ever_serves.lane
 
 -- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
-FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER BY seq FOR UPDATE
+FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 4611686018427387904 + :session ORDER BY seq FOR UPDATE
 
 -- name: session_free_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
-FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session ORDER BY seq FOR UPDATE SKIP LOCKED
+FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 4611686018427387904 + :session ORDER BY seq FOR UPDATE SKIP LOCKED
 
 -- name: session_held -> session
 -- a lease of it that was held by another transaction
-SELECT session FROM ever_calls FORCE INDEX (ever_calls_session) WHERE session = :session LIMIT 1
+SELECT session FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 4611686018427387904 + :session LIMIT 1
 
 -- name: session_past
 INSERT INTO ever_past_sessions (session, host, pid, closed)
@@ -710,9 +712,9 @@ WHERE t.at < :before
 -- Reading -----------------------------------------------------------------------------------------
 
 -- name: read_calls -> id, app, queue, fn, state, args, policy, priority, due, created, started, ended, expires, fence, attempt, crashes, crash_limit, depth, session, parent, owned, after, key, tags, retry_of, cancel_asked, value, error, done, total, note
-SELECT c.id, l.app, l.queue, l.fn, c.state, p.args, p.policy, -c.priority AS priority, c.due, p.created, c.started,
-       o.ended, c.expires, c.fence, c.attempt, c.crashes, c.crash_limit, -c.level AS depth,
-       COALESCE(c.session, o.session) AS session,
+SELECT c.id, l.app, l.queue, l.fn, c.state, p.args, p.policy, -c.priority AS priority, c.due, p.created,
+       NULLIF(c.started, 0) AS started, o.ended, c.expires, c.fence, c.attempt, c.crashes, c.crash_limit, -c.level AS depth,
+       COALESCE(NULLIF(c.session, 0), o.session) AS session,
        f.id AS parent, c.owned, c.after, p.`key`, p.tags, p.retry_of, c.cancel_asked, o.value, o.error, g.done,
        g.total, g.note
 FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
@@ -777,7 +779,7 @@ GROUP BY l.app, l.queue, l.fn ORDER BY l.app, l.queue, l.fn
 
 -- name: read_sessions -> session, app, kind, host, pid, opened, until, leased, gauges
 SELECT s.session, s.app, s.kind, s.host, s.pid, s.opened, s.until,
-       (SELECT count(*) FROM ever_calls AS c WHERE c.session = s.session) AS leased, s.gauges
+       (SELECT count(*) FROM ever_calls AS c WHERE c.line = 4611686018427387904 + s.session) AS leased, s.gauges
 FROM ever_sessions AS s WHERE :app IS NULL OR s.app = :app
 ORDER BY s.session
 

@@ -47,10 +47,11 @@ class WorkerInfo:
 
 def workers_of(sessions: Iterable[SessionLook], now: int) -> list[WorkerInfo]:
     """Return the workers among the sessions of a store, whose instant is `now`."""
-    return [_worker(look, now) for look in sessions if look.kind == "worker"]
+    return [worker_of(look, now) for look in sessions if look.kind == "worker"]
 
 
-def _worker(look: SessionLook, now: int) -> WorkerInfo:
+def worker_of(look: SessionLook, now: int) -> WorkerInfo:
+    """Return what the session of a worker tells, at the store's instant `now`."""
     gauges = look.gauges
     return WorkerInfo(
         session=look.number,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from everloop._core.clock import SECOND
 from everloop._core.looks import Gauges, SessionLook
+from everloop._workers import worker_of
 from everloop.cli import exits
 from everloop.cli.group import Command
 from everloop.cli.limits import shown
@@ -54,22 +56,8 @@ async def _find(source: Source) -> tuple[int, list[SessionLook]]:
 
 def summary(worker: SessionLook, now: int) -> dict[str, Any]:
     """Return what a listing tells of a worker."""
-    gauges = worker.gauges
-    return {
-        "session": worker.number,
-        "app": worker.app,
-        "host": worker.host,
-        "pid": worker.pid,
-        "started": iso(worker.opened),
-        "alive": worker.until > now,
-        "queues": list(worker.queues),
-        "calls": worker.leased,
-        "running": gauges and gauges.running,
-        "slots": gauges and gauges.slots,
-        "memory": gauges and gauges.memory,
-        "memory_limit": gauges and gauges.memory_limit,
-        "lag": gauges and gauges.lag / SECOND,
-    }
+    told = asdict(worker_of(worker, now))
+    return {"session": told.pop("session"), "app": worker.app, **told, "started": iso(worker.opened)}
 
 
 def _print_table(workers: Sequence[SessionLook], now: int) -> None:

@@ -15,6 +15,7 @@ from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.url import store_from_url
 from tests.helpers.servers.mariadb import MariaServer
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -102,6 +103,9 @@ async def test_a_connection_of_ours_that_stands_still_is_ended(
         return int(connection.info.backend_pid)
 
     number = await other._runner().call(hold)  # type: ignore[attr-defined]
+    with psycopg.connect(postgresql_url, autocommit=True) as side:  # the answer is there before it waits
+        stands = "SELECT wait_event_type = 'Client' FROM pg_stat_activity WHERE pid = %s"
+        await until(lambda: side.execute(stands, (number,)).fetchone() == (True,))
     assert await store.reap() == 0
     (text,) = told(caplog)
     assert text == (

@@ -56,6 +56,9 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _KEEP = Keep()
+#: Threads for `def` functions, at most. Slots bound the bodies that run; one that waits for a child gives its
+#: slot back and keeps its thread, so threads need no bound of their own.
+THREADS = 1_000_000
 
 
 #: The apps of this process.
@@ -329,7 +332,6 @@ class App(Client):
         """
         check_whole("concurrency", concurrency, 1)
         names = None if queues is None else check_names("queues", queues)
-        self._concurrency = concurrency
         async with self._sessions.worker(names, concurrency, check_delay("grace", grace) / 1e6):
             yield self
 
@@ -413,7 +415,7 @@ class App(Client):
         loop = asyncio.get_running_loop()
         threads = self._threads.get(loop)
         if threads is None:
-            threads = ThreadPoolExecutor(max(1, self._concurrency), thread_name_prefix="everloop-body")
+            threads = ThreadPoolExecutor(THREADS, thread_name_prefix="everloop-body")
             self._threads[loop] = threads
         return threads
 
@@ -439,8 +441,6 @@ class App(Client):
         if processes is not None:
             await processes.close()
         await self._resources.aclose()
-
-    _concurrency = 100
 
     async def settle_inside(self, attempt: Attempt, scopes: Scopes, value: bytes) -> None:
         """Commit the outcome with the task's own transaction, when that is on the store's database."""
@@ -473,8 +473,10 @@ class App(Client):
 
 def _redefined(old: TaskFunction[..., Any], new: TaskFunction[..., Any]) -> bool:
     """Whether this is the same definition again: a module imported twice, a cell run anew."""
+    # What a factory or a loop makes at one place are different functions, each with variables of its own.
     return (old.fn.__module__, old.fn.__qualname__) == (new.fn.__module__, new.fn.__qualname__) and (
-        old.fn.__code__.co_filename == new.fn.__code__.co_filename
+        not new.fn.__closure__
+        and old.fn.__code__.co_filename == new.fn.__code__.co_filename
         and old.fn.__code__.co_firstlineno == new.fn.__code__.co_firstlineno
     )
 

@@ -260,6 +260,7 @@ class Client:
         """
         if window < 1:
             raise OptionError(f"`window` is at least 1, not {window!r}")
+        self.check_wait("app.as_completed")
         finished: asyncio.Queue[Task[R]] = asyncio.Queue()
         source = _as_async(calls)
         unfinished = 0
@@ -348,7 +349,7 @@ class Client:
         """Submit a finished call anew and return the new task; nothing final ever changes.
 
         Raises:
-            TaskNotFound: No call has this id.
+            TaskNotFound: No call has this id; or it is a callback, and the call that it is about was pruned.
             NotRetryable: It has not finished.
         """
         session = await self._sessions.opened()
@@ -365,10 +366,12 @@ class Client:
             priority=old.priority,
             tags=old.tags,
             crash_limit=old.crash_limit,
+            after=old.after,
             retry_of=old.id,
         )
         task: Task[Any] = Task(self, session, new.id, old.lane.fn, owned=False, state=State.READY)
         session.watch(task, hold=False)
+        self._sessions.asked_for(self._sessions.current(), new.lane)
         session.turns.add(new, task)
         await task.stored()
         return task
@@ -474,6 +477,12 @@ class Client:
             raise UsageError(
                 f"a call is wanted, not {call!r:.100}; decorate the function with @app.task and call it: "
                 "app.submit(fetch(url))"
+            )
+        if call.function.app.name != self.name:
+            call.refused()
+            raise UsageError(
+                f"{call.function.name}() is a task function of the app {call.function.app.name!r}, not of "
+                f"{self.name!r}: its workers look for it there; submit it with its own app"
             )
         return call.changed(read_options(options, call.function.name)) if options else call
 

@@ -47,11 +47,12 @@ class OpenSession:
         self.asked: set[Lane] = set()
         self.checks: set[asyncio.Task[None]] = set()
         self.ready: asyncio.Task[None] = asyncio.get_running_loop().create_task(
-            self._open(), name="everloop-open"
+            self.open(), name="everloop-open"
         )
         self.until_loop_ends: AsyncGenerator[None, None] | None = None
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Open the store, and the session on it."""
         try:
             await self.session.store.open()
             await self.session.open()
@@ -193,6 +194,7 @@ class Sessions:
         for check in entry.checks:
             check.cancel()
         try:
+            await _open_after_all(entry)
             if not _failed(entry.ready):
                 await entry.session.close(grace)
             await self._close_resources()
@@ -284,6 +286,15 @@ class Sessions:
             notice(
                 f"no worker serves queue {lane.queue!r} of {lane.app!r} with {lane.fn!r}: run {self._hint()}"
             )
+
+
+async def _open_after_all(entry: OpenSession) -> None:
+    """See the store opened where a loop ends meanwhile, for the calls that wait for it."""
+    if entry.ready.cancelled() and entry.asked:  # asyncio ends every task before anybody cleans up
+        entry.ready = asyncio.get_running_loop().create_task(entry.open(), name="everloop-open")
+    await asyncio.wait([entry.ready])
+    if entry.asked and not entry.ready.cancelled() and (error := entry.ready.exception()) is not None:
+        log.error("everloop: calls were not submitted, for the store could not be opened: %s", error)
 
 
 def _failed(ready: asyncio.Task[None]) -> bool:

@@ -236,12 +236,14 @@ class Task(asyncio.Future[R]):
         """Call `fn(task)` soon after the end, on this loop, as asyncio does.
 
         Raises:
-            WouldDeadlock: The call was submitted in a transaction that is open, and what asks is asyncio's
-                (`gather`, `wait`), or nothing tells of the commit of a plain DB-API connection.
+            WouldDeadlock: What asks is asyncio's (`gather`, `wait`), and this code holds a connection that
+                the call may need, or has submitted it in a transaction that is open; or nothing tells of the
+                commit of a plain DB-API connection.
         """
         if not self.done():
             if _asyncio_asks():
                 self._check_committed()
+                self._reader.check_wait(self._name)
             self._observe()
             self._hold_up(CURRENT.get())
         # asyncio takes None for the context of whoever ends the future; that would be the turn loop's.

@@ -29,6 +29,9 @@ from everloop import (
 
 pytestmark = pytest.mark.server
 
+#: Half of what the store waits for a lock, many times.
+LIMIT_S = 20.0
+
 
 class Shop:
     """An app on the database, with rows beside its calls."""
@@ -71,6 +74,43 @@ async def test_the_pool_is_on_the_stores_database(shop: Shop) -> None:
     assert not shop.app.database(shop.url + "_other").own
 
 
+async def test_a_body_that_submits_in_its_transaction_holds_up_neither_its_worker_nor_itself(
+    shop: Shop,
+) -> None:
+    began = asyncio.Event()
+    gate = asyncio.Event()
+
+    @shop.app.task
+    async def order(conn: AsyncConnection = Use(shop.db.transaction)) -> None:
+        await shop.app.submit(shop.send("ada"), connection=conn)
+        await shop.app.submit(shop.send("bob"))
+        began.set()
+        await gate.wait()
+
+    async with shop.app.worker(), asyncio.timeout(LIMIT_S):
+        ended, cancelled = await shop.app.submit_many([order(), order()])
+        await began.wait()
+        assert await shop.send("cy") == "sent to cy"
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        gate.set()
+        await ended
+    assert len(await shop.app.tasks(name="send")) == 4
+
+
+async def test_who_begins_to_wait_for_a_task_does_not_fail_its_one_commit(shop: Shop) -> None:
+    """It watches the row for a moment, in which the outcome cannot be written."""
+    orders = 60
+    async with shop.app.worker(), asyncio.timeout(LIMIT_S):
+        tasks = await shop.app.submit_many([shop.pay(n) for n in range(orders)])
+        other = App("shop", shop.url, embed=False)
+        async with other:
+            seen = await asyncio.gather(*(other.get_task(task.id) for task in tasks))
+            assert await asyncio.gather(*seen) == list(range(orders))
+    assert await shop.paid() == list(range(orders))
+
+
 async def test_effect_call_and_outcome_are_one_commit(shop: Shop) -> None:
     async with shop.app.worker(), asyncio.timeout(20):
         async with shop.db.transaction() as conn:
@@ -109,13 +149,21 @@ async def test_ids_and_keys_are_judged_in_the_transaction(shop: Shop) -> None:
 
 
 async def test_a_transaction_that_stays_open_slows_nobody_else(shop: Shop) -> None:
+    opened = asyncio.Event()
+
+    async def run_others() -> list[str]:
+        await opened.wait()
+        return await asyncio.gather(*[shop.app.create_task(shop.send(str(n))) for n in range(20)])
+
     async with shop.app.worker(), asyncio.timeout(20):
+        others = asyncio.create_task(run_others())  # whoever holds the transaction may not wait for them
         async with shop.db.transaction() as conn:
             key = Key("a", among="done")
             held = await shop.app.submit(shop.send("ada"), connection=conn, key=key)
             waiting = asyncio.ensure_future(shop.app.submit(shop.send("bob"), key=key))
             # Others, with keys and without, one of them in a transaction, go on beside it.
-            assert await asyncio.gather(*[shop.app.create_task(shop.send(str(n))) for n in range(20)])
+            opened.set()
+            assert await others
             assert await shop.app.submit(shop.send("eve"), key=Key("b"))
             assert not waiting.done()
         joined = await waiting

@@ -54,6 +54,18 @@ def twice() -> None:
     shop.task(name="plain")(other)
 
 
+def made_by_a_factory() -> None:
+    shop = app()
+
+    def make(number: int) -> None:
+        @shop.task
+        async def job() -> int:
+            return number
+
+    make(1)
+    make(2)
+
+
 GENERATOR = "is a generator: a call has one result. Return a list, or submit a call per item"
 METHOD = "is a method: a worker has no object to call it on. Move it to module level and pass what it needs"
 NO_FUNCTION = "@app.task decorates a function (`async def` or `def`), not "
@@ -77,6 +89,7 @@ NO_FUNCTION = "@app.task decorates a function (`async def` or `def`), not "
             "<everloop.TaskFunction plain> is a task function already; decorate the plain function once",
         ),
         (twice, "the app 'shop' has a task function 'plain' already ("),
+        (made_by_a_factory, "the app 'shop' has a task function 'job' already ("),
     ],
 )
 def test_what_cannot_be_a_task_function_is_refused(make: Callable[[], Any], message: str) -> None:

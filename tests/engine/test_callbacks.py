@@ -241,3 +241,27 @@ async def test_local_callbacks_are_called_however_the_call_ended(app: App, state
 
     assert seen == [task]
     assert (task.state, task.cancelled()) == (final(state), state.startswith("cancelled"))
+
+
+async def test_a_callback_that_failed_is_retried_with_the_same_finished_task(app: App) -> None:
+    told: Told = []
+
+    @app.task
+    async def work() -> str:
+        return "value"
+
+    @app.task
+    async def notify(task: Task[str]) -> None:
+        told.append((task.id, task.result()))
+        if len(told) == 1:
+            raise OSError("no connection to the mail server")
+
+    async with app.worker():
+        task = await app.submit(work(), on_done=notify)
+        await until(lambda: told)
+        (callback,) = await app.tasks(name="notify")
+        with pytest.raises(Exception, match="no connection to the mail server"):
+            await callback
+        await (await app.retry(callback.id))
+
+    assert told == [(task.id, "value")] * 2

@@ -21,6 +21,7 @@ from everloop import (
     Task,
     TaskFunction,
     TaskNotFound,
+    UsageError,
 )
 from everloop._core.ids import new_id
 from everloop._core.records import Turn, TurnAnswer
@@ -28,6 +29,13 @@ from everloop.engine.turns import UNFLUSHED
 from everloop.store.sql.store import SqliteStore
 from tests.engine.conftest import until_counted
 from tests.helpers.waiting import until
+
+
+def run_by_hand(main: Any) -> None:
+    """Drive a loop oneself."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main)
+    loop.close()
 
 
 class Scene:
@@ -623,3 +631,50 @@ async def test_current_tells_why_a_body_is_stopped(app: App) -> None:
 
     assert seen == [None, "cancelled", None, "timeout", None, "shutdown"]
     assert (counts["cancelled"], counts["failed"], counts["ready"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("run", [asyncio.run, run_by_hand])
+def test_what_was_scheduled_is_submitted_though_the_loop_ends_before_the_store_is_open(
+    sqlite: str, run: Callable[[Any], None], existing: bool
+) -> None:
+    app = App("shop", sqlite, embed=False)
+
+    @app.task
+    async def work(n: int) -> int:
+        return n
+
+    async def main() -> None:
+        for n in range(5):
+            app.create_task(work(n))
+
+    if existing:
+        asyncio.run(app.counts())
+    run(main())
+    assert asyncio.run(app.counts())["ready"] == 5
+
+
+def test_that_the_store_could_not_be_opened_for_what_was_scheduled_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "store.db").write_text("this is no SQLite file, and is long enough to be seen as one" * 100)
+    app = App("shop", f"sqlite:///{tmp_path}/store.db", embed=False)
+
+    @app.task
+    async def work() -> None: ...
+
+    async def main() -> None:
+        app.create_task(work())
+
+    asyncio.run(main())
+    assert "calls were not submitted, for the store could not be opened: " in caplog.text
+
+
+async def test_a_call_of_another_app_is_refused(app: App) -> None:
+    other = App("stock", "memory://")
+
+    @other.task
+    async def count() -> None: ...
+
+    with pytest.raises(UsageError, match=r"count\(\) is a task function of the app 'stock', not of "):
+        await app.submit(count())

@@ -177,6 +177,32 @@ async def test_waiting_for_it_while_the_transaction_is_open_is_refused(shop: Sho
     assert await asyncio.gather(task) == ["sent to ada"]
 
 
+async def test_waiting_for_any_call_in_a_transaction_that_has_written_is_refused(shop: Shop) -> None:
+    async def listed() -> list[Task[str]]:
+        return [task async for task in shop.app.as_completed(shop.send(name) for name in "d")]
+
+    async with asyncio.timeout(LIMIT_S), shop.db.transaction() as conn:
+        await insert(conn, "it has written")
+        tasks = [shop.app.create_task(shop.send(name)) for name in "abc"]
+        waits: list[Callable[[], Coroutine[Any, Any, object]]] = [
+            lambda: asyncio.wait(tasks[:1]),
+            lambda: _gathered(tasks[1]),
+            lambda: _first(tasks[2]),
+            listed,
+        ]
+        for wait in waits:
+            with pytest.raises(
+                WouldDeadlock, match=r"^waiting for (send|app.as_completed)\(\) while holding "
+            ):
+                await wait()
+    await asyncio.wait(tasks)
+
+
+async def _first(task: Task[str]) -> str:
+    (first,) = asyncio.as_completed([task])
+    return await first
+
+
 async def _value(task: Task[str]) -> str:
     return await task
 

@@ -206,6 +206,17 @@ async def test_a_def_awaits_a_call_and_gives_its_slot_back(sqlite: str) -> None:
     assert not any(t.name == "everloop-sync" for t in threading.enumerate())
 
 
+async def test_a_tree_of_def_is_deeper_than_the_worker_has_slots(sqlite: str) -> None:
+    shop = Shop(sqlite)
+
+    @shop.app.task
+    def tree(depth: int) -> int:
+        return shop.app.sync.run(tree(depth - 1)) + 1 if depth else 0
+
+    async with shop.app.worker(concurrency=1), asyncio.timeout(LIMIT):
+        assert await asyncio.gather(*(tree(10) for _ in range(3))) == [10] * 3
+
+
 async def test_another_attempt_finds_what_the_first_one_got(sqlite: str) -> None:
     shop = Shop(sqlite)
 

@@ -155,7 +155,7 @@ async def test_a_schema_of_a_later_version_is_refused(mysql_store: MysqlStore, s
     with pytest.raises(SchemaError) as caught:
         await mysql_store.twin().open()
     assert str(caught.value) == (
-        "the store has schema 99, but this version of Everloop knows 3; upgrade it "
+        "the store has schema 99, but this version of Everloop knows 4; upgrade it "
         "(pip install -U everloop). Nothing has been changed"
     )
 

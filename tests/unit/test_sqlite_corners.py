@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import sqlite3
 import threading
@@ -396,7 +397,7 @@ async def test_a_closed_thread_takes_no_work(caplog: pytest.LogCaptureFixture) -
     thread.post(done.append)
 
     assert (done, thread.disconnected) == ([7], [7])
-    assert "a hint could not be given: integer division or modulo by zero" in caplog.text
+    assert re.search("a hint could not be given: .*by zero", caplog.text)
 
 
 async def test_a_connection_that_comes_when_nobody_waits_is_closed_and_the_work_fails() -> None:

@@ -211,6 +211,7 @@ async def test_what_another_transaction_holds_cannot_be_settled_in_one_of_the_us
         return [None]
 
     monkeypatch.setattr(sqlalchemy, "drive_on", drive)
+    monkeypatch.setattr(sql_store, "PATIENCE", 0.05)
     connection: Any = None
 
     with pytest.raises(

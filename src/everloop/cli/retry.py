@@ -44,7 +44,13 @@ async def _retry(source: Source, ids: tuple[str, ...]) -> int:
                 code = code or exits.FAILED
             else:
                 (added,) = await store.add(None, [_again(old)])
-                print(added.id, flush=True)
+                if added.status == "refused":
+                    say(
+                        f"everloop: {id_} is a callback, and the call that it is about is not stored any more"
+                    )
+                    code = code or exits.NOT_FOUND
+                else:
+                    print(added.id, flush=True)
     return code
 
 
@@ -57,6 +63,7 @@ def _again(old: Snapshot) -> NewCall:
         priority=old.priority,
         tags=old.tags,
         crash_limit=old.crash_limit,
+        after=old.after,
         retry_of=old.id,
         told=False,
     )

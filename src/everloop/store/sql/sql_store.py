@@ -229,7 +229,12 @@ class SqlStore(ABC):
 
         # Nobody is told in an answer: the user's transaction commits later, and may not.
         scope = self._scope(None)
-        (settled,) = await drive_on(connection, settle(scope, [outcome]), self._folding)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            (settled,) = await drive_on(connection, settle(scope, [outcome]), self._folding)
+            if settled is not None or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.01)  # somebody begins to wait for it, or adds a child: that is short
         if settled is None:
             raise StoreUnavailable(f"another transaction that is still open holds the call {outcome.id}")
         return partial(self._ring, scope) if settled else None
@@ -256,6 +261,7 @@ class SqlStore(ABC):
         if any(call.key for call in calls):
             self._enter_with_keys(hand)
         scope = self._scope(None)
+        scope.borrowed = True
         added = drive_whole(hand, self._add_with_lanes(scope, calls), self._folding)
         transaction = hand.transaction()
         transaction.on_end(lambda committed: self._ring(scope) if committed else None)

@@ -104,6 +104,17 @@ class SqliteFile:
             connection = sqlite3.connect(
                 self.path, isolation_level=None, check_same_thread=False, timeout=0, cached_statements=256
             )
+        except sqlite3.DatabaseError as error:
+            raise StoreUnavailable(f"SQLite cannot open {str(self.path)!r}: {error}") from error
+        try:
+            self._set(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set(self, connection: sqlite3.Connection) -> None:
+        try:
             # The first statement that touches the file may meet another process that is creating it.
             connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
             (mode,) = patiently(connection, "PRAGMA journal_mode = WAL").fetchone()
@@ -124,7 +135,6 @@ class SqliteFile:
                 f"SQLite did not accept durable settings for {str(self.path)!r}: journal mode {mode!r} "
                 f"(wanted 'wal'), synchronous {level} (wanted 2)"
             )
-        return connection
 
     def migrate(self, connection: sqlite3.Connection) -> None:
         """Bring the schema to this version; several processes may try at once.

@@ -123,7 +123,7 @@ INSERT INTO ever_keys (app, fn, `key`, seq)
 SELECT b.app, b.fn, b.`key`, b.seq
 FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
                                        `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b;
-UPDATE (SELECT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket, MAX(seq) AS seq
+UPDATE (SELECT CRC32(CONCAT_WS(CHAR(0), app, fn, `key`)) & 65535 AS bucket, MAX(seq) AS seq
         FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[0]', fn LONGTEXT PATH '$[1]',
                                                `key` LONGTEXT PATH '$[2]', seq BIGINT PATH '$[3]')) AS b
         GROUP BY bucket ORDER BY bucket LIMIT 18446744073709551615) AS b
@@ -148,12 +148,22 @@ FROM (SELECT DISTINCT c.seq FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PA
       ORDER BY c.seq LIMIT 18446744073709551615) AS k
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq FOR UPDATE
 
+-- name: add_parents_seen -> id, seq, state, fence, priority, place, root, depth
+-- the same, not held: in a transaction of the user's, which may stay open
+SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, -c.level AS depth
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (id LONGTEXT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_id) ON c.id = b.id
+
 -- name: add_children -> i, id, seq, state, asked
 -- rows: i, parent's seq, child_key; held: a cancellation that is under way is seen
-SELECT b.i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
-FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
-                                       child_key LONGTEXT PATH '$[2]')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_parent) ON c.parent = b.parent AND c.child_key = b.child_key
+SELECT k.i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked
+FROM (SELECT b.i, c.seq
+      FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', parent BIGINT PATH '$[1]',
+                                             child_key LONGTEXT PATH '$[2]')) AS b
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (ever_calls_parent)
+          ON c.parent = b.parent AND c.child_key = b.child_key
+      ORDER BY c.seq LIMIT 18446744073709551615) AS k
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = k.seq
 ORDER BY c.seq FOR UPDATE
 
 -- name: add_reattach
@@ -169,11 +179,11 @@ SET c.asked = b.fence
 -- Also with those that this transaction cannot judge: a user's may be REPEATABLE READ, as MySQL's are by default,
 -- and sees no call that was committed since it first read something. What is locked is read as it stands.
 SELECT b.i
-FROM (SELECT i, CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket
+FROM (SELECT i, CRC32(CONCAT_WS(CHAR(0), app, fn, `key`)) & 65535 AS bucket
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
                                              fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b) AS b
 LEFT JOIN (SELECT k.bucket, k.version
-           FROM (SELECT DISTINCT CRC32(CONCAT_WS('\0', app, fn, `key`)) & 65535 AS bucket
+           FROM (SELECT DISTINCT CRC32(CONCAT_WS(CHAR(0), app, fn, `key`)) & 65535 AS bucket
                  FROM JSON_TABLE(:rows, '$[*]' COLUMNS (app LONGTEXT PATH '$[1]', fn LONGTEXT PATH '$[2]',
                                                         `key` LONGTEXT PATH '$[3]')) AS b
                  ORDER BY bucket LIMIT 18446744073709551615) AS b
@@ -548,11 +558,17 @@ ON DUPLICATE KEY UPDATE lane = ever_serves.lane
 
 -- name: session_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
-FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 4611686018427387904 + :session ORDER BY seq FOR UPDATE
+FROM (SELECT seq AS number FROM ever_calls FORCE INDEX (ever_calls_ready)
+      WHERE line = 4611686018427387904 + :session ORDER BY seq LIMIT 18446744073709551615) AS k
+STRAIGHT_JOIN ever_calls FORCE INDEX (PRIMARY) ON seq = k.number AND session = :session
+ORDER BY seq FOR UPDATE
 
 -- name: session_free_leases -> seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
 SELECT seq, id, fence, attempt, crashes, crash_limit, due, waiter, watched, cancel_asked, session
-FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 4611686018427387904 + :session ORDER BY seq FOR UPDATE SKIP LOCKED
+FROM (SELECT seq AS number FROM ever_calls FORCE INDEX (ever_calls_ready)
+      WHERE line = 4611686018427387904 + :session ORDER BY seq LIMIT 18446744073709551615) AS k
+STRAIGHT_JOIN ever_calls FORCE INDEX (PRIMARY) ON seq = k.number AND session = :session
+ORDER BY seq FOR UPDATE SKIP LOCKED
 
 -- name: session_held -> session
 -- a lease of it that was held by another transaction

@@ -112,6 +112,11 @@ SELECT id, seq, state, fence, priority, place, root, depth
 FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
 ORDER BY seq FOR UPDATE
 
+-- name: add_parents_seen -> id, seq, state, fence, priority, place, root, depth
+-- the same, not held: in a transaction of the user's, which may stay open
+SELECT id, seq, state, fence, priority, place, root, depth
+FROM ever_calls WHERE id IN (SELECT value FROM json_array_elements_text(:ids::json))
+
 -- name: add_children -> i, id, seq, state, asked
 -- rows: i, parent's seq, child_key; held: a cancellation that is under way is seen
 SELECT (b.value->>0)::bigint AS i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked

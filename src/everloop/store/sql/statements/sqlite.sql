@@ -72,6 +72,11 @@ JOIN ever_payloads AS p ON p.seq = c.seq
 SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, c.depth
 FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
 
+-- name: add_parents_seen -> id, seq, state, fence, priority, place, root, depth
+-- the same, not held: in a transaction of the user's, which may stay open
+SELECT c.id, c.seq, c.state, c.fence, c.priority, c.place, c.root, c.depth
+FROM json_each(:ids) AS b JOIN ever_calls AS c ON c.id = b.value
+
 -- name: add_children -> i, id, seq, state, asked
 -- rows: i, parent's seq, child_key
 SELECT b.value->>0 AS i, c.id, c.seq, c.state, c.cancel_asked IS NOT NULL AS asked

@@ -170,7 +170,9 @@ class _Plan:
             self.existing[id_] = _Existing(id_, seq, State(state), app, fn, args)
         parents = {c.parent.id for c in self.calls if c.parent}
         if parents:
-            for row in (yield Statement("add_parents", {"ids": list(parents)})):
+            # None of those that a user's transaction adds is owned: its parent need not wait for the commit.
+            seen = "add_parents_seen" if self.scope.borrowed else "add_parents"
+            for row in (yield Statement(seen, {"ids": list(parents)})):
                 self.parents[row[0]] = row
             yield from self._look_for_children()
         keyed = [[i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None]

@@ -28,6 +28,7 @@ class Scope:
         scheduled: Whether calls became scheduled, or ended while they were: the next due time may be another.
         started: What this turn leases without looking for it, as the picking statements would give it.
         returned: Whether calls that may have expired came back to the queue.
+        borrowed: Whether this is a transaction of the user's, which may stay open: it holds no parents.
         straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
             the transaction has met another one.
         compound: Whether one statement of the database may do what takes several on others. Where it may not,
@@ -47,6 +48,7 @@ class Scope:
     ready: bool = False
     scheduled: bool = False
     returned: bool = False
+    borrowed: bool = False
     straight: bool = False
     compound: bool = False
     alone: Alone | None = None

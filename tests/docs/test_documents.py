@@ -56,6 +56,13 @@ def test_languages_have_one_spelling() -> None:
     assert [block.place for block in BLOCKS if block.language in others] == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_linked_exist(path: Path) -> None:
+    linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text("utf-8"))
+
+    assert [name for name in linked if not (path.parent / name).exists()] == []
+
+
 def test_tests_that_are_named_exist() -> None:
     """`engine/test_slots.py::test_counts_of_slots` stands for itself; `case: NAME` for one of the suite's."""
     text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")

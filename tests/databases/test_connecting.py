@@ -210,6 +210,30 @@ async def test_postgresql_without_tls_is_refused_where_tls_was_asked_for(url: st
     assert ". TLS was asked for, and the connection is not made without: " in str(error)
 
 
+@pytest.mark.parametrize(
+    ("driver", "query"),
+    [
+        (driver, query)
+        for driver in ("asyncpg", "psycopg")
+        for query in (
+            "application_name=till&options=-c%20work_mem%3D5MB",
+            "sslmode=prefer&sslrootcert=/nowhere/ca.pem",
+            "keepalives_idle=30&keepalives=1",
+            "target_session_attrs=any",
+        )
+    ],
+    indirect=["driver"],
+)
+async def test_the_words_of_libpq_hold_with_either_driver(url: str, query: str) -> None:
+    pool = opened(f"{url}?{query}")
+
+    async with pool.db.connection() as conn:
+        asked = text("select current_setting('application_name'), current_setting('work_mem')")
+        found = tuple((await conn.execute(asked)).one())
+    await pool.close()
+    assert "options" not in query or found == ("till", "5MB")
+
+
 @mysql_only
 async def test_a_word_that_means_nothing_for_tls_is_refused(url: str) -> None:
     pool = opened(f"{url}?ssl=perhaps")

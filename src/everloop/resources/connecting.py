@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from inspect import signature
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from sqlalchemy.engine import URL
 
@@ -27,6 +28,22 @@ CONNECT_TIMEOUT = 10
 #: Seconds that a cancelled task still spends on a connection that is being opened: servers count handshakes
 #: that break off, and MySQL locks the whole machine out after 100 (`max_connect_errors`).
 HANDSHAKE_GRACE = 1.0
+#: Parameters of libpq that asyncpg knows in a DSN only, the words of every other driver and tool.
+OF_DSN = (
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslcrl",
+    "application_name",
+    "options",
+    "target_session_attrs",
+)
+#: Parameters of libpq about its own sockets, which asyncpg would take for settings of the server.
+LIBPQS_ALONE = frozenset(
+    ("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+)
 
 NO_TLS = "the server does not offer TLS"
 
@@ -65,8 +82,10 @@ class ServerConnector:
     def _checked(self, arguments: dict[str, Any]) -> dict[str, Any]:
         checked = dict(arguments)
         if self._driver == "asyncpg":
-            if "sslmode" in checked:  # the word of every other driver and tool
-                checked["ssl"] = checked.pop("sslmode")
+            for name in LIBPQS_ALONE & checked.keys():
+                del checked[name]
+            if "dsn" not in checked and (found := {k: checked.pop(k) for k in OF_DSN if k in checked}):
+                checked["dsn"] = f"postgresql://?{urlencode(found, quote_via=quote)}"
             limit = checked.pop("connect_timeout", checked.get("timeout", CONNECT_TIMEOUT))
             return checked | {"timeout": _seconds(limit)}
         checked.setdefault("connect_timeout", CONNECT_TIMEOUT)

@@ -257,3 +257,22 @@ async def test_a_request_that_is_too_large_is_refused_and_the_next_one_is_not(
     for n in range(4):  # as the turn loop does: in halves
         assert (await store.add(None, [call(n, args=b"j" + b"x" * 300_000)]))[0].status == "added"
     await store.close()
+
+
+async def test_a_user_without_rights_on_the_tables_is_told_what_to_grant(
+    mysql_store: MysqlStore, mariadb: MariaServer, mariadb_url: str
+) -> None:
+    user = address_of(mariadb_url).user
+    mariadb.execute(f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM '{user}'@'%'")
+    mariadb.execute(f"GRANT SELECT ON {address_of(mariadb_url).database}.* TO '{user}'@'%'")
+    twin = mysql_store.twin()
+    try:
+        with pytest.raises(
+            StoreError, match="GRANT SELECT, INSERT, UPDATE, DELETE ON the_database"
+        ) as caught:
+            await twin.open()
+            await twin.add(None, [call(1)])
+        assert "command denied" in str(caught.value)
+    finally:
+        await twin.close()
+        mariadb.execute(f"GRANT ALL ON {address_of(mariadb_url).database}.* TO '{user}'@'%'")

@@ -66,6 +66,7 @@ _PASSING = {
 #: Of these: the server has no space left.
 _FULL = (1021, 1114)
 _INTERRUPTED = 1317  # ER_QUERY_INTERRUPTED
+_DENIED = 1142  # ER_TABLEACCESS_DENIED_ERROR
 _UNENCRYPTED = 2026  # CR_SSL_CONNECTION_ERROR
 #: Seconds for which a transaction may stand still before the server ends the connection. A process that
 #: stands still within one has its system answer for it for ever, and nobody could take over what it holds.
@@ -284,6 +285,10 @@ _NO_TLS = (
     "the store's URL asks for TLS, but the server does not speak it: nothing was sent in plain text but the "
     "log-in; switch TLS on there (ssl_cert, ssl_key), or leave `ssl` out of the URL"
 )
+_NO_RIGHT = (
+    "the user of the store's URL lacks a right on Everloop's tables; as an administrator: GRANT SELECT, INSERT, "
+    "UPDATE, DELETE ON the_database.* TO 'the_user'@'%'. The server said"
+)
 
 
 def passes(code: int) -> bool:
@@ -297,6 +302,8 @@ def explain(error: pymysql.MySQLError, doing: str) -> StoreError:
     told = f"({doing}): {said} ({code})" if code else f"({doing}): {said}"
     if code == _UNENCRYPTED and doing == "connecting":
         return Unencrypted(f"{_NO_TLS}. It said: {said}")
+    if code == _DENIED and doing != "migrating":  # whoever makes the tables says more
+        return StoreError(f"{_NO_RIGHT} {told}")
     for codes, kind, what in _KINDS:
         if code in codes:
             return kind(f"{what} {told}{FULL_DISK if code in _FULL else ''}")

@@ -286,8 +286,8 @@ _NO_TLS = (
     "log-in; switch TLS on there (ssl_cert, ssl_key), or leave `ssl` out of the URL"
 )
 _NO_RIGHT = (
-    "the user of the store's URL lacks a right on Everloop's tables; as an administrator: GRANT SELECT, INSERT, "
-    "UPDATE, DELETE ON the_database.* TO 'the_user'@'%'. The server said"
+    "the user of the store's URL lacks a right on Everloop's tables; as an administrator: GRANT SELECT, "
+    "INSERT, UPDATE, DELETE ON the_database.* TO 'the_user'@'%'. The server said"
 )
 
 

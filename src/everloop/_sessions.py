@@ -276,16 +276,18 @@ class Sessions:
                 entry.asked.discard(lane)
                 return
         functions = self._functions(None)
-        if entry.automatic and self._embed and (session.worker is not None or lane in functions):
+        if entry.automatic and self._embed and lane in functions:
             await session.start_worker(functions, EMBEDDED)
             notice(
                 "no worker was running, so this process runs its tasks itself; to run them apart: "
                 f"{self._hint()}"
             )
         else:
-            notice(
-                f"no worker serves queue {lane.queue!r} of {lane.app!r} with {lane.fn!r}: run {self._hint()}"
-            )
+            command = self._hint()
+            if lane not in functions and lane.fn in {each.fn for each in functions}:
+                # No function names this queue: a worker serves it when it is told to.
+                command = f"{command.removesuffix('`')} --queues {lane.queue}`"
+            notice(f"no worker serves queue {lane.queue!r} of {lane.app!r} with {lane.fn!r}: run {command}")
 
 
 async def _open_after_all(entry: OpenSession) -> None:

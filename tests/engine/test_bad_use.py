@@ -85,6 +85,25 @@ async def test_a_call_that_no_worker_knows_waits_is_seen_and_runs_when_one_does(
             assert await task == 7
 
 
+def test_of_a_queue_that_no_function_names_it_is_said_how_to_serve_it(sqlite: str, said: list[str]) -> None:
+    app, other = App("shop", sqlite), App("shop", sqlite)
+    echo = with_echo(app)
+    with_echo(other)
+
+    async def main() -> int:
+        assert await echo(1) == 1  # by a worker in this process, which serves the queues that functions name
+        task = await app.submit(echo(2), queue="reports")
+        await until(lambda: len(said) == 2)
+        async with other.worker(queues=["reports"]):
+            return await task
+
+    assert asyncio.run(main()) == 2
+    assert said[1] == (
+        "everloop: no worker serves queue 'reports' of 'shop' with 'echo': run "
+        f"{app.worker_command().removesuffix('`')} --queues reports`"
+    )
+
+
 async def test_a_call_of_a_forgotten_name_stays_in_the_store(sqlite: str, said: list[str]) -> None:
     first = make(sqlite)
     async with first:

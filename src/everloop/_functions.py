@@ -24,6 +24,7 @@ from everloop._core.errors import (
     ResultNotStorable,
     StoreUnavailable,
 )
+from everloop._core.ids import following_id
 from everloop._core.policy import CRASHES
 from everloop._core.records import KeyRule, Lane, NewCall, Parent
 from everloop._options import NOTHING, Options, Settings, read_options
@@ -173,7 +174,7 @@ class TaskFunction(Generic[P, R]):
             child_key=parent.child_key(self.name, call.args) if parent is not None and not s.fresh else None,
             key=KeyRule(s.key.value, s.key.among, s.key.on_conflict) if s.key is not None else None,
             tags=s.tags or (),
-            callbacks=tuple(callback_call(cb, call.id) for cb in s.on_done or ()),
+            callbacks=tuple(callback_call(cb, call.id, n) for n, cb in enumerate(s.on_done or ())),
             told=told,
         )
 
@@ -249,8 +250,12 @@ def _guarded(work: Callable[[], R]) -> tuple[R | None, BaseException | None]:
         return None, error
 
 
-def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
-    """Return the record of a durable callback: a task function, or partials of one."""
+def callback_call(callback: Callable[..., Any], after: str, number: int = 0) -> NewCall:
+    """Return the record of a durable callback: a task function, or partials of one.
+
+    Its id comes of the call's and of its number among the callbacks: whoever submits a call again with its id
+    does not get its callbacks twice.
+    """
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     while isinstance(callback, partial):
@@ -261,7 +266,10 @@ def callback_call(callback: Callable[..., Any], after: str) -> NewCall:
     bound = function.app.payloads.wrap(
         function.arguments.bind_before_last(args, kwargs), f"the arguments of {function.name}()"
     )
-    call: Call[Any] = Call(function, bound, function._overrides)  # noqa: SLF001 - of our own class
+    overrides = function._overrides  # noqa: SLF001 - of our own class
+    call: Call[Any] = Call(
+        function, bound, msgspec.structs.replace(overrides, id=following_id(after, number))
+    )
     call.take()
     return msgspec.structs.replace(function.new_call(call, None, owned=False, told=False), after=after)
 

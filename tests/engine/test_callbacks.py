@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import everloop
-from everloop import App, Call, OptionError, Task, TaskExpired, TaskFunction
+from everloop import App, Call, OptionError, Retry, Task, TaskExpired, TaskFunction
+from everloop._core.ids import new_id
+from tests.engine.conftest import until_counted
 from tests.helpers.waiting import until
 
 Told = list[tuple[Any, ...]]
@@ -265,3 +267,34 @@ async def test_a_callback_that_failed_is_retried_with_the_same_finished_task(app
         await (await app.retry(callback.id))
 
     assert told == [(task.id, "value")] * 2
+
+
+async def test_a_callback_runs_once_for_a_call_that_is_submitted_again(app: App) -> None:
+    """By its id, and by a later run of its parent; nothing is done twice."""
+    told: list[str] = []
+
+    @app.task
+    async def work(n: int) -> int:
+        return n
+
+    @app.task
+    async def notify(task: Task[int]) -> None:
+        told.append(task.id)
+
+    @app.task(retries=2)
+    async def parent() -> str:
+        task = await app.submit(work(7), on_done=notify)
+        await task
+        if everloop.current().attempt < 3:
+            raise ValueError("once more")
+        return task.id
+
+    async with app.worker():
+        id_ = new_id()
+        for _ in range(3):
+            await (await app.submit(work(1), id=id_, on_done=notify))
+        child = await parent().options(retries=Retry(2, delay=0))
+        await until(lambda: len(told) >= 2)
+        await until_counted(app, "succeeded", 5)
+
+    assert sorted(told) == sorted([id_, child])

@@ -47,6 +47,13 @@ def new_id() -> str:
     return f"{known[2]}{n & 0xFFFF:04x}"
 
 
+def following_id(id_: str, number: int) -> str:
+    """Return the id of what follows a call: always the same, a UUIDv5 (RFC 9562) within its id."""
+    from uuid import UUID, uuid5  # only callbacks need it, and whoever imports everloop would wait for it
+
+    return str(uuid5(UUID(id_), str(number)))
+
+
 def is_id(text: str) -> bool:
     """Tell whether `text` is a UUID in the lower-case form that Everloop stores."""
     return _SHAPE.fullmatch(text) is not None

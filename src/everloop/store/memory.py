@@ -342,7 +342,8 @@ class MemoryStore(Reading, Keeping, NoTransactions):
             return Added(call.id, "refused", "id")
         if existing is None and call.after is not None and call.after not in rows:
             return Added(call.id, "refused", "after")
-        existing = existing or self._reusable(call)
+        child = None if existing else self._reusable(call)
+        existing = existing or child
         if existing is None and call.key is not None:
             met = [row for row in self._tables.with_key(call.lane, call.key.value) if row.meets(call.key)]
             if met and call.key.on_conflict == "raise":
@@ -356,7 +357,7 @@ class MemoryStore(Reading, Keeping, NoTransactions):
             row.asked = parent.fence
         if call.told and session is not None:
             self._tell_of(row, session)
-        for callback in call.callbacks:
+        for callback in call.callbacks if child is None else ():  # those of a child came with it
             follower = msgspec.structs.replace(callback, after=row.id, parent=None)
             self._add_one(session, follower, now, replaced)
         return Added(row.id, "exists" if existing else "added")

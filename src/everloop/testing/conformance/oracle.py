@@ -306,7 +306,8 @@ class Oracle:
             return Added(call.id, "refused", "id")
         if not there and call.after and call.after not in self.lives:
             return Added(call.id, "refused", "after")
-        there = there or self._same_child(call)
+        child = None if there else self._same_child(call)
+        there = there or child
         if not there and call.key:
             rivals = self._newest_first(lambda other: self._rivals(other, call))
             if rivals and call.key.on_conflict == "raise":
@@ -319,7 +320,7 @@ class Oracle:
             life.add("wanted", at, call.parent.fence)
         if call.told and session is not None:
             self._inform(session, life.birth.id)
-        for callback in call.callbacks:
+        for callback in () if child else call.callbacks:
             follower = msgspec.structs.replace(callback, after=life.birth.id, parent=None)
             self._add(session, follower, at, replaced)
         return Added(life.birth.id, "exists" if there else "added")

@@ -219,7 +219,8 @@ class _Plan:
         if parent is not None and call.child_key is not None:
             child = self.children.get((parent[1], call.child_key))
             if child is not None and child.reusable:
-                return self._join(call, child, parent)
+                # Its callbacks came with it: the run before this one has asked for the same.
+                return self._join(msgspec.structs.replace(call, callbacks=()), child, parent)
         met = self._meet_key(call, call.key, parent) if call.key is not None else None
         return met or self._insert(call, parent)
 

@@ -75,6 +75,24 @@ async def a_rerun_parent_gets_the_child_that_succeeded(scene: Scene) -> None:
 
 
 @case
+async def a_child_that_is_used_again_keeps_its_callbacks_and_gets_no_others(scene: Scene) -> None:
+    session = await scene.session()
+    lease = await scene.start(session, "parent")
+    for run, label in enumerate(("first", "second", "third"), 1):
+        parent = Parent(lease.id, lease.fence)
+        callback = scene.call(f"after {label}")
+        child = scene.call(label, "work", parent=parent, child_key="a", callbacks=(callback,))
+        status = "added" if run == 1 else "exists"
+        same(await scene.add(child), [Added(scene.id("first"), status)], f"run {run}")
+        if run == 2:
+            await scene.end(session, "first")
+        lease = await _again(scene, session, lease)
+    same(await scene.state("after first"), State.READY)
+    for label in ("after second", "after third"):
+        holds(await scene.missing(label), f"{label} is not stored")
+
+
+@case
 async def a_rerun_parent_attaches_to_the_child_that_lives(scene: Scene) -> None:
     session, client = await scene.session(), await scene.session()
     parent = await scene.start(session, "parent")

@@ -82,8 +82,8 @@ async def a_child_that_is_used_again_keeps_its_callbacks_and_gets_no_others(scen
         parent = Parent(lease.id, lease.fence)
         callback = scene.call(f"after {label}")
         child = scene.call(label, "work", parent=parent, child_key="a", callbacks=(callback,))
-        status = "added" if run == 1 else "exists"
-        same(await scene.add(child), [Added(scene.id("first"), status)], f"run {run}")
+        answer = Added(scene.id("first"), "added" if run == 1 else "exists")
+        same(await scene.add(child), [answer], f"run {run}")
         if run == 2:
             await scene.end(session, "first")
         lease = await _again(scene, session, lease)

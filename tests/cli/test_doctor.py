@@ -36,7 +36,7 @@ def test_a_checkup(shop: Shop, server: str, request: pytest.FixtureRequest) -> N
     assert {"store", "setting", "clock", "workers", "waiting", "leases", "keeping"} == {
         each["where"] for each in found
     }
-    assert f"with schema {4 if server == 'mariadb' else 3}" in found[0]["what"]
+    assert "with schema 3" in found[0]["what"]
     assert ":secret@" not in ran.out
     # The servers of the tests do not wait for the disk, and are told so.
     known = {each["what"].partition(" is ")[0]: each["level"] for each in found if each["where"] == "setting"}

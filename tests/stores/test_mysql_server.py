@@ -155,7 +155,7 @@ async def test_a_schema_of_a_later_version_is_refused(mysql_store: MysqlStore, s
     with pytest.raises(SchemaError) as caught:
         await mysql_store.twin().open()
     assert str(caught.value) == (
-        "the store has schema 99, but this version of Everloop knows 4; upgrade it "
+        "the store has schema 99, but this version of Everloop knows 3; upgrade it "
         "(pip install -U everloop). Nothing has been changed"
     )
 
@@ -274,3 +274,12 @@ async def test_a_user_without_rights_on_the_tables_is_told_what_to_grant(
     finally:
         await twin.close()
         mariadb.execute(f"GRANT ALL ON {address_of(mariadb_url).database}.* TO '{user}'@'%'")
+
+
+async def test_tables_from_before_the_first_release_are_not_used(
+    mysql_store: MysqlStore, side: MysqlConnection
+) -> None:
+    side.run("DROP TABLE ever_calls", "making it older")
+    side.run("CREATE TABLE ever_calls (seq BIGINT PRIMARY KEY, state VARCHAR(9) NOT NULL)", "making it older")
+    with pytest.raises(SchemaError, match=r"from before the first release, .* an empty database$"):
+        await mysql_store.twin().open()

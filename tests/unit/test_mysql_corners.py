@@ -440,7 +440,7 @@ def test_rights_that_are_missing_are_told_with_what_grants_them(store: Any) -> N
 def test_a_schema_that_is_half_made_is_none(store: Any) -> None:
     assert store._schema(Fake([[]])) == 0
     assert store._schema(Fake([[(1,)]], [[]])) == 0
-    assert store._schema(Fake([[(1,)]], [[("3",)]])) == 3
+    assert store._schema(Fake([[(1,)]], [[("3",)]], [[]])) == 3
     assert stores.migrations("mysql")[0].number == 1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from everloop._core.clock import Clock, SystemClock
-from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
+from everloop._core.errors import ConfigError, SchemaError, StoreError, StoreUnavailable
 from everloop._core.looks import Setting, Vitals
 from everloop._core.records import Ended
 from everloop.store.sql.blocked import SILENT_S
@@ -59,6 +59,11 @@ _VARIABLES = """SHOW VARIABLES WHERE variable_name IN
 ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite')"""
 _FIND = """
 SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'ever_meta'
+"""
+#: `state` was a text once.
+_EARLY = """
+SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'ever_calls'
+AND column_name = 'state' AND data_type = 'varchar'
 """
 
 
@@ -214,7 +219,14 @@ class MysqlStore(ServerStore[MysqlConnection]):
     def _schema(self, connection: MysqlConnection) -> int:
         """Return the schema's number; 0 when there is none, or only a part of it."""
         tables = connection.run(_FIND, "looking for the schema")[0]
-        return self._read_meta(connection, "schema") if tables else 0
+        found = self._read_meta(connection, "schema") if tables else 0
+        if found and connection.run(_EARLY, "looking for the schema")[0]:
+            raise SchemaError(
+                f"the tables of Everloop in {self._shown} are from before the first release, which kept calls "
+                "in another way, and nothing turns them into today's: export what you need with the version "
+                "that made them, and give Everloop an empty database"
+            )
+        return found
 
 
 def check_version(version: str) -> None:

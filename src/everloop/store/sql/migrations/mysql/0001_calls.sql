@@ -40,14 +40,16 @@ CREATE TABLE IF NOT EXISTS ever_lanes (
     UNIQUE KEY ever_lanes_name (app, queue, fn)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The hot row: narrow, touched by every transition.
+-- The hot row: narrow, touched by every transition. What nearly every call's transitions change keeps its size, so
+-- that the row is changed where it stands: an ENUM, and a 0 or the largest number in place of NULL.
 -- There are no partial indexes here: a generated column is NULL for the calls that do not belong into one, and
 -- all of these stand together at one end of it, in nobody's way.
 CREATE TABLE IF NOT EXISTS ever_calls (
     seq          BIGINT PRIMARY KEY,            -- order of submission
     id           VARBINARY(64) NOT NULL,
     lane         BIGINT NOT NULL,
-    state        VARCHAR(9) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    state        ENUM('waiting', 'scheduled', 'ready', 'leased', 'succeeded', 'failed', 'cancelled', 'expired')
+                 CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     priority     BIGINT NOT NULL DEFAULT 0,     -- negated: the smaller goes first
     place        BIGINT NOT NULL,               -- the root's due instant, inherited
     root         BIGINT NOT NULL,               -- the root's seq, inherited
@@ -55,7 +57,7 @@ CREATE TABLE IF NOT EXISTS ever_calls (
     due          BIGINT NOT NULL,
     expires      BIGINT,
     fence        BIGINT NOT NULL DEFAULT 0,     -- Invariant: only grows; guards every write of a lease
-    session      BIGINT,                        -- Invariant: not null exactly when leased
+    session      BIGINT NOT NULL DEFAULT 0,     -- Invariant: not 0 exactly when leased
     attempt      BIGINT NOT NULL DEFAULT 0,
     crashes      BIGINT NOT NULL DEFAULT 0,
     crash_limit  BIGINT NOT NULL DEFAULT 5,
@@ -68,11 +70,14 @@ CREATE TABLE IF NOT EXISTS ever_calls (
     waiter       BIGINT,                        -- the session to tell (further ones are in waits)
     gate         VARBINARY(255),                -- Invariant: a gated call stands in no line
     cancel_asked LONGTEXT,
-    started      BIGINT,
+    started      BIGINT NOT NULL DEFAULT 0,     -- 0: never
     -- The line in which a call that is ready stands: its lane's, or 0, which is that of the suspects. Their
-    -- workers died with them twice; kept apart, many of them stand in nobody's way.
+    -- workers died with them twice; kept apart, many of them stand in nobody's way. Behind all lines, the calls of
+    -- a session stand at 2^62 + session, and all others at the end.
     line         BIGINT GENERATED ALWAYS AS (CASE WHEN state = 'ready' AND gate IS NULL
-                                             THEN CASE WHEN crashes < 2 THEN lane ELSE 0 END END) STORED,
+                                             THEN CASE WHEN crashes < 2 THEN lane ELSE 0 END
+                                             WHEN session <> 0 THEN 4611686018427387904 + session
+                                             ELSE 9223372036854775807 END) STORED,
     child_line   BIGINT GENERATED ALWAYS AS (CASE WHEN state = 'ready' AND gate IS NULL AND crashes < 2
                                                        AND level < 0 THEN lane END) STORED,
     due_at       BIGINT GENERATED ALWAYS AS (CASE WHEN state = 'scheduled' THEN due END) STORED,
@@ -83,12 +88,9 @@ CREATE TABLE IF NOT EXISTS ever_calls (
     KEY ever_calls_ready_child (child_line, priority, place, root, level, seq),
     KEY ever_calls_due (due_at),
     KEY ever_calls_expires (expires_at),
-    KEY ever_calls_session (session),
     KEY ever_calls_parent (parent, child_key),
     KEY ever_calls_after (after),
-    CONSTRAINT ever_calls_states CHECK (state IN ('waiting', 'scheduled', 'ready', 'leased',
-                                                  'succeeded', 'failed', 'cancelled', 'expired')),
-    CONSTRAINT ever_calls_lease CHECK ((session IS NOT NULL) = (state = 'leased'))
+    CONSTRAINT ever_calls_lease CHECK ((session <> 0) = (state = 'leased'))
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The wide rows: written once.

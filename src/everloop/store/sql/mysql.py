@@ -222,9 +222,9 @@ class MysqlStore(ServerStore[MysqlConnection]):
         found = self._read_meta(connection, "schema") if tables else 0
         if found and connection.run(_EARLY, "looking for the schema")[0]:
             raise SchemaError(
-                f"the tables of Everloop in {self._shown} are from before the first release, which kept calls "
-                "in another way, and nothing turns them into today's: export what you need with the version "
-                "that made them, and give Everloop an empty database"
+                f"the tables of Everloop in {self._shown} are from before the first release, which kept "
+                "calls in another way, and nothing turns them into today's: export what you need with the "
+                "version that made them, and give Everloop an empty database"
             )
         return found
 

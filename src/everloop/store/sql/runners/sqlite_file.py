@@ -104,25 +104,11 @@ class SqliteFile:
             connection = sqlite3.connect(
                 self.path, isolation_level=None, check_same_thread=False, timeout=0, cached_statements=256
             )
-        except sqlite3.DatabaseError as error:
-            raise StoreUnavailable(f"SQLite cannot open {str(self.path)!r}: {error}") from error
-        try:
-            self._set(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _set(self, connection: sqlite3.Connection) -> None:
-        try:
-            # The first statement that touches the file may meet another process that is creating it.
-            connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
-            (mode,) = patiently(connection, "PRAGMA journal_mode = WAL").fetchone()
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("PRAGMA cache_size = -65536")
-            connection.execute("PRAGMA busy_timeout = 0")
-            (level,) = connection.execute("PRAGMA synchronous").fetchone()
+            try:
+                mode, level = _set(connection)
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.DatabaseError as error:
             if "not a database" in str(error):
                 raise ConfigError(
@@ -131,10 +117,12 @@ class SqliteFile:
                 ) from error
             raise StoreUnavailable(f"SQLite cannot open {str(self.path)!r}: {error}") from error
         if (mode, level) != ("wal", 2):
+            connection.close()
             raise ConfigError(
                 f"SQLite did not accept durable settings for {str(self.path)!r}: journal mode {mode!r} "
                 f"(wanted 'wal'), synchronous {level} (wanted 2)"
             )
+        return connection
 
     def migrate(self, connection: sqlite3.Connection) -> None:
         """Bring the schema to this version; several processes may try at once.
@@ -286,3 +274,16 @@ def file_system(folder: Path) -> str:
         if inside and len(point) >= len(best):
             best, kind = point, after.split()[0]
     return kind
+
+
+def _set(connection: sqlite3.Connection) -> tuple[str, int]:
+    """Make a connection's settings; return the journal mode and the level that hold."""
+    # The first statement that touches the file may meet another process that is creating it.
+    connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
+    (mode,) = patiently(connection, "PRAGMA journal_mode = WAL").fetchone()
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA busy_timeout = 0")
+    (level,) = connection.execute("PRAGMA synchronous").fetchone()
+    return mode, level

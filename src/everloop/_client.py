@@ -21,11 +21,10 @@ from everloop._core.errors import (
     UsageError,
     WouldDeadlock,
 )
-from everloop._core.ids import new_id
 from everloop._core.keeping import not_found
 from everloop._core.names import class_name
 from everloop._core.policy import Keep, check_whole
-from everloop._core.records import Added, CallFilter, NewCall, Snapshot
+from everloop._core.records import Added, CallFilter, Snapshot, repeat_of
 from everloop._core.text import near_miss
 from everloop._functions import TaskFunction, is_keyed
 from everloop._options import Options, read_options
@@ -358,17 +357,7 @@ class Client:
             raise self.missing(id)
         if not old.state.final:
             raise NotRetryable(f"the call {id} is {old.state.value}: only a finished call can be retried")
-        new = NewCall(
-            id=new_id(),
-            lane=old.lane,
-            args=old.args,
-            policy=old.policy,
-            priority=old.priority,
-            tags=old.tags,
-            crash_limit=old.crash_limit,
-            after=old.after,
-            retry_of=old.id,
-        )
+        new = repeat_of(old)
         task: Task[Any] = Task(self, session, new.id, old.lane.fn, owned=False, state=State.READY)
         session.watch(task, hold=False)
         self._sessions.asked_for(self._sessions.current(), new.lane)

@@ -250,7 +250,7 @@ def _guarded(work: Callable[[], R]) -> tuple[R | None, BaseException | None]:
         return None, error
 
 
-def callback_call(callback: Callable[..., Any], after: str, number: int = 0) -> NewCall:
+def callback_call(callback: Callable[..., Any], after: str, number: int) -> NewCall:
     """Return the record of a durable callback: a task function, or partials of one.
 
     Its id comes of the call's and of its number among the callbacks: whoever submits a call again with its id

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from everloop._core.calls import Event, State
+from everloop._core.ids import new_id
 from everloop._core.policy import CRASHES
 
 
@@ -278,3 +279,19 @@ class Cancelled(NamedTuple):
     state: State | None
     asked: bool  # it runs, and its worker has been asked
     lost: bool = False
+
+
+def repeat_of(old: Snapshot, *, told: bool = True) -> NewCall:
+    """Return the call that repeats a finished one: without its key, its callbacks and its `expires`."""
+    return NewCall(
+        id=new_id(),
+        lane=old.lane,
+        args=old.args,
+        policy=old.policy,
+        priority=old.priority,
+        tags=old.tags,
+        crash_limit=old.crash_limit,
+        after=old.after,
+        retry_of=old.id,
+        told=told,
+    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from everloop._core.ids import new_id
-from everloop._core.records import NewCall, Snapshot
+from everloop._core.records import repeat_of
 from everloop.cli import exits
 from everloop.cli.group import Command
 from everloop.cli.reading import Source, not_found, run, source_of, source_options, split_target
@@ -43,7 +42,7 @@ async def _retry(source: Source, ids: tuple[str, ...]) -> int:
                 say(f"everloop: the call {id_} is {old.state.value}: only a finished call can be retried")
                 code = code or exits.FAILED
             else:
-                (added,) = await store.add(None, [_again(old)])
+                (added,) = await store.add(None, [repeat_of(old, told=False)])
                 if added.status == "refused":
                     say(
                         f"everloop: {id_} is a callback, and the call that it is about is not stored any more"
@@ -52,18 +51,3 @@ async def _retry(source: Source, ids: tuple[str, ...]) -> int:
                 else:
                     print(added.id, flush=True)
     return code
-
-
-def _again(old: Snapshot) -> NewCall:
-    return NewCall(
-        id=new_id(),
-        lane=old.lane,
-        args=old.args,
-        policy=old.policy,
-        priority=old.priority,
-        tags=old.tags,
-        crash_limit=old.crash_limit,
-        after=old.after,
-        retry_of=old.id,
-        told=False,
-    )

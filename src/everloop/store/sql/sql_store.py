@@ -232,11 +232,11 @@ class SqlStore(ABC):
         deadline = time.monotonic() + PATIENCE
         while True:
             (settled,) = await drive_on(connection, settle(scope, [outcome]), self._folding)
-            if settled is not None or time.monotonic() > deadline:
+            if settled is not None:
                 break
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(f"another transaction that is still open holds the call {outcome.id}")
             await asyncio.sleep(0.01)  # somebody begins to wait for it, or adds a child: that is short
-        if settled is None:
-            raise StoreUnavailable(f"another transaction that is still open holds the call {outcome.id}")
         return partial(self._ring, scope) if settled else None
 
     async def add_on(

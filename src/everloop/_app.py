@@ -219,12 +219,18 @@ class App(Client):
 
         def decorate(fn: Callable[..., Any]) -> TaskFunction[..., Any]:
             check_function(fn)
+            settings = read_options(cast("Options", options), f"@app.task on {fn.__name__}()")
+            if settings.id is not None:
+                raise OptionError(
+                    f"@app.task on {fn.__name__}(): `id` is one call's, so it is given to that: "
+                    f"{fn.__name__}(...).options(id=...)"
+                )
             function: TaskFunction[..., Any] = TaskFunction(
                 self,
                 fn,
                 name=check_name("name", name or fn.__name__),
                 run=place_of(fn, run),
-                settings=read_options(cast("Options", options), f"@app.task on {fn.__name__}()"),
+                settings=settings,
                 aliases=check_names("aliases", aliases),
                 raises=check_classes("raises", raises),
             )

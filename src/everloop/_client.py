@@ -26,7 +26,7 @@ from everloop._core.names import class_name
 from everloop._core.policy import Keep, check_whole
 from everloop._core.records import Added, CallFilter, Snapshot, repeat_of
 from everloop._core.text import near_miss
-from everloop._functions import TaskFunction, is_keyed
+from everloop._functions import TaskFunction
 from everloop._options import Options, read_options
 from everloop._sessions import OpenSession, Sessions
 from everloop._submitting import submit_in, submit_many_in
@@ -35,7 +35,7 @@ from everloop._workers import WorkerInfo, workers_of
 from everloop.engine.attempt import CURRENT
 from everloop.engine.closing import loop_is_closing, visitor_has_left
 from everloop.engine.session import Session
-from everloop.resources.held import held
+from everloop.resources.held import check_write, held
 
 if TYPE_CHECKING:
     from everloop.store.protocol import UserConnection
@@ -98,7 +98,7 @@ class Client:
         task: Task[R] = Task(self, entry.session, call.id, function.name, owned=owned, state=state)
         entry.session.watch(task, hold=owned)
         self._sessions.asked_for(entry, new.lane)
-        if not is_keyed(new):
+        if not new.named:
             entry.session.turns.add(new, task)
         else:
             added = entry.session.apart.add(new, task)
@@ -305,6 +305,7 @@ class Client:
             raise TaskNotFound(f"the call {id} is one of {snapshot.lane.fn!r}, not of {of.name!r}")
         task = self._task_of(session, snapshot)
         if not task.done():
+            check_write("app.get_task")
             session.watch(task, hold=False)
             await session.store.wait(session.number, [task.id])
             session.turns.look()
@@ -333,7 +334,9 @@ class Client:
 
         Raises:
             TaskNotFound: No call has this id.
+            WouldDeadlock: This code has a transaction open that the store waits for.
         """
+        check_write("app.cancel")
         session = await self._sessions.opened()
         before = await session.store.get([str(id)])
         if before[0] is None:
@@ -351,6 +354,7 @@ class Client:
             TaskNotFound: No call has this id; or it is a callback, and the call that it is about was pruned.
             NotRetryable: It has not finished.
         """
+        check_write("app.retry")
         session = await self._sessions.opened()
         (old,) = await session.store.get([str(id)])
         if old is None:

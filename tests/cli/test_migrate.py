@@ -27,6 +27,13 @@ def url(request: pytest.FixtureRequest, shop: Shop) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
+def test_what_reads_makes_no_schema(shop: Shop, url: str) -> None:
+    read = shop.run("ls", "--db", url)
+    assert (read.code, read.out) == (4, "")
+    assert "there is no store " in read.err
+    assert shop.run("migrate", url, "--check").code == 1
+
+
 def test_a_database_is_brought_up_to_date(shop: Shop, url: str) -> None:
     known = migrations(store_from_url(url).dialect)  # type: ignore[attr-defined] # all of these are in SQL
     names, newest = ", ".join(f"{each.number:04d}_{each.name}" for each in known), known[-1].number

@@ -234,6 +234,15 @@ async def test_a_wrong_option_is_refused_at_each_place(
         assert (await app.counts())["ready"] == 1
 
 
+def test_no_function_has_an_id() -> None:
+    app: Any = make("memory://")
+    with pytest.raises(OptionError) as caught:
+        app.task(id="0198c0de-0000-7000-8000-000000000001")(echo)
+    assert str(caught.value) == (
+        "@app.task on echo(): `id` is one call's, so it is given to that: echo(...).options(id=...)"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

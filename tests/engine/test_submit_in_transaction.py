@@ -198,6 +198,43 @@ async def test_waiting_for_any_call_in_a_transaction_that_has_written_is_refused
     await asyncio.wait(tasks)
 
 
+async def test_what_the_store_has_to_write_is_refused_in_a_write_on_its_file(shop: Shop) -> None:
+    task = await shop.app.submit(shop.send("ada"), delay=3_600)
+    asks: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "app.cancel": lambda: shop.app.cancel(task.id),
+        "app.retry": lambda: shop.app.retry(task.id),
+        "app.get_task": lambda: shop.app.get_task(task.id),
+    }
+    async with asyncio.timeout(LIMIT_S):
+        for way in (shop.db.transaction, shop.db.engine.begin):
+            async with way() as conn:
+                await insert(conn, "it has written")
+                for name, ask in asks.items():
+                    with pytest.raises(
+                        WouldDeadlock, match=rf"^{name}\(\) writes to the store, and this code"
+                    ):
+                        await ask()
+        assert await shop.app.cancel(task.id)
+
+
+async def test_a_transaction_of_the_engine_is_held_like_one_of_a_scope(shop: Shop) -> None:
+    task = shop.app.create_task(shop.send("ada"))
+    async with asyncio.timeout(LIMIT_S), shop.db.engine.connect() as conn:
+        for writes, what in {False: "a connection", True: "a write transaction"}.items():
+            await (insert(conn, "in it") if writes else conn.execute(text("select 1")))
+            with pytest.raises(WouldDeadlock, match=rf"while holding {what} on .*: it may need the same"):
+                await task
+            if writes:
+                async with shop.db.connection() as other:
+                    with pytest.raises(WouldDeadlock, match="the same task holds a write transaction"):
+                        await insert(other, "beside it")
+            await conn.rollback()
+        assert await task == "sent to ada"
+        await conn.execution_options(isolation_level="AUTOCOMMIT")
+        await conn.execute(text("select 1"))
+        assert await shop.send("bob") == "sent to bob"
+
+
 async def _first(task: Task[str]) -> str:
     (first,) = asyncio.as_completed([task])
     return await first

@@ -83,6 +83,7 @@ async def test_a_transaction_of_the_users_on_mariadb(
         theirs.run(f"START TRANSACTION; SELECT * FROM ever_calls WHERE id = '{id_}' FOR UPDATE", "holding")
         assert [await store.reap() for _ in range(3)] == [0, 0, 0]
         theirs.run("SELECT 1", "living")
+        theirs.run("ROLLBACK", "ending")  # a connection that is only closed ends when the server notices
     who = f"connection {theirs.number} (user {user}) may hold"
     assert [who in text and text.endswith(f"KILL {theirs.number}") for text in told(caplog)] == [True] * sees
     assert await store.reap() == 1

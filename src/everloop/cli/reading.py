@@ -14,11 +14,13 @@ import click
 from everloop._app import App
 from everloop._core import keeping
 from everloop._core.codec import Payloads
-from everloop._core.errors import StoreURLError, TaskNotFound
+from everloop._core.errors import TaskNotFound
+from everloop._core.text import without_password
 from everloop._runner import fastest_loop
 from everloop.cli.exits import STORE, Exit
 from everloop.cli.target import load_app, looks_like_target
 from everloop.store.protocol import Store
+from everloop.store.sql.sql_store import SqlStore
 from everloop.store.url import sqlite_path, store_from_url
 
 T = TypeVar("T")
@@ -50,9 +52,9 @@ class Source:
         Raises:
             Exit: There is none.
         """
-        if self.app is None:
-            _check_exists(self.url)
         store = store_from_url(self.url)
+        if self.app is None:
+            await _check_exists(store, self.url)
         try:
             await store.open()
             yield store
@@ -92,14 +94,18 @@ def shared_url(app: App) -> str:
     return url
 
 
-def _check_exists(url: str) -> None:
+async def _check_exists(store: Store, url: str) -> None:
     """Refuse to make a store where only an existing one makes sense."""
-    try:
+    found = (await store.migrations())[0] if isinstance(store, SqlStore) else 1
+    if not found:
         path = sqlite_path(url) if url.startswith("sqlite") else None
-    except StoreURLError:
-        return  # opening it says what is wrong
-    if path is not None and not path.exists():
-        raise Exit(STORE, f"there is no store at {path.absolute()} (from --db {url})")
+        if path is not None and not path.exists():
+            raise Exit(STORE, f"there is no store at {path.absolute()} (from --db {url})")
+        raise Exit(
+            STORE,
+            f"there is no store in {without_password(url)}: it has none of Everloop's tables. The first "
+            "worker makes them, or `everloop migrate URL`; is it another database that you mean?",
+        )
 
 
 def split_target(arguments: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiosqlite
 from sqlalchemy import event
@@ -19,6 +19,7 @@ from sqlalchemy.util import await_only
 
 from everloop._core.errors import ConfigError, MissingDependency, OptionError
 from everloop._core.text import without_password
+from everloop.resources import held
 from everloop.resources.address import without_driver
 from everloop.resources.connecting import DRIVERS, Connect, ServerConnector
 from everloop.resources.scopes import Scope
@@ -75,6 +76,30 @@ def _a_failed_ping_is_a_lost_connection(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+class EngineUse:
+    """A transaction on a connection of `db.engine`, outside of any scope.
+
+    Attributes:
+        holding: What it holds, from its beginning to its end.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.holding = held.Holding(pool.shown, str(pool.file or ""), own=pool.own)
+        self.holding.begin()
+        self.holding.connection = True
+        held.enter(self.holding)
+
+    def began(self) -> None:
+        """A write transaction is open on SQLite."""
+        self.holding.writing = True
+
+    def ended(self) -> None:
+        """It is over."""
+        self.holding.writing = False
+
+    lost = ended
+
+
 class Pool:
     """The engine of one loop, and what is known of its database.
 
@@ -90,6 +115,7 @@ class Pool:
         self.file = file
         self.own = own
         self._drivers: WeakSet[SqliteConnection] = WeakSet()
+        self._uses: WeakKeyDictionary[Connection, EngineUse] = WeakKeyDictionary()
         self._connector: ServerConnector | None = None
         self.engine = (
             self._make_server(url, options) if file is None else self._make_sqlite(url, file, options)
@@ -100,11 +126,25 @@ class Pool:
         if not {"pool", "poolclass"} & options.keys():
             defaults |= {"poolclass": CountingPool, "pool_timeout": POOL_TIMEOUT}
         try:
-            return create_async_engine(url, **(defaults | options))
+            engine = create_async_engine(url, **(defaults | options))
         except ImportError as error:
             raise without_driver(self.shown, error) from error
         except (ArgumentError, InvalidRequestError, NoSuchModuleError, TypeError, ValueError) as error:
             raise ConfigError(f"app.database({self.shown!r}): {error}") from error
+        event.listen(engine.sync_engine, "begin", self._use_begins)
+        event.listen(engine.sync_engine, "commit", self._use_ends)
+        event.listen(engine.sync_engine, "rollback", self._use_ends)
+        return engine
+
+    def _use_begins(self, connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if "everloop_scope" not in options and options.get("isolation_level") != "AUTOCOMMIT":
+            self._uses[connection] = EngineUse(self)
+
+    def _use_ends(self, connection: Connection) -> None:
+        use = self._uses.pop(connection, None)
+        if use is not None:
+            held.leave(use.holding)
 
     def _make_server(self, url: str, options: dict[str, Any]) -> AsyncEngine:
         try:
@@ -179,7 +219,8 @@ class Pool:
             return
         driver = connection.connection.driver_connection
         if isinstance(driver, SqliteConnection):
-            await_only(driver.begin(scope, scope.holding if scope is not None else "a use of db.engine"))
+            writer: Scope | EngineUse = scope or self._uses[connection]
+            await_only(driver.begin(writer, writer.holding))
 
     async def close(self) -> None:
         """Close every connection; those that are still in use, too."""

@@ -1,7 +1,7 @@
 """What this code holds while it runs: connections and write transactions that a call may need.
 
-A scope is noted in the context in which it is entered, so that the tasks that are started inside see it,
-and the object they share tells them when it is over.
+A scope, or a transaction on `db.engine`, is noted in the context in which it is entered, so that the tasks
+that are started inside see it, and the object they share tells them when it is over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 import sys
 from contextvars import ContextVar
 from types import FrameType
+
+from everloop._core.errors import WouldDeadlock
 
 _NOT_THE_USERS = frozenset({"everloop", "asyncio", "contextlib", "greenlet", "sqlalchemy"})
 
@@ -23,6 +25,7 @@ class Holding:
         own: Whether it is the store's own database.
         connection: Whether it holds a connection of the pool.
         writing: Whether it holds a write transaction.
+        over: Whether its end has come; it may come in another context than its beginning.
     """
 
     def __init__(self, database: str, file: str, *, own: bool) -> None:
@@ -31,6 +34,7 @@ class Holding:
         self.own = own
         self.connection = False
         self.writing = False
+        self.over = False
         self._task = asyncio.current_task()
         self._frame = _user_frame()
         self._parameter = ""
@@ -67,12 +71,13 @@ _HOLDINGS: ContextVar[tuple[Holding, ...]] = ContextVar("everloop_holdings", def
 
 def enter(holding: Holding) -> None:
     """Note a scope that begins in this context."""
-    _HOLDINGS.set((*_HOLDINGS.get(), holding))
+    _HOLDINGS.set((*(each for each in _HOLDINGS.get() if not each.over), holding))
 
 
 def leave(holding: Holding) -> None:
     """Forget it; tasks that were started inside see that it is over."""
     holding.connection = holding.writing = False
+    holding.over = True
     _HOLDINGS.set(tuple(each for each in _HOLDINGS.get() if each is not holding))
 
 
@@ -86,6 +91,20 @@ def held(*, own_write: bool = False) -> str | None:
         if (holding.writing and own_file) if own_write else holding.active:
             return str(holding)
     return None
+
+
+def check_write(name: str) -> None:
+    """Refuse what writes to the store while this code holds the one place for that.
+
+    Raises:
+        WouldDeadlock: It names both.
+    """
+    what = held(own_write=True)
+    if what is not None:
+        raise WouldDeadlock(
+            f"{name}() writes to the store, and this code holds {what}: the store waits for that, and both "
+            "would wait for ever. Leave the `async with` block first"
+        )
 
 
 def writing(file: str) -> Holding | None:

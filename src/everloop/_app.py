@@ -28,7 +28,7 @@ from everloop._core.records import Lane, Outcome
 from everloop._core.text import without_password
 from everloop._functions import TaskFunction, check_function, place_of
 from everloop._notices import notice
-from everloop._options import Options, check_name, check_names, read_options
+from everloop._options import Options, check_app_name, check_name, check_names, read_options
 from everloop._runner import run_main
 from everloop._sessions import Sessions
 from everloop._settings import check_keep, check_level, check_stall_limit
@@ -46,7 +46,7 @@ from everloop.resources.http import http_resource
 from everloop.resources.injection import Scopes
 from everloop.resources.resource import Resource, ResourcePool
 from everloop.store.protocol import Store
-from everloop.store.url import check_url, store_from_url
+from everloop.store.url import check_url, is_embedded, store_from_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -87,11 +87,13 @@ class App(Client):
         lease: Seconds after which the calls of a dead process are taken over.
         stall_limit: Seconds after which a worker ends its process when its loop does not answer, so that
             others take its calls over; 1 at least. None never does.
-        cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default.
+        cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default, and at most
+            2 when its program is ending.
         keep: How long finished calls are kept; its workers prune what is older. None keeps everything.
         logs: The lowest level of what tasks log that is kept with their calls; their prints are kept with it.
             None keeps neither.
-        embed: Whether the first use without a worker may run one in this process.
+        embed: Whether a use without a worker may run one in this process; by default where the store is
+            embedded, too (a file, or memory). On a server, workers are processes that somebody runs.
         process_pool: How many `run="process"` bodies a worker runs at once; the number of cores by default.
 
     Example:
@@ -127,10 +129,10 @@ class App(Client):
         cancel_wait: Delay | None = None,
         keep: Keep | None = _KEEP,
         logs: str | int | None = "INFO",
-        embed: bool = True,
+        embed: bool | None = None,
         process_pool: int | None = None,
     ) -> None:
-        self.name = check_name("App(name)", name)
+        self.name = check_app_name(name)
         self.payloads = Payloads(codecs)
         self.imports = check_names("App(imports=)", imports)
         self.lease = check_delay("App(lease=)", lease, least=0.5) / 1e6
@@ -154,13 +156,14 @@ class App(Client):
             else check_whole("App(process_pool=)", process_pool, 1, 10_000)
         )
         self._interrupt_cancels = False
+        self._embed = embed
         self._module = sys._getframe(1).f_globals.get("__name__", "__main__")  # noqa: SLF001 - for the command in a notice
         self._sessions = Sessions(
             self._make_session,
             self.serves,
             self._close_resources,
             self.worker_command,
-            embed=embed and not here.IN_CHILD,
+            embeds=self._embeds,
         )
         APPS.add(self)
         forks.begin_anew(self)
@@ -389,6 +392,11 @@ class App(Client):
         path = folder / f"{''.join(c if c.isalnum() else '-' for c in self.name)}.db"
         notice(f"the calls of {self.name!r} are stored in {path}")
         return f"sqlite:///{path}"
+
+    def _embeds(self) -> bool:
+        if here.IN_CHILD:
+            return False
+        return is_embedded(self.store_url) if self._embed is None else self._embed
 
     def open_store(self) -> Store:
         """Return an unopened store on this app's URL.

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+#: Seconds that a cancelled task waits for the remote end when its program is ending.
+EXIT_WAIT = 2.0
 #: Calls that `submit_many` hands over before it lets the loop breathe.
 CHUNK = 1_000
 _UNTYPED = Shape()
@@ -52,7 +54,6 @@ class Client:
 
     name: str
     payloads: Payloads
-    #: Seconds that a cancelled task waits for the remote end.
     cancel_wait: float
     _sessions: Sessions
     _functions: dict[str, TaskFunction[..., Any]]
@@ -458,6 +459,11 @@ class Client:
             self._raises if function is None else self._raises | {class_name(c): c for c in function.raises}
         )
         return load_error(stored, raises.values(), task_id=task_id)
+
+    @property
+    def cancel_bound(self) -> float:
+        """Seconds that a task which is cancelled now waits for the remote end, at most."""
+        return min(self.cancel_wait, EXIT_WAIT) if loop_is_closing() else self.cancel_wait
 
     def is_closing(self, session: Session) -> bool:
         """Whether the loop, the app, the terminal or a visitor ends the waiting, and not a user's cancel."""

@@ -152,6 +152,16 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
+def check_app_name(name: object) -> str:
+    """Return an app's name, or say why it cannot be one."""
+    if name == "__main__":
+        raise OptionError(
+            "App(__name__) is '__main__' where its file is run, and the name of the module where a worker "
+            "imports it, so neither would see the calls of the other. Write the name out: App('shop')"
+        )
+    return check_name("App(name)", name)
+
+
 def check_names(what: str, names: object) -> tuple[str, ...]:
     """Return a list of names; one text is not taken for a list of its letters."""
     if isinstance(names, str) or not isinstance(names, Collection):

@@ -70,7 +70,7 @@ class Sessions:
         functions: What a worker of these queues serves; None stands for every queue.
         close_resources: Closes what the app opened on the running loop.
         hint: The command that starts a worker.
-        embed: Whether first use may run a worker in this process.
+        embeds: Tells whether a use without a worker may run one in this process.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class Sessions:
         close_resources: Callable[[], Awaitable[None]],
         hint: Callable[[], str],
         *,
-        embed: bool,
+        embeds: Callable[[], bool],
     ) -> None:
         self._make = make
         self._functions = functions
         self._close_resources = close_resources
         self._hint = hint
-        self._embed = embed
+        self._embeds = embeds
         self._pid = os.getpid()
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenSession] = WeakKeyDictionary()
         self._latest: OpenSession | None = None
@@ -265,7 +265,8 @@ class Sessions:
     async def _look_for_a_worker(self, entry: OpenSession, lane: Lane) -> None:
         await asyncio.shield(entry.ready)
         session = entry.session
-        if not (entry.automatic and self._embed):
+        may_embed = entry.automatic and self._embeds()
+        if not may_embed:
             await asyncio.sleep(PATIENCE)
         while (lane.queue, lane.fn) in await session.store.serving(lane.app):
             if session.worker is not None and lane in session.worker.lanes:
@@ -276,7 +277,7 @@ class Sessions:
                 entry.asked.discard(lane)
                 return
         functions = self._functions(None)
-        if entry.automatic and self._embed and lane in functions:
+        if may_embed and lane in functions:
             await session.start_worker(functions, EMBEDDED)
             notice(
                 "no worker was running, so this process runs its tasks itself; to run them apart: "

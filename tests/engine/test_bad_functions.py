@@ -125,6 +125,10 @@ def test_what_cannot_be_a_task_function_is_refused(make: Callable[[], Any], mess
             "`raises` is a list of exception classes, not <class 'KeyError'>",
         ),
         (lambda: app().task(raises=["KeyError"])(plain), "`raises` lists exception classes, not 'KeyError'"),
+        (
+            lambda: AnyApp("__main__"),
+            "App(__name__) is '__main__' where its file is run, and the name of the ",
+        ),
         (lambda: AnyApp(5), "`App(name)` is a printable text of 1 to 200 characters without commas, not 5"),
         (lambda: AnyApp("x", imports="mod"), "`App(imports=)` is a list of texts, not 'mod'; write ['mod']"),
         (

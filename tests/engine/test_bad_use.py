@@ -19,6 +19,7 @@ from everloop import _notices as notices
 from everloop import _sessions as sessions
 from everloop.cli.worker import _ready
 from tests.engine.conftest import make, until_counted, worker_of
+from tests.helpers.servers.emptying import emptied
 from tests.helpers.waiting import until
 
 CLOSED = (
@@ -102,6 +103,31 @@ def test_of_a_queue_that_no_function_names_it_is_said_how_to_serve_it(sqlite: st
         "everloop: no worker serves queue 'reports' of 'shop' with 'echo': run "
         f"{app.worker_command().removesuffix('`')} --queues reports`"
     )
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("embed", [None, True])
+def test_on_a_server_a_client_runs_no_worker_by_itself(
+    postgresql_kept: str, said: list[str], embed: bool | None
+) -> None:
+    app = App("shop", emptied(postgresql_kept), embed=embed)
+    echo = with_echo(app)
+
+    async def main() -> None:
+        task = app.create_task(echo(1))
+        await until(lambda: bool(said))
+        if embed:
+            assert await task == 1
+        else:
+            assert (await app.counts())["ready"] == 1
+
+    asyncio.run(main())
+    assert said == [
+        "everloop: no worker was running, so this process runs its tasks itself; to run them apart: "
+        f"{app.worker_command()}"
+        if embed
+        else f"everloop: no worker serves queue 'default' of 'shop' with 'echo': run {app.worker_command()}"
+    ]
 
 
 async def test_a_call_of_a_forgotten_name_stays_in_the_store(sqlite: str, said: list[str]) -> None:

@@ -218,7 +218,7 @@ async def test_what_the_store_has_to_write_is_refused_in_a_write_on_its_file(sho
 
 
 async def test_a_transaction_of_the_engine_is_held_like_one_of_a_scope(shop: Shop) -> None:
-    task = shop.app.create_task(shop.send("ada"))
+    task = await shop.app.submit(shop.send("ada"), delay=3_600)
     async with asyncio.timeout(LIMIT_S), shop.db.engine.connect() as conn:
         for writes, what in {False: "a connection", True: "a write transaction"}.items():
             await (insert(conn, "in it") if writes else conn.execute(text("select 1")))
@@ -229,7 +229,7 @@ async def test_a_transaction_of_the_engine_is_held_like_one_of_a_scope(shop: Sho
                     with pytest.raises(WouldDeadlock, match="the same task holds a write transaction"):
                         await insert(other, "beside it")
             await conn.rollback()
-        assert await task == "sent to ada"
+        assert await shop.send("ada") == "sent to ada"
         await conn.execution_options(isolation_level="AUTOCOMMIT")
         await conn.execute(text("select 1"))
         assert await shop.send("bob") == "sent to bob"

@@ -384,6 +384,19 @@ async def test_ctrl_c_cancels_where_that_was_asked_for(apart: Stage) -> None:
         assert "child stops: cancelled" in apart.crew.log.lines
 
 
+async def test_a_program_that_ends_does_not_wait_for_long_for_what_it_cancels(apart: Stage) -> None:
+    program = (
+        'async def main():\n    print(await crew.tidy("child", 60.0))\n'
+        'app.run(main(), queues=["naps"], on_interrupt="cancel")'
+    )
+    assert apart.crew.app.cancel_wait == 10.0
+    with apart.worker("default"), apart.program(program) as running:
+        await apart.crew.log.until("child begins")
+        running.signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in running.ended(7).err
+        assert "child has stopped" not in apart.crew.log.lines
+
+
 ENDS = RUNS | {
     "closed by hand": "loop = asyncio.new_event_loop()\nloop.run_until_complete(main())\nloop.close()",
 }

@@ -13,6 +13,7 @@ import pytest
 from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event
 from everloop._core.records import Outcome, Turn
+from everloop.store.sql import mysql
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
@@ -27,6 +28,12 @@ pytestmark = pytest.mark.server
 
 
 # -- bells --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def bells_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lies down rings for nothing that it may have missed."""
+    monkeypatch.setattr(mysql, "_LATER", 3_600.0)
 
 
 def sleeping(side: MysqlConnection, text: str) -> list[int]:

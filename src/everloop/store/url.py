@@ -11,6 +11,7 @@ from everloop.store.protocol import Store
 
 KNOWN = ("sqlite", "postgresql", "mysql", "memory")
 #: Drivers that a URL for SQLAlchemy may name: the store has its own.
+_SQLITE = ("sqlite", "sqlite+aiosqlite")
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg")
 _MYSQL = tuple(
     f"{name}{driver}" for name in ("mysql", "mariadb") for driver in ("", "+aiomysql", "+asyncmy", "+pymysql")
@@ -28,6 +29,11 @@ def check_url(url: object) -> str | None:
     if url is not None and not isinstance(url, str):
         raise StoreURLError(f"a store is given by a URL such as 'sqlite:///app.db', not by {url!r:.100}")
     return url
+
+
+def is_embedded(url: str) -> bool:
+    """Tell whether a store needs no server: a file, or the memory of this process."""
+    return url.partition("://")[0] in ("memory", *_SQLITE)
 
 
 def store_from_url(url: str) -> Store:
@@ -48,7 +54,7 @@ def store_from_url(url: str) -> Store:
         from everloop.store.memory import MemoryStore
 
         return MemoryStore(url=url)
-    if scheme in ("sqlite", "sqlite+aiosqlite"):
+    if scheme in _SQLITE:
         from everloop.store.sql.store import SqliteStore
 
         return SqliteStore(sqlite_path(url))

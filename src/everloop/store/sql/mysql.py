@@ -96,9 +96,8 @@ class MysqlStore(ServerStore[MysqlConnection]):
             self._alone.rung.add(session)
             wake()
 
-        told = self._told.get(session)
-        foretells = told is not None and session not in self._workers
-        foretold = Foretold(self._is_quiet, told) if foretells else None
+        told = None if session in self._workers else self._told.get(session)
+        foretold = None if told is None else Foretold(self._is_quiet, told)
         return MysqlListener(make, session, rung, partial(self._look_later, wake), foretold)
 
     def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:

@@ -35,7 +35,8 @@ pytestmark = pytest.mark.server
 
 # -- indexes ------------------------------------------------------------------------------------------------
 
-FINISHED = 20_000
+FINISHED = 1_000_000
+PICK = statements("mysql")["lease_pick"]
 #: What a turn executes, and how many rows it may read at most, whatever else there is.
 READS: list[tuple[str, dict[str, Any], int]] = [
     ("look", {"session": 1, "now": 5, "lanes": [1, 2]}, 30),
@@ -44,12 +45,12 @@ READS: list[tuple[str, dict[str, Any], int]] = [
     ("lease_pick", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_children", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_suspect", {"lanes": [1], "depth": 0}, 30),
-    ("lease_take", {"seqs": [30_001, 30_002], "session": 1, "now": 5}, 30),
+    ("lease_take", {"seqs": [FINISHED + 1, FINISHED + 2], "session": 1, "now": 5}, 30),
     ("due_ready", {"now": 5}, 30),
     ("expire_match", {"now": 5}, 30),
-    ("settle_match", {"rows": [[0, "30001", 0]]}, 30),
-    ("settle_match", {"rows": [[0, "30001", 0], [1, "30002", 0]]}, 30),
-    ("settle_held", {"rows": [[0, "30001", 0]]}, 30),
+    ("settle_match", {"rows": [[0, f"{FINISHED + 1}", 0]]}, 30),
+    ("settle_match", {"rows": [[0, f"{FINISHED + 1}", 0], [1, f"{FINISHED + 2}", 0]]}, 30),
+    ("settle_held", {"rows": [[0, f"{FINISHED + 1}", 0]]}, 30),
     ("succeed", {"seqs": [7, 8]}, 30),
     ("end_wake", {"seqs": [7, 8], "now": 5}, 30),
     ("end_children", {"rows": [[7, 1]]}, 30),
@@ -65,7 +66,7 @@ READS: list[tuple[str, dict[str, Any], int]] = [
 
 
 @pytest.mark.usefixtures("mysql_store")
-async def test_no_statement_of_a_turn_reads_what_has_ended(side: MysqlConnection) -> None:
+async def test_no_statement_of_a_turn_reads_a_million_calls_that_have_ended(side: MysqlConnection) -> None:
     numbers = f"WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {FINISHED})"
     deep = "max_recursive_iterations" if "MariaDB" in side.version else "cte_max_recursion_depth"
     side.run(
@@ -73,8 +74,8 @@ async def test_no_statement_of_a_turn_reads_what_has_ended(side: MysqlConnection
         "INSERT INTO ever_calls (seq, id, lane, state, place, root, due) "
         f"{numbers} SELECT i, i, 1 + i MOD 3, 'succeeded', i, i, i FROM n;\n"
         "INSERT INTO ever_calls (seq, id, lane, state, place, root, due, level, crashes) "
-        f"{numbers} SELECT 30000 + i, 30000 + i, 1 + i MOD 3, IF(i MOD 5, 'ready', 'scheduled'), i, i, "
-        "100 + i, -(i MOD 2), IF(i MOD 50, 0, 2) FROM n WHERE i <= 2000;\n"
+        f"{numbers} SELECT {FINISHED} + i, {FINISHED} + i, 1 + i MOD 3, IF(i MOD 5, 'ready', 'scheduled'), i, "
+        "i, 100 + i, -(i MOD 2), IF(i MOD 50, 0, 2) FROM n WHERE i <= 2000;\n"
         "INSERT INTO ever_payloads (seq, args, policy, created) SELECT seq, 'j', '', 1 FROM ever_calls",
         "filling",
     )
@@ -84,6 +85,10 @@ async def test_no_statement_of_a_turn_reads_what_has_ended(side: MysqlConnection
         (name, rows_read(side, Statement(name, parameters)), most * times) for name, parameters, most in READS
     ]
     assert [(name, number, most) for name, number, most in read if number > most] == []
+    for lanes in [1], [1, 2]:
+        (pick,) = render(side, Statement("lease_pick", {"lanes": lanes, "room": 10}), PICK)
+        heads = [row["key"] for row in explained(side, pick) if row["table"] in ("ever_calls", "c")]
+        assert heads == ["ever_calls_ready"] * len(lanes)
 
 
 def rows_read(side: MysqlConnection, statement: Statement) -> int:

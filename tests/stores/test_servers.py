@@ -171,10 +171,26 @@ async def test_what_cannot_be_done_at_once_is_done_whole_all_the_same(postgresql
         await store.close()
 
 
-async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str) -> None:
+def fill(url: str, finished: int) -> None:
+    """Add calls that have ended, and let the server count its tables."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for into in (
+            "ever_calls (seq, id, lane, state, place, root, due) SELECT -n, 'old ' || n, 1, 'succeeded', 1, -n, 1",
+            "ever_payloads (seq, args, policy, created) SELECT -n, 'j', '', 1",
+            "ever_outcomes (seq, ended, session, value) SELECT -n, 1, 1, 'j'",
+        ):
+            connection.execute(f"INSERT INTO {into} FROM generate_series(1, {finished}) AS s(n)".encode())
+        connection.execute("ANALYZE")
+
+
+@pytest.mark.parametrize("finished", [0, 1_000_000])
+async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str, finished: int) -> None:
     store = PostgresStore(postgresql_url)
     await store.open()
     worker = await store.open_session(WORKER, MINUTE)
+    if finished:
+        await store.turn(worker, Turn(lanes=(LANE,)))  # numbers the lane
+        fill(postgresql_url, finished)
 
     def plans(connection: psycopg.Connection[Any]) -> dict[str, str]:
         told: dict[str, str] = {}
@@ -188,7 +204,7 @@ async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str) -> Non
         return told
 
     try:
-        # Nobody has analysed these tables, and there is next to nothing in them.
+        # Nobody has analysed these tables, and there is next to nothing in them; or they are full, and known.
         for n in range(4):
             turn = Turn(adds=[call(2 * n), call(2 * n + 1)], lanes=(LANE,), room=2)
             first, second = (await store.turn(worker, turn)).leased

@@ -74,8 +74,8 @@ async def test_no_statement_of_a_turn_reads_a_million_calls_that_have_ended(side
         "INSERT INTO ever_calls (seq, id, lane, state, place, root, due) "
         f"{numbers} SELECT i, i, 1 + i MOD 3, 'succeeded', i, i, i FROM n;\n"
         "INSERT INTO ever_calls (seq, id, lane, state, place, root, due, level, crashes) "
-        f"{numbers} SELECT {FINISHED} + i, {FINISHED} + i, 1 + i MOD 3, IF(i MOD 5, 'ready', 'scheduled'), i, "
-        "i, 100 + i, -(i MOD 2), IF(i MOD 50, 0, 2) FROM n WHERE i <= 2000;\n"
+        f"{numbers} SELECT {FINISHED} + i, {FINISHED} + i, 1 + i MOD 3, IF(i MOD 5, 'ready', 'scheduled'), "
+        "i, i, 100 + i, -(i MOD 2), IF(i MOD 50, 0, 2) FROM n WHERE i <= 2000;\n"
         "INSERT INTO ever_payloads (seq, args, policy, created) SELECT seq, 'j', '', 1 FROM ever_calls",
         "filling",
     )

@@ -175,7 +175,7 @@ def fill(url: str, finished: int) -> None:
     """Add calls that have ended, and let the server count its tables."""
     with psycopg.connect(url, autocommit=True) as connection:
         for into in (
-            "ever_calls (seq, id, lane, state, place, root, due) SELECT -n, 'old ' || n, 1, 'succeeded', 1, -n, 1",
+            "ever_calls (seq, id, lane, state, place, root, due) SELECT -n, 'c' || n, 1, 'succeeded', 1, -n, 1",
             "ever_payloads (seq, args, policy, created) SELECT -n, 'j', '', 1",
             "ever_outcomes (seq, ended, session, value) SELECT -n, 1, 1, 'j'",
         ):

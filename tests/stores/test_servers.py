@@ -175,11 +175,11 @@ def fill(url: str, finished: int) -> None:
     """Add calls that have ended, and let the server count its tables."""
     with psycopg.connect(url, autocommit=True) as connection:
         for into in (
-            "ever_calls (seq, id, lane, state, place, root, due) SELECT -n, 'c' || n, 1, 'succeeded', 1, -n, 1",
-            "ever_payloads (seq, args, policy, created) SELECT -n, 'j', '', 1",
-            "ever_outcomes (seq, ended, session, value) SELECT -n, 1, 1, 'j'",
+            "ever_calls (seq, id, lane, state, place, root, due) SELECT n, 'c' || n, 1, 'succeeded', 1, n, 1",
+            "ever_payloads (seq, args, policy, created) SELECT n, 'j', '', 1",
+            "ever_outcomes (seq, ended, session, value) SELECT n, 1, 1, 'j'",
         ):
-            connection.execute(f"INSERT INTO {into} FROM generate_series(1, {finished}) AS s(n)".encode())
+            connection.execute(f"INSERT INTO {into} FROM generate_series(-{finished}, -1) AS s(n)".encode())
         connection.execute("ANALYZE")
 
 

@@ -86,6 +86,13 @@ def test_what_mysql_means(error: Exception, message: str) -> None:
             "FATAL: sorry, too many clients already. The server has no place left: ",
         ),
         (
+            DriverError("FATAL: Passwort-Authentifizierung für Benutzer »ada« fehlgeschlagen"),
+            (
+                "FATAL: Passwort-Authentifizierung für Benutzer »ada« fehlgeschlagen. Check the user, the "
+                "password and the database in the URL"
+            ),
+        ),
+        (
             DriverError("the database system is starting up", sqlstate="57P03"),
             "the database system is starting up. Wait a moment and try again",
         ),

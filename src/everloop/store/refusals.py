@@ -90,6 +90,8 @@ _PROVE = {
     "sslrootcert=/path/ca.pem; sslmode=verify-ca leaves its name out, and with sslmode=require the "
     "connection is encrypted for whoever answers",
 }
+#: Where nothing is recognised: libpq gives no codes, and a server may speak any language.
+_UNKNOWN = {"mysql": "", "postgresql": "Check the user, the password and the database in the URL"}
 #: What does not pass by itself: something has to be set right first.
 _LASTING = ("certificate", "database", "host", "login", "name", "option", "password", "rights", "tls")
 
@@ -141,8 +143,9 @@ def refusal(door: Door, error: BaseException) -> Refusal:
         "certificate": _PROVE[door.family],
         "database": _CREATE[door.family],
         "rights": _GRANT[door.family],
+        "": _UNKNOWN[door.family],
         **_ADVICE,
-    }.get(kind, "")
+    }[kind]
     if kind == "unreachable" and door.at.startswith("the socket"):
         advice = "Is the server running on this machine, and is its socket right? It is {place}"
     told = advice.format(

@@ -175,7 +175,7 @@ def test_a_url_without_a_driver_means_one_that_is_installed(monkeypatch: pytest.
 
 
 def test_an_asyncmy_that_mixes_up_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address, "version", lambda _: "0.2.12")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.2.12")
 
     with pytest.raises(MissingDependency) as caught:
         check_installed("mysql+asyncmy://db/shop")

@@ -13,9 +13,9 @@ import pytest
 from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event
 from everloop._core.records import Outcome, Turn
-from everloop.store.sql import mysql
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
+from everloop.store.sql.runners import mysql_bells
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
 from everloop.store.sql.runners.mysql_listener import hang_up_bell, sleep_of
 from everloop.store.sql.runners.server import Lost
@@ -28,12 +28,6 @@ pytestmark = pytest.mark.server
 
 
 # -- bells --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def bells_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who lies down rings for nothing that it may have missed."""
-    monkeypatch.setattr(mysql, "_LATER", 3_600.0)
 
 
 def sleeping(side: MysqlConnection, text: str) -> list[int]:
@@ -114,6 +108,28 @@ async def test_to_wake_who_is_known_takes_no_round_trip_of_its_own(
         for worker in workers:
             await worker.heard()
     for worker in workers:
+        worker.stop()
+
+
+async def test_a_worker_that_comes_beside_others_is_looked_for_within_a_second(
+    mysql_store: MysqlStore, side: MysqlConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_bells, "LOOK_S", 600.0)
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    workers: list[Listening] = []
+    for rung in ([True], [True, False]):
+        workers.append(Listening(mysql_store, await mysql_store.open_session(WORKER, MINUTE)))
+        for worker in workers:
+            await worker.asleep(side)
+        await mysql_store.turn(client, Turn(adds=[call(len(workers))]))
+        await workers[0].heard()
+        assert [worker.rung.is_set() for worker in workers] == rung
+
+    mysql_store._runner()._bells._look_at = 0.0  # type: ignore[attr-defined] # that time is over
+    await workers[0].asleep(side)
+    await mysql_store.turn(client, Turn(adds=[call(3)]))
+    for worker in workers:
+        await worker.heard()
         worker.stop()
 
 

@@ -68,7 +68,8 @@ async def hearing(mysql_store: MysqlStore, side: MysqlConnection) -> AsyncIterat
     await hearing.theirs.open()
     hearing.worker = await hearing.theirs.open_session(WORKER, MINUTE)
     await hearing.theirs.turn(hearing.worker, Turn(lanes=(LANE,)))
-    await until(lambda: hearing.heard == [RING, RING])  # it has connected, and sleeps
+    await until(lambda: hearing.heard)  # it has connected
+    await hearing.asleep()
     hearing.heard.clear()
     yield hearing
     hearing.stop()

@@ -457,7 +457,7 @@ class Sleeping(Fake):
 
 
 async def test_whoever_sleeps_again_rings_however_the_sleep_before_has_ended() -> None:
-    rung, looks = list[None](), list[None]()
+    rung: list[None] = []
     one = [(1,)]
     line = Sleeping([one], [one, [(0,)]], [one, Interrupted("killed")], [one, one])
 
@@ -466,12 +466,11 @@ async def test_whoever_sleeps_again_rings_however_the_sleep_before_has_ended() -
             raise StoreUnavailable("not now")
         return line
 
-    ears = MysqlListener(make, 7, lambda: rung.append(None), lambda: looks.append(None))
+    ears = MysqlListener(make, 7, lambda: rung.append(None))
     await until(lambda: line.closed)
     ears.stop()
 
-    assert len(rung) == 4, "once for the connection, and as each sleep ended"
-    assert len(looks) == 3, "as each sleep began"
+    assert len(rung) == 3, "once for the connection, and as each sleep but the first began"
     assert len(line.asked) == 4 and ears._connection is None
 
 
@@ -479,7 +478,7 @@ async def test_ends_that_are_few_are_told_at_once_and_a_turn_is_made_for_anythin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mysql_listener, "REST", 0.0)
-    rung, looks = list[None](), list[None]()
+    rung, after = list[None](), list[None]()
     told: list[Ended] = []
     one = [(1,)]
     end = ("ended", "call", "succeeded", "j7", None, 1)
@@ -504,16 +503,13 @@ async def test_ends_that_are_few_are_told_at_once_and_a_turn_is_made_for_anythin
         make,
         7,
         lambda: rung.append(None),
-        lambda: looks.append(None),
-        Foretold(lambda: next(may), told.extend),
+        Foretold(lambda: next(may), told.extend, lambda: after.append(None)),
     )
-    await until(lambda: line.closed and len(rung) == 6)
+    await until(lambda: line.closed and len(rung) == 5)
     ears.stop()
 
-    assert told == [Ended("call", State.SUCCEEDED, b"j7", None, 1)] and len(looks) == 2
-    assert len(rung) == 6, (
-        "for the connection, three times for what a turn has to tell, and twice where none looked"
-    )
+    assert told == [Ended("call", State.SUCCEEDED, b"j7", None, 1)] and len(after) == 1
+    assert len(rung) == 5, "for the connection, three times for what a turn has to tell, and after the error"
     assert [asked[0].startswith("SELECT 1;") for asked in line.asked[1:]] == [True] + [False] * 5 + [True]
 
 
@@ -528,7 +524,7 @@ async def test_a_sleep_that_fails_ends_the_connection() -> None:
         return made[-1]
 
     rung: list[None] = []
-    ears = MysqlListener(make, 7, lambda: rung.append(None), lambda: None)
+    ears = MysqlListener(make, 7, lambda: rung.append(None))
     await until(lambda: len(made) == 2 and made[1].closed)
     ears.stop()
 

@@ -28,8 +28,7 @@ from everloop.store.sql.verbs.scope import Scope
 OLDEST = {"MySQL": (8, 0, 19), "MariaDB": (10, 6)}
 #: Seconds in which whoever makes the schema at the same time should be done.
 _PATIENCE = 30
-#: Seconds after which a turn takes what a listener has told of already, or could not hear: whoever goes on is
-#: not held up.
+#: Seconds after which the inbox is emptied of what has been told already: whoever goes on is not held up.
 _LATER = 0.005
 #: Names of locks are the whole server's, and 64 characters long at most.
 _LOCK = "CONCAT('everloop ', LEFT(SHA2(DATABASE(), 256), 40))"
@@ -96,9 +95,12 @@ class MysqlStore(ServerStore[MysqlConnection]):
             self._alone.rung.add(session)
             wake()
 
-        told = None if session in self._workers else self._told.get(session)
-        foretold = None if told is None else Foretold(self._is_quiet, told)
-        return MysqlListener(make, session, rung, partial(self._look_later, wake), foretold)
+        told = self._told.get(session)
+        if told is None or session in self._workers:
+            return MysqlListener(make, session, rung)
+        return MysqlListener(
+            make, session, rung, Foretold(self._is_quiet, told, partial(self._look_later, wake))
+        )
 
     def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
         self._told = {session: told}  # a store serves one session at a time
@@ -108,7 +110,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
         return self._hot is not None and not (self._hot.is_busy or self._alone.many)
 
     def _look_later(self, wake: Callable[[], None]) -> None:
-        """Have a turn made, unless another begins by itself before long."""
+        """Have the turn made that takes what was told from the inbox, unless another does so before."""
         turns = self._alone.turns
 
         def look() -> None:

@@ -7,6 +7,7 @@ that holds the lock of its name, and the server finds it as it ends its sleep.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -19,6 +20,8 @@ log = logging.getLogger("everloop")
 
 #: Sends named statements in one round trip, and returns the rows of each.
 Run = Callable[[MysqlConnection, list[tuple[str, str]]], list[Any]]
+#: Seconds between two looks for workers while some are known; a new one polls as often.
+LOOK_S = 1.0
 #: Sessions that are remembered as quiet, at most.
 _MOST = 1_000
 _LOOK = "SELECT session, kind = 'worker', IS_USED_LOCK(CONCAT({}, session)) FROM ever_sessions WHERE {}"
@@ -35,6 +38,7 @@ class Bells:
         self._run = run
         self._workers: set[int] = set()  # those that listened as they were looked for
         self._quiet: set[int] = set()  # sessions that did not, and may have ended
+        self._look_at = 0.0  # when workers are looked for again
 
     def statements(
         self, connection: MysqlConnection, scope: Scope
@@ -42,7 +46,8 @@ class Bells:
         """Return what wakes whom the scope names as far as they are known, and a look for the others."""
         rung = {*scope.rung, *(self._workers if scope.ready else ())} - {scope.session}
         quiet = rung & self._quiet
-        look = [_look(connection, quiet, scope)] if quiet or scope.ready else []
+        late = scope.ready and (not self._workers or time.monotonic() >= self._look_at)
+        look = [_look(connection, quiet, scope)] if quiet or late else []
         return [
             ("bell", f"KILL QUERY IS_USED_LOCK({connection.bell(session)})")
             for session in sorted(rung - quiet)
@@ -78,6 +83,7 @@ class Bells:
         listening = {session for session, _, number in found if number is not None}
         if scope.ready:
             self._workers = {session for session, worker, _ in found if worker and session in listening}
+            self._look_at = time.monotonic() + LOOK_S
         self._quiet = (self._quiet | set(asked)) - listening if len(self._quiet) < _MOST else set()
         passed = {*rung, scope.session}
         return [number for session, _, number in found if number is not None and session not in passed]

@@ -41,10 +41,12 @@ class Foretold(NamedTuple):
     Attributes:
         may: Whether that is worth a look of its own: not while a turn is under way, which is going to tell.
         told: Called on the loop with them.
+        after: Called on the loop behind that.
     """
 
     may: Callable[[], bool]
     told: Callable[[list[Ended]], None]
+    after: Callable[[], None]
 
 
 class MysqlListener(Listener):
@@ -53,15 +55,8 @@ class MysqlListener(Listener):
     It holds a lock whose name says which session it is: that is how others find the connection, with one look
     instead of a search among all that the server has.
 
-    What is committed between two sleeps finds nobody to wake. So there is a turn that begins after the next
-    sleep has: `look` sees to it.
-
-    Args:
-        connect: Makes its connection.
-        session: For which it listens.
-        wake: Has a turn made at once.
-        look: Has a turn made, unless another one begins by itself before long.
-        foretold: Who hears of ends before a turn tells them.
+    What is committed between two sleeps finds nobody to wake, so the ring for one is given once the next has
+    begun: the turn that it causes sees all that came until then.
     """
 
     def __init__(
@@ -69,16 +64,13 @@ class MysqlListener(Listener):
         connect: Callable[[], MysqlConnection],
         session: int,
         wake: Callable[[], None],
-        look: Callable[[], None],
         foretold: Foretold | None = None,
     ) -> None:
         self._make = connect
-        self._look = look
         self._foretold = foretold
         self._rests_until = 0.0
         self._session = session
         self._connection: MysqlConnection | None = None
-        self._inbox = ""
         super().__init__(wake)
 
     def _interrupt(self) -> None:
@@ -86,14 +78,12 @@ class MysqlListener(Listener):
             connection.interrupt()
 
     def _connect(self) -> None:
-        self._connection = connection = self._make()
-        hang_up_bell(connection, self._session)
-        looking = Statement("inbox_look", {"session": self._session, "most": FEW + 1})
-        (self._inbox,) = render(connection, looking, statements("mysql")["inbox_look"])
+        self._connection = self._make()
+        hang_up_bell(self._connection, self._session)
 
     def _listen(self) -> None:
         connection = self._connection
-        look, results = _NOTHING, _Heard(self._lies_down)  # it has just been rung for the connection
+        look, results = _NOTHING, list[Rows]()  # it has just been rung for the connection
         while connection is not None and not self._stopped.is_set():
             try:
                 connection.run(f"{look};{sleep_of(self._session, connection)}", "listening", results)
@@ -107,18 +97,16 @@ class MysqlListener(Listener):
                 log.debug("everloop: what has ended is told by the next turn: %s", error)
                 look, results = _NOTHING, _Heard(self._rings)
                 continue
-            look, results = self._next_look()
+            look, results = self._next_look(connection)
 
-    def _next_look(self) -> tuple[str, _Heard]:
-        """Return what is asked before the next sleep, and who hears of the reply; ring where nothing is."""
+    def _next_look(self, connection: MysqlConnection) -> tuple[str, list[Rows]]:
+        """Return what is asked before the next sleep, and who hears of the reply."""
         rests = time.monotonic() < self._rests_until
         if self._foretold is None or rests or not self._foretold.may():
-            self._ring()
-            return _NOTHING, _Heard(self._lies_down)
-        return self._inbox, _Heard(self._foretell)
-
-    def _lies_down(self, _: Rows) -> None:
-        self._post(self._look)
+            return _NOTHING, _Heard(self._rings)
+        looking = Statement("inbox_look", {"session": self._session, "most": FEW + 1})
+        (look,) = render(connection, looking, statements("mysql")["inbox_look"])
+        return look, _Heard(self._foretell)
 
     def _rings(self, _: Rows) -> None:
         self._ring()
@@ -135,7 +123,7 @@ class MysqlListener(Listener):
             for _, id_, state, value, error, attempt in rows
         ]
         self._post(lambda: foretold.told(ends))
-        self._post(self._look)
+        self._post(foretold.after)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from typing_extensions import Unpack
 
-from everloop._client import Client
+from everloop._client import EXIT_WAIT, Client
 from everloop._core import forks
 from everloop._core.calls import Event
 from everloop._core.codec import Codec, Payloads
@@ -87,8 +87,8 @@ class App(Client):
         lease: Seconds after which the calls of a dead process are taken over.
         stall_limit: Seconds after which a worker ends its process when its loop does not answer, so that
             others take its calls over; 1 at least. None never does.
-        cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default, and at most
-            2 when its program is ending.
+        cancel_wait: Seconds that a cancelled task waits for the remote end; the lease by default, and 2 when
+            its program is ending.
         keep: How long finished calls are kept; its workers prune what is older. None keeps everything.
         logs: The lowest level of what tasks log that is kept with their calls; their prints are kept with it.
             None keeps neither.
@@ -137,9 +137,8 @@ class App(Client):
         self.imports = check_names("App(imports=)", imports)
         self.lease = check_delay("App(lease=)", lease, least=0.5) / 1e6
         self.stall_limit = check_stall_limit(stall_limit)
-        self.cancel_wait = (
-            self.lease if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
-        )
+        wait = None if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
+        self.cancel_wait, self._exit_wait = (self.lease, EXIT_WAIT) if wait is None else (wait, wait)
         self._keep = check_keep(keep)
         self._logs = check_level(logs)
         self._url = check_url(store)

@@ -26,7 +26,7 @@ from everloop._core.names import class_name
 from everloop._core.policy import Keep, check_whole
 from everloop._core.records import Added, CallFilter, Snapshot, repeat_of
 from everloop._core.text import near_miss
-from everloop._functions import TaskFunction
+from everloop._functions import TaskFunction, is_keyed
 from everloop._options import Options, read_options
 from everloop._sessions import OpenSession, Sessions
 from everloop._submitting import submit_in, submit_many_in
@@ -55,6 +55,7 @@ class Client:
     name: str
     payloads: Payloads
     cancel_wait: float
+    _exit_wait: float
     _sessions: Sessions
     _functions: dict[str, TaskFunction[..., Any]]
     _raises: dict[str, type[BaseException]]
@@ -99,7 +100,7 @@ class Client:
         task: Task[R] = Task(self, entry.session, call.id, function.name, owned=owned, state=state)
         entry.session.watch(task, hold=owned)
         self._sessions.asked_for(entry, new.lane)
-        if not new.named:
+        if not is_keyed(new):
             entry.session.turns.add(new, task)
         else:
             added = entry.session.apart.add(new, task)
@@ -337,13 +338,13 @@ class Client:
             TaskNotFound: No call has this id.
             WouldDeadlock: This code has a transaction open that the store waits for.
         """
-        check_write("app.cancel")
         session = await self._sessions.opened()
         before = await session.store.get([str(id)])
         if before[0] is None:
             raise self.missing(id)
         if before[0].state.final:
             return False
+        check_write("app.cancel")
         (answer,) = await session.store.cancel([str(id)], msg or "")
         session.turns.look()
         return answer.asked or answer.state is State.CANCELLED
@@ -355,13 +356,13 @@ class Client:
             TaskNotFound: No call has this id; or it is a callback, and the call that it is about was pruned.
             NotRetryable: It has not finished.
         """
-        check_write("app.retry")
         session = await self._sessions.opened()
         (old,) = await session.store.get([str(id)])
         if old is None:
             raise self.missing(id)
         if not old.state.final:
             raise NotRetryable(f"the call {id} is {old.state.value}: only a finished call can be retried")
+        check_write("app.retry")
         new = repeat_of(old)
         task: Task[Any] = Task(self, session, new.id, old.lane.fn, owned=False, state=State.READY)
         session.watch(task, hold=False)
@@ -460,10 +461,11 @@ class Client:
         )
         return load_error(stored, raises.values(), task_id=task_id)
 
-    @property
-    def cancel_bound(self) -> float:
-        """Seconds that a task which is cancelled now waits for the remote end, at most."""
-        return min(self.cancel_wait, EXIT_WAIT) if loop_is_closing() else self.cancel_wait
+    def cancel_bound(self, session: Session, id_: str) -> float:
+        """Return for how long a task that is cancelled now waits for the remote end, in seconds at most."""
+        if session.runs(id_) or not loop_is_closing():
+            return self.cancel_wait
+        return min(self.cancel_wait, self._exit_wait)
 
     def is_closing(self, session: Session) -> bool:
         """Whether the loop, the app, the terminal or a visitor ends the waiting, and not a user's cancel."""

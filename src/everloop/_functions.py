@@ -176,7 +176,6 @@ class TaskFunction(Generic[P, R]):
             tags=s.tags or (),
             callbacks=tuple(callback_call(cb, call.id, n) for n, cb in enumerate(s.on_done or ())),
             told=told,
-            id_chosen=overrides.id is not None,
         )
 
     # -- running ------------------------------------------------------------------------------------------
@@ -272,8 +271,12 @@ def callback_call(callback: Callable[..., Any], after: str, number: int) -> NewC
         function, bound, msgspec.structs.replace(overrides, id=following_id(after, number))
     )
     call.take()
-    new = function.new_call(call, None, owned=False, told=False)
-    return msgspec.structs.replace(new, after=after, id_chosen=False)
+    return msgspec.structs.replace(function.new_call(call, None, owned=False, told=False), after=after)
+
+
+def is_keyed(call: NewCall) -> bool:
+    """Tell whether adding this call, with its callbacks, meets a key."""
+    return call.key is not None or (bool(call.callbacks) and any(map(is_keyed, call.callbacks)))
 
 
 def check_function(fn: object) -> None:

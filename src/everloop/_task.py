@@ -35,8 +35,7 @@ R = TypeVar("R")
 class Reader(Protocol):
     """What turns stored outcomes into values and exceptions: the app."""
 
-    @property
-    def cancel_bound(self) -> float: ...
+    def cancel_bound(self, session: Session, id_: str) -> float: ...
     def check_wait(self, name: str, *, only_to_store: bool = False) -> None: ...
     def read_value(self, name: str, stored: bytes) -> Any: ...
     def read_error(self, name: str, stored: bytes, task_id: str) -> BaseException: ...
@@ -330,7 +329,8 @@ class Task(asyncio.Future[R]):
         self._observe()
         self._cancelling = True
         self._message = msg
-        self._bound = self.get_loop().call_later(self._reader.cancel_bound, self._cancel_here, msg)
+        bound = self._reader.cancel_bound(self._session, self.id)
+        self._bound = self.get_loop().call_later(bound, self._cancel_here, msg)
         if self._is_stored:
             self._ask()
         return True

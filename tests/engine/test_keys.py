@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
-from everloop import App, IdConflict, Key, KeyConflict, Task, TaskFunction
+from everloop import App, IdConflict, Key, KeyConflict, LeaseLost, Task, TaskFunction
 from everloop._core.ids import new_id
 from everloop._core.records import Ended
+from tests.engine.conftest import worker_of
 from tests.helpers.waiting import until
 
 Among = Literal["live", "done", "ever"]
@@ -184,6 +185,33 @@ async def test_keyed_children_are_joined_across_parents(app: App) -> None:
 
     assert len(set(values)) == 1
     assert scene.began == values[:1]
+
+
+async def test_keyed_calls_that_a_body_leaves_behind_end_it_once(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(app)
+    left: list[asyncio.Task[None]] = []
+
+    @app.task
+    async def leave(name: str) -> None:
+        async def go_on() -> None:
+            for n in range(4):
+                await app.submit(scene.work(n), key=f"{name} {n}", delay=3_600)
+
+        left.append(asyncio.create_task(go_on()))
+        await asyncio.sleep(0)  # the first is on its way
+
+    async with app.worker(concurrency=3):
+        await asyncio.gather(*(leave(str(n)) for n in range(10)))
+        ends = await asyncio.gather(*left, return_exceptions=True)
+        assert {type(end) for end in ends} <= {
+            type(None),
+            LeaseLost,
+        }  # nobody adds under a lease that is over
+        assert worker_of(app).room == 3
+        assert (await app.counts())["scheduled"] >= 10
+    assert "came too late" not in caplog.text
 
 
 async def test_a_keyed_call_whose_body_ended_without_awaiting_it_is_stored(app: App) -> None:

@@ -199,10 +199,11 @@ async def test_waiting_for_any_call_in_a_transaction_that_has_written_is_refused
 
 
 async def test_what_the_store_has_to_write_is_refused_in_a_write_on_its_file(shop: Shop) -> None:
-    task = await shop.app.submit(shop.send("ada"), delay=3_600)
+    task, done = await shop.app.submit(shop.send("ada"), delay=3_600), await shop.app.submit(shop.send("bob"))
+    await done
     asks: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
         "app.cancel": lambda: shop.app.cancel(task.id),
-        "app.retry": lambda: shop.app.retry(task.id),
+        "app.retry": lambda: shop.app.retry(done.id),
         "app.get_task": lambda: shop.app.get_task(task.id),
     }
     async with asyncio.timeout(LIMIT_S):
@@ -214,25 +215,35 @@ async def test_what_the_store_has_to_write_is_refused_in_a_write_on_its_file(sho
                         WouldDeadlock, match=rf"^{name}\(\) writes to the store, and this code"
                     ):
                         await ask()
+                assert not await shop.app.cancel(done.id)  # there is nothing to write
         assert await shop.app.cancel(task.id)
 
 
-async def test_a_transaction_of_the_engine_is_held_like_one_of_a_scope(shop: Shop) -> None:
+async def test_a_write_transaction_of_the_engine_is_held_like_one_of_a_scope(shop: Shop) -> None:
     task = await shop.app.submit(shop.send("ada"), delay=3_600)
     async with asyncio.timeout(LIMIT_S), shop.db.engine.connect() as conn:
-        for writes, what in {False: "a connection", True: "a write transaction"}.items():
-            await (insert(conn, "in it") if writes else conn.execute(text("select 1")))
-            with pytest.raises(WouldDeadlock, match=rf"while holding {what} on .*: it may need the same"):
+        for _ in range(2):
+            await conn.execute(text("select 1"))
+            assert await shop.send("bob") == "sent to bob"  # what only reads is in nobody's way
+            await insert(conn, "in it")
+            with pytest.raises(WouldDeadlock, match=r"while holding a write transaction on .*: it may need"):
                 await task
-            if writes:
-                async with shop.db.connection() as other:
-                    with pytest.raises(WouldDeadlock, match="the same task holds a write transaction"):
-                        await insert(other, "beside it")
+            async with shop.db.connection() as other:
+                with pytest.raises(WouldDeadlock, match="the same task holds a write transaction"):
+                    await insert(other, "beside it")
             await conn.rollback()
-        assert await shop.send("ada") == "sent to ada"
-        await conn.execution_options(isolation_level="AUTOCOMMIT")
-        await conn.execute(text("select 1"))
-        assert await shop.send("bob") == "sent to bob"
+        assert await shop.send("eve") == "sent to eve"
+
+
+async def test_what_another_task_asks_for_waits_for_the_end_of_the_transaction(shop: Shop) -> None:
+    task = await shop.app.submit(shop.send("ada"), delay=3_600)
+    async with asyncio.timeout(LIMIT_S):
+        async with shop.db.transaction() as conn:
+            await insert(conn, "it has written")
+            cancelling = asyncio.create_task(shop.app.cancel(task.id))
+            await asyncio.sleep(0.05)
+            assert not cancelling.done()
+        assert await cancelling
 
 
 async def _first(task: Task[str]) -> str:

@@ -429,7 +429,7 @@ async def test_a_closing_app_waits_for_a_busy_key_for_a_bounded_time(monkeypatch
     assert isinstance(sink.told, StoreUnavailable)
     assert str(sink.told) == (
         "the app is closing, and the call was not submitted: a transaction that is still open has submitted "
-        "a call with the same key or id"
+        "a call with the same key"
     )
 
 

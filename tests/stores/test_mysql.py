@@ -243,7 +243,7 @@ async def test_a_key_that_an_open_transaction_judges_is_answered_busy(
 ) -> None:
     await mysql_store.add(None, [call(1, key=KeyRule("a"))])
     rows = {"rows": [[0, "a", "work", "b"]]}
-    lock = render(side, Statement("name_lock", rows), statements("mysql")["name_lock"])
+    lock = render(side, Statement("key_lock", rows), statements("mysql")["key_lock"])
 
     with transaction(side, *lock):
         async with asyncio.timeout(4):

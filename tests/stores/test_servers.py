@@ -77,11 +77,11 @@ def transaction(url: str, *statements: str) -> Iterator[None]:
         connection.close()
 
 
-def judging(url: str, key: str, app: str = "a", fn: str = "work") -> str:
-    """Return what holds a key, or an id of no app and no function, as a submission does."""
+def judging(url: str, key: str) -> str:
+    """Return what judges a key, as a submission does."""
     if url.startswith("postgresql"):
-        return f'SELECT pg_advisory_xact_lock(hashtextextended(\'["{app}", "{fn}", "{key}"]\', 7170))'
-    bucket = zlib.crc32(f"{app}\0{fn}\0{key}".encode()) & 65535
+        return f'SELECT pg_advisory_xact_lock(hashtextextended(\'["a", "work", "{key}"]\', 7170))'
+    bucket = zlib.crc32(f"a\0work\0{key}".encode()) & 65535
     return f"SELECT * FROM ever_key_locks WHERE bucket = {bucket} FOR UPDATE"
 
 
@@ -292,18 +292,6 @@ async def test_a_key_that_an_open_transaction_judges_is_answered_busy(
             )
     assert [answer.status for answer in answers] == ["busy", "exists", "added"]
     assert [answer.status for answer in await store.add(None, [call(2, key=KeyRule("b"))])] == ["added"]
-
-
-async def test_an_id_that_an_open_transaction_adds_is_answered_busy(
-    store: ServerStore[Any], url: str
-) -> None:
-    chosen = [call(n, id_chosen=True) for n in (1, 2)]
-
-    with transaction(url, judging(url, chosen[0].id, "", "")):
-        async with asyncio.timeout(4):
-            answers = await store.add(None, [*chosen, call(3)])
-    assert [answer.status for answer in answers] == ["busy", "added", "added"]
-    assert [answer.status for answer in await store.add(None, chosen)] == ["added", "exists"]
 
 
 async def test_a_callback_whose_key_is_busy_is_not_lost(store: ServerStore[Any], url: str) -> None:

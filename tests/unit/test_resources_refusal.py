@@ -93,6 +93,10 @@ def test_what_mysql_means(error: Exception, message: str) -> None:
             ),
         ),
         (
+            DriverError("server closed the connection unexpectedly"),
+            "server closed the connection unexpectedly",
+        ),
+        (
             DriverError("the database system is starting up", sqlstate="57P03"),
             "the database system is starting up. Wait a moment and try again",
         ),

@@ -229,7 +229,7 @@ async def test_a_key_that_an_open_transaction_judges_is_waited_for_and_not_for_e
     async def run(work: Any) -> tuple[list[Added], None]:
         asked.append(1)
         if len(asked) <= busy:
-            raise sql_store._NameIsBusy("it is busy")
+            raise sql_store._KeyIsBusy("it is busy")
         return [Added(IDS[0])], None
 
     if busy > 2:
@@ -252,7 +252,7 @@ def test_a_busy_call_without_a_key_is_told_without_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(sql_store, "add", _busy)
 
     with pytest.raises(
-        sql_store._NameIsBusy, match=r"work\(\) was not submitted: a .* with the same key that"
+        sql_store._KeyIsBusy, match=r"work\(\) was not submitted: a .* with the same key that"
     ):
         driven(store._add_with_lanes(scope(None), [call(callbacks=(callback,))]), {})
 

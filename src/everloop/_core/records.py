@@ -45,7 +45,6 @@ class NewCall(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
     Attributes:
         id: Minted at birth; adding it twice is adding it once.
-        id_chosen: Whether somebody chose the id: others may be adding the same one.
         args: The payload of arguments.
         policy: The per-call options that only a worker reads (JSON), or nothing.
         priority: Higher goes first; None takes the parent's, or 0.
@@ -78,21 +77,13 @@ class NewCall(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     callbacks: tuple[NewCall, ...] = ()
     retry_of: str | None = None
     told: bool = True
-    id_chosen: bool = False
-
-    @property
-    def named(self) -> bool:
-        """Whether others may be adding the same: by a key or a chosen id, of its own or of a callback's."""
-        if self.key is not None or self.id_chosen:
-            return True
-        return bool(self.callbacks) and any(each.named for each in self.callbacks)
 
 
 class Added(NamedTuple):
     """The answer to one `NewCall`.
 
     `status` is "added", "exists" (an equal call is there; `id` is its id), "lost" (the parent's
-    lease is), "busy" (a transaction that is still open adds the same key or id: ask again), or "refused" with
+    lease is), "busy" (a transaction that is still open judges the same key: ask again), or "refused" with
     the reason "id" (`IdConflict`), "key" (`KeyConflict`) or "after" (the call that it should follow is not
     there).
     """

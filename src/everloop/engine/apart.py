@@ -1,8 +1,8 @@
-"""Requests that travel apart from the turns: named calls, cancellations, and who waits for what.
+"""Requests that travel apart from the turns: keyed calls, cancellations, and who waits for what.
 
-A turn never waits for a key or a chosen id, which a transaction of a user may be adding too; and a request
-about calls of others need not wait for a turn. Each kind has a group commit of its own. All of them may be
-repeated without effect, so while the store is away they are asked again until it answers.
+A turn never waits for the row of a key, which a transaction of a user may hold; and a request about calls
+of others need not wait for a turn. Each kind has a group commit of its own. All of them may be repeated
+without effect, so while the store is away they are asked again until it answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 BATCH = 1_000
 
 
-class _Named(NamedTuple):
+class _Keyed(NamedTuple):
     call: NewCall
     sink: turns.Sink
 
@@ -66,7 +66,7 @@ class Apart:
         self._failure: Exception | None = None
         self._closing = False
         self._closing_at = 0.0
-        self._named = Batcher(self._add, most=BATCH, name="named")
+        self._keyed = Batcher(self._add, most=BATCH, name="keyed")
         self._cancels = Batcher(self._cancel, most=BATCH, name="cancel")
         self._waits = Batcher(self._wait, most=BATCH, name="wait")
 
@@ -80,8 +80,8 @@ class Apart:
         self._opened.set()
 
     def add(self, call: NewCall, sink: turns.Sink) -> asyncio.Future[None]:
-        """Add a named call; the future is done when `sink` knows what became of it."""
-        return self._named.ask(_Named(call, sink))
+        """Add a keyed call; the future is done when `sink` knows what became of it."""
+        return self._keyed.ask(_Keyed(call, sink))
 
     def cancel(self, id_: str, message: str, parent: Parent | None = None) -> None:
         """Ask for the end of a call; where a parent asks, under its lease."""
@@ -96,12 +96,12 @@ class Apart:
         """Send everything, within a bounded time."""
         self._closing = True
         self._closing_at = asyncio.get_running_loop().time()
-        for batcher in (self._named, self._cancels, self._waits):
+        for batcher in (self._keyed, self._cancels, self._waits):
             await batcher.idle()
 
     # -- flushes; they never raise --------------------------------------------------------------------------
 
-    async def _add(self, items: Sequence[_Named]) -> list[Again | None]:
+    async def _add(self, items: Sequence[_Keyed]) -> list[Again | None]:
         session = 0
 
         def add() -> Awaitable[list[Added]]:
@@ -127,7 +127,7 @@ class Apart:
             return again
         return [None] * len(items)
 
-    def _ask_for_ends(self, items: Sequence[_Named], answers: Sequence[Added], *, lost: bool) -> None:
+    def _ask_for_ends(self, items: Sequence[_Keyed], answers: Sequence[Added], *, lost: bool) -> None:
         """Ask for ends that may have been told to nobody.
 
         A session that was reaped meanwhile is told of none. That of a call which was joined may have come
@@ -137,8 +137,8 @@ class Apart:
             if lost or (answer.status == "exists" and answer.id != item.call.id):
                 self.wait(answer.id)
 
-    def _tell(self, item: _Named, answer: Added) -> Again | None:
-        """Tell what became of a call; ask again for one that an open transaction may be adding, too."""
+    def _tell(self, item: _Keyed, answer: Added) -> Again | None:
+        """Tell what became of a call; ask again for one whose key is judged by an open transaction."""
         if answer.status != "busy":
             item.sink.added(answer)
             return None
@@ -147,7 +147,7 @@ class Apart:
         item.sink.refused(
             StoreUnavailable(
                 "the app is closing, and the call was not submitted: a transaction that is still open has "
-                "submitted a call with the same key or id"
+                "submitted a call with the same key"
             )
         )
         return None

@@ -136,7 +136,8 @@ class Attempt:
         """Count it back."""
         self._adding -= 1
         if self._adding == 0 and self._then is not None:
-            self._then()
+            then, self._then = self._then, None  # what the body has started may add more, later
+            then()
 
     def once_added(self, then: Callable[[], None]) -> None:
         """Call `then` when no child is on its way any more; now, as a rule."""

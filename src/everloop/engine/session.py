@@ -352,6 +352,10 @@ class Session:
         if self._seen.get(seen.id) is seen:
             del self._seen[seen.id]
 
+    def runs(self, id_: str) -> bool:
+        """Tell whether the body of this call runs here."""
+        return self.worker is not None and self.worker.runs(id_)
+
     def rename(self, waiter: Waiter, id_: str) -> None:
         """Let it wait for another call, the one that it has joined."""
         held = waiter.id in self._held

@@ -110,6 +110,10 @@ class Worker:
         """The calls whose leases are held for bodies that run."""
         return tuple(id_ for id_, attempt in self._attempts.items() if attempt.stopping != "lost")
 
+    def runs(self, id_: str) -> bool:
+        """Tell whether it runs the body of this call."""
+        return id_ in self._attempts
+
     def attempts(self, most: int) -> list[Attempt]:
         """Return the first attempts of those that it holds."""
         return list(islice(self._attempts.values(), most))

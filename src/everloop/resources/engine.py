@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import aiosqlite
 from sqlalchemy import event
@@ -77,25 +77,24 @@ def _a_failed_ping_is_a_lost_connection(context: ExceptionContext) -> None:
 
 
 class EngineUse:
-    """A transaction on a connection of `db.engine`, outside of any scope.
+    """A write transaction on an SQLite file, begun on a connection of `db.engine`, outside of any scope.
 
     Attributes:
-        holding: What it holds, from its beginning to its end.
+        holding: What it holds.
     """
 
     def __init__(self, pool: Pool) -> None:
         self.holding = held.Holding(pool.shown, str(pool.file or ""), own=pool.own)
-        self.holding.begin()
-        self.holding.connection = True
-        held.enter(self.holding)
 
     def began(self) -> None:
-        """A write transaction is open on SQLite."""
+        """The transaction is open."""
+        self.holding.begin()
         self.holding.writing = True
+        held.enter(self.holding)
 
     def ended(self) -> None:
         """It is over."""
-        self.holding.writing = False
+        held.leave(self.holding)
 
     lost = ended
 
@@ -115,7 +114,6 @@ class Pool:
         self.file = file
         self.own = own
         self._drivers: WeakSet[SqliteConnection] = WeakSet()
-        self._uses: WeakKeyDictionary[Connection, EngineUse] = WeakKeyDictionary()
         self._connector: ServerConnector | None = None
         self.engine = (
             self._make_server(url, options) if file is None else self._make_sqlite(url, file, options)
@@ -126,25 +124,11 @@ class Pool:
         if not {"pool", "poolclass"} & options.keys():
             defaults |= {"poolclass": CountingPool, "pool_timeout": POOL_TIMEOUT}
         try:
-            engine = create_async_engine(url, **(defaults | options))
+            return create_async_engine(url, **(defaults | options))
         except ImportError as error:
             raise without_driver(self.shown, error) from error
         except (ArgumentError, InvalidRequestError, NoSuchModuleError, TypeError, ValueError) as error:
             raise ConfigError(f"app.database({self.shown!r}): {error}") from error
-        event.listen(engine.sync_engine, "begin", self._use_begins)
-        event.listen(engine.sync_engine, "commit", self._use_ends)
-        event.listen(engine.sync_engine, "rollback", self._use_ends)
-        return engine
-
-    def _use_begins(self, connection: Connection) -> None:
-        options = connection.get_execution_options()
-        if "everloop_scope" not in options and options.get("isolation_level") != "AUTOCOMMIT":
-            self._uses[connection] = EngineUse(self)
-
-    def _use_ends(self, connection: Connection) -> None:
-        use = self._uses.pop(connection, None)
-        if use is not None:
-            held.leave(use.holding)
 
     def _make_server(self, url: str, options: dict[str, Any]) -> AsyncEngine:
         try:
@@ -218,8 +202,8 @@ class Pool:
         if not writes(statement) and not (scope is not None and scope.begins_at_once(connection)):
             return
         driver = connection.connection.driver_connection
-        if isinstance(driver, SqliteConnection):
-            writer: Scope | EngineUse = scope or self._uses[connection]
+        if isinstance(driver, SqliteConnection) and not driver.in_transaction:
+            writer: Scope | EngineUse = scope or EngineUse(self)
             await_only(driver.begin(writer, writer.holding))
 
     async def close(self) -> None:

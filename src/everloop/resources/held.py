@@ -1,6 +1,6 @@
 """What this code holds while it runs: connections and write transactions that a call may need.
 
-A scope, or a transaction on `db.engine`, is noted in the context in which it is entered, so that the tasks
+A scope, or a write transaction on `db.engine`, is noted in the context in which it begins, so that the tasks
 that are started inside see it, and the object they share tells them when it is over.
 """
 
@@ -94,17 +94,17 @@ def held(*, own_write: bool = False) -> str | None:
 
 
 def check_write(name: str) -> None:
-    """Refuse what writes to the store while this code holds the one place for that.
+    """Refuse what writes to the store where the running task holds the one place for that.
 
     Raises:
         WouldDeadlock: It names both.
     """
-    what = held(own_write=True)
-    if what is not None:
-        raise WouldDeadlock(
-            f"{name}() writes to the store, and this code holds {what}: the store waits for that, and both "
-            "would wait for ever. Leave the `async with` block first"
-        )
+    for holding in _HOLDINGS.get():
+        if holding.own and holding.file and holding.blocks(holding.file):
+            raise WouldDeadlock(
+                f"{name}() writes to the store, and this code holds {holding}: the store waits for that, and "
+                "both would wait for ever. Leave the `async with` block first"
+            )
 
 
 def writing(file: str) -> Holding | None:

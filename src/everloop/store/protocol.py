@@ -162,7 +162,7 @@ class Store(Protocol):
         ...
 
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
-        """Add calls, apart from any turn: those with a key or a chosen id, and those of no session.
+        """Add calls, apart from any turn: for keyed calls, and for callers without a session.
 
         Effect, idempotence and fencing as in `turn`. A key is judged against the calls of the same
         app and function, inside the transaction.

@@ -54,6 +54,8 @@ _WORDS = (
     ("name", re.compile(r"resolve host|Name or service not known")),
     ("timeout", re.compile(r"timeout|timed out", re.IGNORECASE)),
     ("unreachable", re.compile(r"refused|unreachable|No such file|Can't connect", re.IGNORECASE)),
+    # What a server has said in another language.
+    ("refused", re.compile(r"FATAL|[^\x00-\x7f]")),
 )
 _ADVICE = {
     "blocked": "An administrator unblocks it there: FLUSH HOSTS",
@@ -67,6 +69,7 @@ _ADVICE = {
     "option": "A parameter of the URL, or of connect_args, is not one that the driver knows",
     "password": "Check the user and the password in the URL; in a URL a password with one of @ : / ? # % is "
     "written as urllib.parse.quote(password, safe='') gives it",
+    "refused": "Check the user, the password and the database in the URL",
     "starting": "Wait a moment and try again",
     "timeout": "Is the server running, and does a firewall let this machine through to {place}?",
     "tls": "TLS was asked for, and the connection is not made without: give the server a certificate and its "
@@ -90,8 +93,6 @@ _PROVE = {
     "sslrootcert=/path/ca.pem; sslmode=verify-ca leaves its name out, and with sslmode=require the "
     "connection is encrypted for whoever answers",
 }
-#: Where nothing is recognised: libpq gives no codes, and a server may speak any language.
-_UNKNOWN = {"mysql": "", "postgresql": "Check the user, the password and the database in the URL"}
 #: What does not pass by itself: something has to be set right first.
 _LASTING = ("certificate", "database", "host", "login", "name", "option", "password", "rights", "tls")
 
@@ -143,9 +144,8 @@ def refusal(door: Door, error: BaseException) -> Refusal:
         "certificate": _PROVE[door.family],
         "database": _CREATE[door.family],
         "rights": _GRANT[door.family],
-        "": _UNKNOWN[door.family],
         **_ADVICE,
-    }[kind]
+    }.get(kind, "")
     if kind == "unreachable" and door.at.startswith("the socket"):
         advice = "Is the server running on this machine, and is its socket right? It is {place}"
     told = advice.format(

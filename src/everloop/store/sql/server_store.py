@@ -37,7 +37,7 @@ class ServerStore(SqlStore, Generic[C]):
     """Durable state on a database server (see `everloop.store.protocol.Store`).
 
     It has connections of its own, which no pool of the user's can hold up: one for the turns, one that
-    listens, and, once they are used, one for what a user's open transaction may hold up (named calls,
+    listens, and, once they are used, one for what a user's open transaction may hold up (keyed calls,
     cancellations) and one that reads.
 
     Args:

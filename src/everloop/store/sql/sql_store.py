@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 T = TypeVar("T")
-#: Seconds that a user's transaction waits for a key or an id that another one, still open, has submitted too.
+#: Seconds that a user's transaction waits for a key that another one, still open, has submitted a call with.
 PATIENCE = 5.0
 #: A verb that wants nothing but its surroundings.
 Make = Callable[[Scope], Verb[T]]
@@ -60,8 +60,8 @@ _LATER = "UPDATE ever_meta SET value = {} WHERE name = 'schema'"
 _OLDEST = "INSERT INTO ever_meta (name, value) VALUES ('{}', {})"
 
 
-class _NameIsBusy(StoreUnavailable):
-    """Another transaction, still open, has submitted a call with the same key or id."""
+class _KeyIsBusy(StoreUnavailable):
+    """Another transaction, still open, has submitted a call with the same key."""
 
 
 class SqlStore(ABC):
@@ -251,7 +251,7 @@ class SqlStore(ABC):
                     partial(self._add_by_hand, calls)
                 )
                 return answer
-            except _NameIsBusy:
+            except _KeyIsBusy:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.05)
@@ -286,13 +286,11 @@ class SqlStore(ABC):
         added = yield from add(scope, calls)
         for call, answer in zip(calls, added, strict=True):
             if answer.status == "busy":
-                key = [f"key ({call.key.value!r})"] if call.key else []
-                id_ = [f"id ({call.id!r})"] if call.id_chosen else []
-                raise _NameIsBusy(
+                key = f" ({call.key.value!r})" if call.key else ""
+                raise _KeyIsBusy(
                     f"{call.lane.fn}() was not submitted: a transaction has submitted a call with the same "
-                    f"{' or '.join(key + id_) or 'key'} that this one cannot see: it has been open for "
-                    f"{PATIENCE:g} s, or was committed since this one began. Commit both, and submit in one "
-                    "that begins after that"
+                    f"key{key} that this one cannot see: it has been open for {PATIENCE:g} s, or was "
+                    "committed since this one began. Commit both, and submit in one that begins after that"
                 )
         return added
 

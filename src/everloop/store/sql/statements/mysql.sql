@@ -173,14 +173,13 @@ UPDATE JSON_TABLE(:rows, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', fence BIGINT PA
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq AND c.parent = b.parent
 SET c.asked = b.fence
 
--- name: name_lock -> i
--- rows: i, app, fn, key (or nothing, nothing, and a chosen id); until the commit, nobody else adds calls with
--- these. Answers with those that a transaction adds which is still open: it may be a user's, and stay so for a
--- minute. They are held by their hash.
--- Also with keys that this transaction cannot judge: a user's may be REPEATABLE READ, as MySQL's are by default,
+-- name: key_lock -> i
+-- rows: i, app, fn, key; until the commit, nobody else judges these keys. Answers with those that a transaction
+-- judges which is still open: it may be a user's, and stay so for a minute. Keys are held by their hash.
+-- Also with those that this transaction cannot judge: a user's may be REPEATABLE READ, as MySQL's are by default,
 -- and sees no call that was committed since it first read something. What is locked is read as it stands.
 SELECT b.i
-FROM (SELECT i, app, CRC32(CONCAT_WS(CHAR(0), app, fn, `key`)) & 65535 AS bucket
+FROM (SELECT i, CRC32(CONCAT_WS(CHAR(0), app, fn, `key`)) & 65535 AS bucket
       FROM JSON_TABLE(:rows, '$[*]' COLUMNS (i BIGINT PATH '$[0]', app LONGTEXT PATH '$[1]',
                                              fn LONGTEXT PATH '$[2]', `key` LONGTEXT PATH '$[3]')) AS b) AS b
 LEFT JOIN (SELECT k.bucket, k.version
@@ -191,7 +190,7 @@ LEFT JOIN (SELECT k.bucket, k.version
            STRAIGHT_JOIN ever_key_locks AS k FORCE INDEX (PRIMARY) ON k.bucket = b.bucket
            LIMIT 18446744073709551615 FOR UPDATE SKIP LOCKED) AS held ON held.bucket = b.bucket
 LEFT JOIN ever_key_locks AS seen FORCE INDEX (PRIMARY) ON seen.bucket = b.bucket
-WHERE held.bucket IS NULL OR (held.version <> seen.version AND b.app <> '')
+WHERE held.bucket IS NULL OR held.version <> seen.version
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key

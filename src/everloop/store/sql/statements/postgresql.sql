@@ -129,9 +129,9 @@ ORDER BY c.seq FOR NO KEY UPDATE OF c
 UPDATE ever_calls AS c SET asked = (b.value->>1)::bigint FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 WHERE c.seq = (b.value->>0)::bigint AND c.parent = (b.value->>2)::bigint
 
--- name: name_lock -> i
--- rows: i, app, fn, key (or nothing, nothing, and a chosen id); until the commit, nobody else adds calls with
--- these. Answers with those that a transaction adds which is still open: it may be a user's, and stay so for a minute.
+-- name: key_lock -> i
+-- rows: i, app, fn, key; until the commit, nobody else judges these keys. Answers with those that a transaction
+-- judges which is still open: it may be a user's, and stay so for a minute.
 SELECT (value->>0)::bigint AS i FROM jsonb_array_elements(:rows::jsonb) AS b(value)
 WHERE NOT pg_try_advisory_xact_lock(hashtextextended((value - 0)::text, 7170))
 

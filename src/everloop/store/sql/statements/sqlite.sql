@@ -89,7 +89,7 @@ ORDER BY c.seq
 UPDATE ever_calls SET asked = b.value->>1 FROM json_each(:rows) AS b
 WHERE ever_calls.seq = b.value->>0 AND ever_calls.parent = b.value->>2
 
--- name: name_lock -> i
+-- name: key_lock -> i
 
 -- name: add_keyed -> i, id, seq, state
 -- rows: i, app, fn, key

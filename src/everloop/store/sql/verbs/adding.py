@@ -22,9 +22,6 @@ from everloop.store.sql.verbs.statement import Statement, Step, Verb, text
 
 #: No lanes.
 NO_LANES: frozenset[int] = frozenset()
-#: Chosen ids of one request that a user's transaction holds by a lock each: it may be of any size, and
-#: PostgreSQL has room for some 6,000 locks in all (`max_locks_per_transaction`).
-HELD_IDS = 500
 
 
 def is_plain(call: NewCall) -> bool:
@@ -40,7 +37,6 @@ def is_plain(call: NewCall) -> bool:
         or call.expires is not None
         or call.retry_of
         or call.crash_limit != CRASHES
-        or call.id_chosen
         or not call.told
     )
 
@@ -154,7 +150,7 @@ class _Plan:
     keyed: dict[tuple[str, str, str], list[_Existing]] = field(
         default_factory=dict[tuple[str, str, str], list[_Existing]]
     )
-    busy: set[str] = field(default_factory=set[str])  # a transaction that is open adds their key or id, too
+    busy: set[str] = field(default_factory=set[str])  # their keys are judged by a transaction that is open
     seq: int = 0
     rows: list[list[Any]] = field(default_factory=list[list[Any]])
     payloads: list[list[Any]] = field(default_factory=list[list[Any]])
@@ -170,24 +166,8 @@ class _Plan:
         """Read everything that the decisions need, a statement per kind."""
         calls = _with_callbacks(self.calls)
         ids = [c.id for c in calls] + [c.after for c in self.calls if c.after]
-        existing = Statement("add_existing", {"ids": ids})
-        names = self._names(calls)
-        keyed = [row for row in names if row[1]]
-        if names:  # held before anything is looked at: what their last holder has added is seen
-            busy, found, met = yield [
-                Statement("name_lock", {"rows": names}),
-                existing,
-                Statement("add_keyed", {"rows": keyed}),
-            ]
-            self.busy = {calls[i].id for (i,) in busy}
-        else:
-            found, met = (yield existing), []
-        for id_, seq, app, fn, state, args in found:
+        for id_, seq, app, fn, state, args in (yield Statement("add_existing", {"ids": ids})):
             self.existing[id_] = _Existing(id_, seq, State(state), app, fn, args)
-        for i, id_, seq, state in met:
-            same = self.keyed.setdefault(_key_of(calls[i]), [])
-            if all(e.seq != seq for e in same):
-                same.append(_Existing(id_, seq, State(state)))
         parents = {c.parent.id for c in self.calls if c.parent}
         if parents:
             # None of those that a user's transaction adds is owned: its parent need not wait for the commit.
@@ -195,16 +175,19 @@ class _Plan:
             for row in (yield Statement(seen, {"ids": list(parents)})):
                 self.parents[row[0]] = row
             yield from self._look_for_children()
+        keyed = [[i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None]
+        if keyed:
+            busy, met = yield [
+                Statement("key_lock", {"rows": keyed}),
+                Statement("add_keyed", {"rows": keyed}),
+            ]
+            self.busy = {calls[i].id for (i,) in busy}
+            for i, id_, seq, state in met:
+                found = self.keyed.setdefault(_key_of(calls[i]), [])
+                if all(e.seq != seq for e in found):
+                    found.append(_Existing(id_, seq, State(state)))
         ((first,),) = yield Statement("seq_next", {"n": len(calls)})
         self.seq = first - 1
-
-    def _names(self, calls: Sequence[NewCall]) -> list[list[Any]]:
-        """Return what nobody else may be adding until the commit: keys, and ids that somebody chose."""
-        names: list[list[Any]] = [
-            [i, c.lane.app, c.lane.fn, c.key.value] for i, c in enumerate(calls) if c.key is not None
-        ]
-        chosen: list[list[Any]] = [[i, "", "", c.id] for i, c in enumerate(calls) if c.id_chosen]
-        return names if self.scope.borrowed and len(chosen) > HELD_IDS else names + chosen
 
     def _look_for_children(self) -> Verb[None]:
         """Find the earlier children; a parent in its first run has none."""

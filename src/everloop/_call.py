@@ -5,9 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Coroutine, Generator
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from typing_extensions import Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from everloop._core.errors import AlreadyAwaited
 from everloop._core.ids import new_id

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import msgspec
-from typing_extensions import Unpack
 
 from everloop._call import Call
 from everloop._core.codec import Arguments, Payloads, Shape, parameters_of

@@ -449,6 +449,24 @@ async def test_a_closing_app_waits_for_a_store_that_is_away_for_a_bounded_time(
     assert sink.told is error
 
 
+async def test_that_what_goes_apart_waits_for_the_store_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(turns, "GIVE_UP", 0.5)
+    monkeypatch.setattr("everloop.engine.apart.SILENT", 0.0)
+    store = ApartStore(error=StoreUnavailable("too many connections"))
+    apart = apart_on(store)
+    apart.start()
+
+    apart.add(call("a"), Sink())
+    async with asyncio.timeout(20):
+        await until(lambda: store.asked > 3)
+        await apart.close()
+
+    said = "everloop: keyed calls, cancellations and waits cannot be asked for (too many connections)"
+    assert [record.message for record in caplog.records] == [said]
+
+
 async def test_a_cancellation_that_fails_is_said(caplog: pytest.LogCaptureFixture) -> None:
     apart = apart_on(ApartStore(error=ValueError("odd")))
     apart.start()

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: Requests in one transaction, at most.
 BATCH = 1_000
+#: Seconds after which it is said that requests wait for the store: the turns, which say so, may go on.
+SILENT = 5.0
 
 
 class _Keyed(NamedTuple):
@@ -191,14 +193,20 @@ class Apart:
         if self._failure is not None:
             raise self._failure
         loop = asyncio.get_running_loop()
-        away_since, pause = 0.0, turns.RETRY_FROM
+        away_since, pause, said = 0.0, turns.RETRY_FROM, False
         while True:
             try:
                 return await request()
-            except StoreUnavailable:
+            except StoreUnavailable as error:
                 away_since = away_since or loop.time()
-                if self._closing and loop.time() - away_since > turns.GIVE_UP:
+                away = loop.time() - away_since
+                if self._closing and away > turns.GIVE_UP:
                     raise
+                if away > SILENT and not said:
+                    said = True
+                    log.warning(
+                        "everloop: keyed calls, cancellations and waits cannot be asked for (%s)", error
+                    )
             pause = min(turns.RETRY_TO, 2 * pause)
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - spreads processes
 

@@ -135,8 +135,9 @@ class App(Client):
         self.imports = check_names("App(imports=)", imports)
         self.lease = check_delay("App(lease=)", lease, least=0.5) / 1e6
         self.stall_limit = check_stall_limit(stall_limit)
-        wait = None if cancel_wait is None else check_delay("App(cancel_wait=)", cancel_wait) / 1e6
-        self.cancel_wait, self._exit_wait = (self.lease, EXIT_WAIT) if wait is None else (wait, wait)
+        self.cancel_wait, self._exit_wait = self.lease, min(self.lease, EXIT_WAIT)
+        if cancel_wait is not None:
+            self.cancel_wait = self._exit_wait = check_delay("App(cancel_wait=)", cancel_wait) / 1e6
         self._keep = check_keep(keep)
         self._logs = check_level(logs)
         self._url = check_url(store)

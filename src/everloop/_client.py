@@ -461,9 +461,8 @@ class Client:
 
     def cancel_bound(self, session: Session, id_: str) -> float:
         """Return for how long a task that is cancelled now waits for the remote end, in seconds at most."""
-        if session.runs(id_) or not loop_is_closing():
-            return self.cancel_wait
-        return min(self.cancel_wait, self._exit_wait)
+        leaving = loop_is_closing() and not session.runs(id_)
+        return self._exit_wait if leaving else self.cancel_wait
 
     def is_closing(self, session: Session) -> bool:
         """Whether the loop, the app, the terminal or a visitor ends the waiting, and not a user's cancel."""

@@ -36,7 +36,6 @@ pytestmark = pytest.mark.server
 # -- indexes ------------------------------------------------------------------------------------------------
 
 FINISHED = 1_000_000
-PICK = statements("mysql")["lease_pick"]
 #: What a turn executes, and how many rows it may read at most, whatever else there is.
 READS: list[tuple[str, dict[str, Any], int]] = [
     ("look", {"session": 1, "now": 5, "lanes": [1, 2]}, 30),
@@ -86,9 +85,8 @@ async def test_no_statement_of_a_turn_reads_a_million_calls_that_have_ended(side
     ]
     assert [(name, number, most) for name, number, most in read if number > most] == []
     for lanes in [1], [1, 2]:
-        (pick,) = render(side, Statement("lease_pick", {"lanes": lanes, "room": 10}), PICK)
-        heads = [row["key"] for row in explained(side, pick) if row["table"] in ("ever_calls", "c")]
-        assert heads == ["ever_calls_ready"] * len(lanes)
+        keys = [row["key"] for row in heads(side, "lease_pick", lanes)]
+        assert keys == ["ever_calls_ready"] * len(lanes)
 
 
 def rows_read(side: MysqlConnection, statement: Statement) -> int:
@@ -116,11 +114,15 @@ async def test_the_head_of_a_line_is_read_in_the_order_of_its_index(side: MysqlC
         ("lease_pick_children", "ever_calls_ready_child"),
     ):
         for lanes in [1], [1, 2]:
-            statement = Statement(name, {"lanes": lanes, "room": 10})
-            (pick,) = render(side, statement, statements("mysql")[name])
-            heads = [row for row in explained(side, pick) if row["table"] in ("ever_calls", "c")]
-            assert [(row["type"], row["key"]) for row in heads] == [("ref", index)] * len(lanes)
-            assert not any("filesort" in row["Extra"] for row in heads)
+            found = heads(side, name, lanes)
+            assert [(row["type"], row["key"]) for row in found] == [("ref", index)] * len(lanes)
+            assert not any("filesort" in row["Extra"] for row in found)
+
+
+def heads(side: MysqlConnection, name: str, lanes: list[int]) -> list[dict[str, str]]:
+    """Return what the plan of a pick says of each line that it looks into."""
+    (pick,) = render(side, Statement(name, {"lanes": lanes, "room": 10}), statements("mysql")[name])
+    return [row for row in explained(side, pick) if row["table"] in ("ever_calls", "c")]
 
 
 def explained(side: MysqlConnection, query: str) -> list[dict[str, str]]:

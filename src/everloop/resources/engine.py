@@ -203,8 +203,7 @@ class Pool:
             return
         driver = connection.connection.driver_connection
         if isinstance(driver, SqliteConnection) and not driver.in_transaction:
-            writer: Scope | EngineUse = scope or EngineUse(self)
-            await_only(driver.begin(writer, writer.holding))
+            await_only(driver.begin(scope or EngineUse(self)))
 
     async def close(self) -> None:
         """Close every connection; those that are still in use, too."""

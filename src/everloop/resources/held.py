@@ -99,12 +99,13 @@ def check_write(name: str) -> None:
     Raises:
         WouldDeadlock: It names both.
     """
-    for holding in _HOLDINGS.get():
-        if holding.own and holding.file and holding.blocks(holding.file):
-            raise WouldDeadlock(
-                f"{name}() writes to the store, and this code holds {holding}: the store waits for that, and "
-                "both would wait for ever. Leave the `async with` block first"
-            )
+    own = next((each for each in _HOLDINGS.get() if each.own), None)
+    holding = None if own is None else writing(own.file)
+    if holding is not None:
+        raise WouldDeadlock(
+            f"{name}() writes to the store, and this code holds {holding}: the store waits for that, and "
+            "both would wait for ever. Leave the `async with` block first"
+        )
 
 
 def writing(file: str) -> Holding | None:

@@ -63,7 +63,12 @@ def writes(statement: str) -> bool:
 
 
 class Writer(Protocol):
-    """Who begins a write transaction: a scope, which notes what it holds."""
+    """Who begins a write transaction: a scope, or a use of `db.engine`, which notes what it holds."""
+
+    @property
+    def holding(self) -> held.Holding:
+        """What it holds."""
+        ...
 
     def began(self) -> None:
         """Note that the write transaction is open."""
@@ -118,7 +123,7 @@ class SqliteConnection(aiosqlite.Connection):
         connection = self._connection
         return connection is not None and connection.in_transaction
 
-    async def begin(self, writer: Writer | None, who: object) -> None:
+    async def begin(self, writer: Writer) -> None:
         """Open a write transaction, unless one is open.
 
         Raises:
@@ -139,7 +144,7 @@ class SqliteConnection(aiosqlite.Connection):
         async with self._beginning:
             if self._is_open():  # by another statement of this connection
                 return
-            place = await self._gate.enter(self._patience, who)
+            place = await self._gate.enter(self._patience, writer.holding)
             try:
                 await self._begin_patiently(deadline)
             except BaseException:
@@ -150,8 +155,7 @@ class SqliteConnection(aiosqlite.Connection):
                     place.leave()
                 raise
             self._place, self._writer = place, writer
-            if writer is not None:
-                writer.began()
+            writer.began()
 
     async def _begin_patiently(self, deadline: float) -> None:
         pause = 0.0005

@@ -8,11 +8,13 @@ import pytest
 
 from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event, State
-from everloop._core.records import Lane, Leased, NewCall, Outcome, Turn, TurnAnswer
+from everloop._core.records import CallFilter, Lane, Leased, NewCall, Outcome, Turn, TurnAnswer
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.server import Collision
-from everloop.store.sql.verbs.alone import Alone
+from everloop.store.sql.verbs.alone import AGAIN, SELDOM, Alone
+from everloop.store.sql.verbs.numbers import BLOCK, FRESH
+from everloop.store.sql.verbs.straight import FEW
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
 from tests.helpers.waiting import until
 from tests.stores.test_mysql_bells import Listening
@@ -131,6 +133,60 @@ async def test_where_nothing_is_ready_the_turn_goes_the_ordinary_way(scene: Scen
     assert answer.leased == []
     assert answer.next_due is not None
     assert answer.next_due > scene.store.now()
+
+
+async def test_a_bell_that_rang_for_nothing_is_followed_by_another_look(scene: Scene) -> None:
+    # What it rang for may not have been committed yet.
+    answer = await scene.turn()
+    assert answer.leased == []
+    assert answer.next_due is not None
+    assert 0 <= scene.store.now() + AGAIN - answer.next_due < 1_000_000
+    for _ in range(3):  # seldom: most of many workers find nothing
+        assert (await scene.turn()).next_due is None
+    scene.store._alone._again -= SELDOM
+    assert (await scene.turn()).next_due is not None
+    scene.store._alone._again -= SELDOM
+    await scene.add(call(1))
+    lease = await scene.lease()
+    assert (await scene.turn(success(lease))).next_due is None
+
+
+async def test_calls_that_come_one_by_one_share_a_block_of_numbers(
+    scene: Scene, side: MysqlConnection
+) -> None:
+    async def add(*numbers: int) -> list[int]:
+        await scene.add(*(call(number) for number in numbers))
+        wanted = ", ".join(f"'{call(number).id}'" for number in numbers)
+        rows = side.run(f"SELECT seq FROM ever_calls WHERE id IN ({wanted}) ORDER BY seq", "looking")[0]
+        return [seq for (seq,) in rows]
+
+    spare = scene.store._spare
+    spare.keep(0, BLOCK, 0)  # of earlier calls
+    (first,) = await add(1)
+    assert first % BLOCK == 0
+    assert [*await add(2), *await add(3, 4), *await add(5)] == [first + n for n in (1, 2, 3, 4)]
+    spare._taken -= FRESH
+    (later,) = await add(6)
+    assert later > first
+    assert later % BLOCK == 0
+    many = await add(*range(7, 7 + FEW + 1))
+    assert many[0] % BLOCK == 0  # so many have a block of their own
+    assert await add(50) == [many[-1] + 1]
+    await scene.store.add(scene.client, [call(60)])  # apart from the turns
+    (newest,) = await add(70)
+    assert newest > many[0] + BLOCK
+    found = [each.id for each in await scene.store.find(CallFilter(app="a", limit=4))]
+    assert found == [call(number).id for number in (70, 60, 50, 7 + FEW)]
+
+
+async def test_the_numbers_of_a_transaction_that_failed_are_not_used_again(scene: Scene) -> None:
+    await scene.add(call(1))
+    await scene.add(call(2))
+    await scene.add(call(2), call(3))  # one of them is there: it is begun anew
+    await scene.add(call(4))
+    found = await scene.store.find(CallFilter(app="a", limit=100))
+    assert {each.id for each in found} >= {call(number).id for number in (1, 2, 3, 4)}
+    assert len({each.id for each in found}) == len(found)
 
 
 async def test_a_call_that_has_expired_is_ended_and_not_taken(scene: Scene) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event
-from everloop._core.records import Outcome, Turn
+from everloop._core.records import CallFilter, Outcome, Turn
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_bells
@@ -109,6 +109,36 @@ async def test_to_wake_who_is_known_takes_no_round_trip_of_its_own(
             await worker.heard()
     for worker in workers:
         worker.stop()
+
+
+async def test_idle_workers_are_woken_before_the_commit_is_on_the_disk(
+    mysql_store: MysqlStore, side: MysqlConnection
+) -> None:
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    worker = Listening(mysql_store, await mysql_store.open_session(WORKER, MINUTE))
+    await worker.asleep(side)
+    await mysql_store.turn(client, Turn(adds=[call(1)]))  # looks who is there
+    await worker.heard()
+    await worker.asleep(side)
+    bells = mysql_store._runner()._bells  # type: ignore[attr-defined] # of this dialect
+    assert bells._workers == {worker.session}
+    bells._workers.add(worker.session + 1)  # has ended since
+    before = mysql_store._runner().trips
+    await mysql_store.turn(client, Turn(adds=[call(2)]))
+    assert mysql_store._runner().trips - before == 1
+    await worker.heard()
+    worker.stop()
+    assert [each.id for each in await mysql_store.find(CallFilter(app="a"))] == [call(2).id, call(1).id]
+
+
+def test_a_binary_log_stands_between_a_commit_and_those_who_see_it(side: MysqlConnection) -> None:
+    assert side.shows_early
+    logging = {"log_bin": "log", "binlog_format": "ROW"}
+    with (
+        MariaServer(fast=True, settings=logging) as server,
+        closing(connect(address_of(server.database()))) as connection,
+    ):
+        assert not connection.shows_early
 
 
 async def test_a_worker_that_comes_beside_others_is_looked_for_within_a_second(

@@ -24,7 +24,7 @@ from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_connection as connections
 from everloop.store.sql.runners import mysql_listener
-from everloop.store.sql.runners.mysql import MysqlRunner, _explain_by_hand, _rows_by_hand
+from everloop.store.sql.runners.mysql import SMALL, MysqlRunner, _explain_by_hand, _rows_by_hand
 from everloop.store.sql.runners.mysql_bells import Bells
 from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows, connect, explain
 from everloop.store.sql.runners.mysql_listener import FEW, Foretold, MysqlListener, hang_up_bell
@@ -54,6 +54,7 @@ class Fake(MysqlConnection):
         self.closed = False
         self.answered = 0
         self._bells = "everloop bell shop "
+        self.shows_early = False
 
     def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
         results = [] if results is None else results
@@ -65,6 +66,9 @@ class Fake(MysqlConnection):
             results.append(rows)
             self.answered += 1
         return results
+
+    def literal(self, value: str) -> str:
+        return f"'{value}'"
 
     def close(self) -> None:
         self.closed = True
@@ -128,6 +132,72 @@ def test_what_is_looked_at_behind_a_commit_is_looked_at_though_a_bell_did_not_ri
     first = connection.asked[0]
     assert first[0] == "COMMIT" and "KILL QUERY" in first[1] and first[2] == "SELECT @ever_ended AS seq"
     assert connection.asked[1:] == ([] if rings else [connection.asked[1], ["SELECT @ever_ended AS seq"]])
+
+
+# -- a transaction that goes as one block -------------------------------------------------------------------
+
+TOLD = "SELECT EXISTS (SELECT 1 FROM ever_inbox WHERE session = 7) AS told"
+KEPT = [
+    (Statement(name, parameters), statements("mysql")[name])
+    for name, parameters in (
+        ("session_drop", {"session": 7}),
+        ("seq_next", {}),
+        ("sweep_put", {"app": "a", "now": 1}),
+        ("inbox_told", {"session": 7}),
+    )
+]
+
+
+@pytest.fixture
+def whole(runner: Any) -> Any:
+    """The same, at the beginning of a transaction, and it knows two workers."""
+    runner._begun = False
+    runner._bells._workers, runner._bells._look_at = {8, 9}, float("inf")
+    return runner
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_block_answers_for_its_queries_and_once_for_all(whole: Any, early: bool) -> None:
+    rung: Answer = [] if early else [[], []]
+    connection = Fake([[(65_536,)], [], *rung, [(1,)]])
+    connection.shows_early = early
+
+    answered = whole._commit(connection, KEPT, scope(ready=True), durable=True, behind=1)
+
+    assert answered == [None, [(65_536,)], None, [(1,)]]
+    text = ";\n".join(connection.asked[0])
+    assert text.startswith("BEGIN NOT ATOMIC START TRANSACTION;\n") and text.endswith(f";\n{TOLD}")
+    block, behind = text.split("COMMIT; END")
+    assert [part.count("KILL QUERY") for part in (block, behind)] == ([2, 0] if early else [0, 2])
+
+
+def test_who_is_told_something_is_woken_when_it_is_on_the_disk(whole: Any) -> None:
+    connection = Fake()
+    connection.shows_early = True
+    whole._commit(connection, [], scope(5, 8, ready=True), durable=True)
+    block, behind = ";\n".join(connection.asked[0]).split("COMMIT; END")
+    assert ("shop 9'" in block, block.count("KILL QUERY")) == (True, 1)
+    assert ("shop 5'" in behind, "shop 8'" in behind, behind.count("KILL QUERY")) == (True, True, 2)
+
+
+def test_a_block_that_failed_did_not_happen(whole: Any) -> None:
+    with pytest.raises(StoreError, match="odd"):
+        whole._commit(Fake([[(65_536,)], StoreError("odd")]), KEPT, scope(9), durable=True, behind=1)
+
+
+def test_a_block_stands_although_somebody_could_not_be_woken(whole: Any) -> None:
+    connection = Fake([[(65_536,)], [], StoreError("odd")], [[]], [[(1,)]])
+    answered = whole._commit(connection, KEPT, scope(9), durable=True, behind=1)
+    assert answered == [None, [(65_536,)], None, [(1,)]]
+
+
+@pytest.mark.parametrize(("version", "app"), [("8.0.36", "a"), ("10.11.6-MariaDB", "a" * SMALL)])
+def test_there_is_no_block_on_mysql_nor_for_much(whole: Any, version: str, app: str) -> None:
+    kept = [(Statement("sweep_put", {"app": app, "now": 1}), statements("mysql")["sweep_put"])]
+    connection = Fake(version=version)
+    whole._commit(connection, kept, scope(ready=True), durable=True)
+    first, put, commit, *bells = connection.asked[0]
+    assert (first, app in put, commit, len(bells)) == ("START TRANSACTION", True, "COMMIT", 2)
 
 
 def test_a_commit_that_failed_did_not_happen(runner: Any) -> None:
@@ -310,7 +380,7 @@ def test_a_connection_that_is_not_encrypted_although_it_should_be_is_closed(
     made: list[Fake] = []
 
     def fake(*_: object) -> Fake:
-        made.append(Fake([[], [], [("10.11.6-MariaDB", 7, 1_000, "shop")], cipher]))
+        made.append(Fake([[], [], [("10.11.6-MariaDB", 7, 1_000, "shop")], [], cipher]))
         return made[-1]
 
     monkeypatch.setattr(connections, "_dial", lambda *_: None)

@@ -22,6 +22,7 @@ from everloop.store.sql.runners.server import PATIENCE
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.sql.verbs.alone import Alone
+from everloop.store.sql.verbs.numbers import Numbers
 from everloop.store.sql.verbs.scope import Scope
 
 #: The first versions with everything that the statements use.
@@ -78,6 +79,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
         super().__init__(url, clock=clock, fault=fault)
         self._address = address_of(url)
         self._alone = Alone()
+        self._spare = Numbers()
         self._told: dict[int, Callable[[list[Ended]], None]] = {}
 
     def _thread(self, name: str) -> MysqlRunner:
@@ -121,7 +123,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
 
     def _scope(self, session: int | None) -> Scope:
         scope = super()._scope(session)
-        scope.alone = self._alone
+        scope.alone, scope.spare = self._alone, self._spare
         return scope
 
     def _ask_time(self, connection: MysqlConnection) -> int:

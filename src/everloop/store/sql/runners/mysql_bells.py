@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple
 
 from everloop._core.errors import StoreError
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
@@ -18,13 +18,29 @@ from everloop.store.sql.verbs.scope import Scope
 
 log = logging.getLogger("everloop")
 
-#: Sends named statements in one round trip, and returns the rows of each.
-Run = Callable[[MysqlConnection, list[tuple[str, str]]], list[Any]]
+#: A statement, and its name for messages.
+Sent = tuple[str, str]
+#: Sends statements in one round trip, and returns the rows of each.
+Run = Callable[[MysqlConnection, list[Sent]], list[Any]]
 #: Seconds between two looks for workers while some are known; a new one polls as often.
 LOOK_S = 1.0
 #: Sessions that are remembered as quiet, at most.
 _MOST = 1_000
 _LOOK = "SELECT session, kind = 'worker', IS_USED_LOCK(CONCAT({}, session)) FROM ever_sessions WHERE {}"
+
+
+class Rings(NamedTuple):
+    """What wakes whom a scope names.
+
+    Attributes:
+        idle: Wakes workers that may find a call.
+        told: Wakes those that are told something.
+        look: A look for the others, at most one.
+    """
+
+    idle: list[Sent]
+    told: list[Sent]
+    look: list[Sent]
 
 
 class Bells:
@@ -40,21 +56,17 @@ class Bells:
         self._quiet: set[int] = set()  # sessions that did not, and may have ended
         self._look_at = 0.0  # when workers are looked for again
 
-    def statements(
-        self, connection: MysqlConnection, scope: Scope
-    ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    def statements(self, connection: MysqlConnection, scope: Scope) -> Rings:
         """Return what wakes whom the scope names as far as they are known, and a look for the others."""
-        rung = {*scope.rung, *(self._workers if scope.ready else ())} - {scope.session}
-        quiet = rung & self._quiet
+        idle = (self._workers if scope.ready else set()) - scope.rung - {scope.session}
+        told = scope.rung - {scope.session}
+        quiet = (idle | told) & self._quiet
         late = scope.ready and (not self._workers or time.monotonic() >= self._look_at)
         look = [_look(connection, quiet, scope)] if quiet or late else []
-        return [
-            ("bell", f"KILL QUERY IS_USED_LOCK({connection.bell(session)})")
-            for session in sorted(rung - quiet)
-        ], look
+        return Rings(_kills(connection, idle - quiet), _kills(connection, told - quiet), look)
 
     def ring_rest(
-        self, connection: MysqlConnection, scope: Scope, look: list[tuple[str, str]], results: list[Any]
+        self, connection: MysqlConnection, scope: Scope, look: list[Sent], results: list[Any]
     ) -> None:
         """Wake who was found by the look, where it was sent: last.
 
@@ -101,7 +113,11 @@ class Bells:
                 numbers = numbers[connection.answered + 1 :]
 
 
-def _look(connection: MysqlConnection, sessions: Collection[int], scope: Scope) -> tuple[str, str]:
+def _kills(connection: MysqlConnection, sessions: Iterable[int]) -> list[Sent]:
+    return [("bell", f"KILL QUERY IS_USED_LOCK({connection.bell(session)})") for session in sorted(sessions)]
+
+
+def _look(connection: MysqlConnection, sessions: Collection[int], scope: Scope) -> Sent:
     """Return the query for these sessions, and perhaps all workers': on which connection each listens."""
     wanted = [f"session IN ({', '.join(map(str, sorted(sessions)))})"] if sessions else []
     if scope.ready:

@@ -80,6 +80,7 @@ _SETTINGS = (
     " innodb_lock_wait_timeout = 5, lock_wait_timeout = 5"
     f" /*M!, idle_transaction_timeout = {SILENT} */;\n"
     "SELECT VERSION(), CONNECTION_ID(), @@max_allowed_packet, DATABASE();\n"
+    "SHOW VARIABLES WHERE variable_name IN ('log_bin', 'wsrep_on') AND value = 'ON';\n"
     "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
 )
 
@@ -99,6 +100,8 @@ class MysqlConnection:
         version: What the server says of its version.
         number: Under which the server knows the connection.
         answered: Statements of the last `run` that have been answered; the next one failed.
+        shows_early: Whether others see what is committed before it is on the disk, as on MariaDB where no
+            other log comes between the two.
     """
 
     def __init__(self, raw: pymysql.Connection, patience: float) -> None:
@@ -113,6 +116,7 @@ class MysqlConnection:
         self.version = ""
         self.number = 0
         self.answered = 0
+        self.shows_early = False
 
     def prepare(self, *, encrypted: bool) -> None:
         """Set the session up.
@@ -120,9 +124,10 @@ class MysqlConnection:
         Raises:
             Unencrypted: It should be, and is not.
         """
-        *_, ((self.version, self.number, self._largest, database),), cipher = self.run(
+        *_, ((self.version, self.number, self._largest, database),), logs, cipher = self.run(
             _SETTINGS, "connecting"
         )
+        self.shows_early = self.is_mariadb and not logs
         self._bells = f"everloop bell {sha256(database.encode()).hexdigest()[:24]} "
         if encrypted and not (cipher and cipher[0][1]):
             raise Unencrypted(_NO_TLS)

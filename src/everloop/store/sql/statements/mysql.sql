@@ -29,15 +29,10 @@
 -- the table is small or believed to be: every row that is read is a row that is locked.
 
 -- name: seq_next -> first
--- the first of a block of 65,536 numbers, which nobody else gets
+-- the first of a block of 65,536 numbers, which nobody else gets; statements behind it may compute it as well
 INSERT INTO ever_numbers () VALUES ();
 DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID();
 SELECT LAST_INSERT_ID() * 65536 AS first
-
--- name: seq_take
--- the same for statements of this connection: LAST_INSERT_ID() tells it
-INSERT INTO ever_numbers () VALUES ();
-DELETE FROM ever_numbers WHERE n = LAST_INSERT_ID()
 
 -- name: identity -> value
 -- the number that this database was given with its schema
@@ -61,8 +56,10 @@ SELECT lane, app, queue, fn FROM ever_lanes
 -- name: add_roots
 -- ids: pairs of seq and id; roots that share everything else
 INSERT INTO ever_calls (seq, id, lane, state, priority, place, root, due, waiter)
+{one :seq, :id in :ids: VALUES (:seq, :id, :lane, :state, :priority, :due, :seq, :due, :waiter)}
+{several :ids:
 SELECT b.seq, b.id, :lane, :state, :priority, :due, b.seq, :due, :waiter
-FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b
+FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '$[1]')) AS b}
 
 -- name: add_started
 -- the same, leased to the session that waits for them
@@ -72,8 +69,10 @@ FROM JSON_TABLE(:ids, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', id LONGTEXT PATH '
 
 -- name: add_root_payloads
 INSERT INTO ever_payloads (seq, args, policy, created)
+{one :each in :args: VALUES (:first, :each, '', :now)}
+{several :args:
 SELECT :first + b.n - 1, b.args, '', :now
-FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')) AS b
+FROM JSON_TABLE(:args, '$[*]' COLUMNS (n FOR ORDINALITY, args LONGTEXT PATH '$')) AS b}
 
 -- name: add_roots_next
 -- ids: pairs of the place among them and the id, behind the number that this connection has just taken

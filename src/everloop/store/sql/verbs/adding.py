@@ -101,6 +101,7 @@ def add_plain(
     session that asks as they are added.
     """
     now = scope.now
+    scope.drop_spare()
     known, ((first,),) = looks
     if known or len({c.id for c in calls}) < len(calls):
         return None
@@ -187,6 +188,7 @@ class _Plan:
                 if all(e.seq != seq for e in found):
                     found.append(_Existing(id_, seq, State(state)))
         ((first,),) = yield Statement("seq_next", {"n": len(calls)})
+        self.scope.drop_spare()
         self.seq = first - 1
 
     def _look_for_children(self) -> Verb[None]:

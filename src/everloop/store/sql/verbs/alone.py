@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from everloop._core.calls import State
 from everloop._core.records import Ended, Leased, Outcome, Turn, TurnAnswer
 from everloop.store.sql.verbs.scope import Scope
@@ -19,6 +21,11 @@ from everloop.store.sql.verbs.straight import FEW, is_first_success
 
 #: Leases that are remembered, at most.
 _MOST = 1_000
+#: Microseconds after which there is another look when a bell has rung for nothing: what it was about may not
+#: have been there yet.
+AGAIN = 5_000
+#: Microseconds in which that is done once. Where several workers are rung for each call, most find nothing.
+SELDOM = 100_000
 
 
 class _Lease(NamedTuple):
@@ -45,6 +52,8 @@ class Alone:
     rung: set[int] = field(default_factory=set[int])
     turns: int = 0
     many: bool = False
+    _woken: bool = False  # the turn under way is that of an idle session that a bell has woken
+    _again: int = 0  # when one of these last found nothing
     _room: dict[int, int] = field(default_factory=dict[int, int])
     _leases: dict[str, _Lease] = field(default_factory=dict[str, _Lease])
 
@@ -54,7 +63,7 @@ class Alone:
         self.rung.discard(session)
         most = self._room[session] = max(request.room, self._room.get(session, 0))
         only = not (request.adds or request.outcomes or request.progress)
-        return bool(
+        self._woken = bool(
             rung
             and only
             and request.lanes
@@ -62,6 +71,15 @@ class Alone:
             and request.holding is None
             and 0 < request.room == most
         )
+        return self._woken
+
+    def after(self, now: int, answer: TurnAnswer) -> TurnAnswer:
+        """Return the answer to a turn, with the time at which it must be looked again."""
+        woken, self._woken = self._woken, False
+        if not woken or answer.leased or abs(now - self._again) < SELDOM:
+            return answer
+        self._again = now
+        return replace(answer, next_due=min(answer.next_due or now + AGAIN, now + AGAIN))
 
     def remember(self, id_: str, seq: int, waiter: int | None) -> None:
         if len(self._leases) >= _MOST:

@@ -12,6 +12,7 @@ from everloop._core.records import Ended, Lane
 
 if TYPE_CHECKING:
     from everloop.store.sql.verbs.alone import Alone
+    from everloop.store.sql.verbs.numbers import Numbers
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Scope:
         compound: Whether one statement of the database may do what takes several on others. Where it may not,
             only what a client adds goes straight.
         alone: What is remembered of single calls, where turns of one go by themselves (see `alone`).
+        spare: Numbers that are left of earlier requests, where the database gives them in blocks.
         unchanged: Whether what has been committed so far has changed nothing.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
             place for them.
@@ -52,6 +54,7 @@ class Scope:
     straight: bool = False
     compound: bool = False
     alone: Alone | None = None
+    spare: Numbers | None = None
     unchanged: bool = False
     started: list[list[Any]] = field(default_factory=list[list[Any]])
     told: list[Ended] | None = None
@@ -59,6 +62,11 @@ class Scope:
     def numbers(self, lanes: Iterable[Lane]) -> frozenset[int]:
         """Return the numbers of these lanes."""
         return frozenset([self.lanes[lane] for lane in lanes])
+
+    def drop_spare(self) -> None:
+        """Note that newer numbers have been taken than those that are left of earlier requests."""
+        if self.spare is not None:
+            self.spare.drop()
 
     def has_woken(self) -> None:
         """Note that whoever was to be woken by a commit has been: what follows begins anew."""

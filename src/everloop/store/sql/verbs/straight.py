@@ -65,16 +65,28 @@ def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
     """Return what adds plain roots, and fails when one of them is there."""
     if not adds:
         return []
-    found = groups(scope, adds, 0)
+    first = scope.spare.take(len(adds), scope.now) if scope.spare is not None and len(adds) <= FEW else None
+    found = groups(scope, adds, first or 0)
     payloads = {"args": [text(c.args) for c in adds], "now": scope.now}
     for _, state in found:
         came(scope, state)
     if scope.compound and len(found) == 1:
         ((group, state),) = found
         return [Statement("add_straight", {**group, "state": state, **payloads})]
-    steps = [Statement("seq_next" if scope.compound else "seq_take", {"n": len(adds)})]
+    if first is not None:
+        steps = [Statement("add_roots", {**group, "state": state}) for group, state in found]
+        return [*steps, Statement("add_root_payloads", {"first": first, **payloads})]
+    steps = [Statement("seq_next", {"n": len(adds)})]
     steps += [Statement("add_roots_next", {**group, "state": state}) for group, state in found]
     return [*steps, Statement("add_root_payloads_next", payloads)]
+
+
+def keep_numbers(scope: Scope, sent: list[Statement], replies: list[Any], used: int) -> None:
+    """Keep what is left of the block that was taken with what was sent, if one was."""
+    names = [statement.name for statement in sent]
+    if scope.spare is not None and "seq_next" in names:
+        ((first,),) = replies[names.index("seq_next")]
+        scope.spare.keep(first, used, scope.now)
 
 
 def settle_at_once(scope: Scope, outcomes: list[Outcome], *, whole: bool) -> list[Statement]:

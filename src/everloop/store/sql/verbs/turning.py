@@ -28,6 +28,7 @@ from everloop.store.sql.verbs.straight import (
     is_first_success,
     is_straight,
     is_whole,
+    keep_numbers,
     lease_at_once,
     look_at_once,
     settle_at_once,
@@ -70,6 +71,11 @@ class _Look(NamedTuple):
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
+    answer = yield from _turn(scope, request)
+    return answer if scope.alone is None else scope.alone.after(scope.now, answer)
+
+
+def _turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     ended: list[Ended] = []
     scope.told = ended
     if scope.alone is not None:
@@ -110,6 +116,7 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         replies = yield Last(first, then)  # whoever is woken need not wait for it
     else:
         replies = yield (Last if whole else list)([*first, *then])
+    keep_numbers(scope, first, replies, len(request.adds))
     scope.rings = False
     settled = settled_at_once(scope, outcomes, replies[len(first) - 1]) if outcomes else []
     cancels: list[Cancel] = []

@@ -24,7 +24,7 @@ from everloop._core.names import class_name
 from everloop._core.policy import Keep, check_whole
 from everloop._core.records import Added, CallFilter, Snapshot, repeat_of
 from everloop._core.text import near_miss
-from everloop._functions import TaskFunction, is_keyed
+from everloop._functions import TaskFunction, may_wait
 from everloop._options import Options, read_options
 from everloop._sessions import OpenSession, Sessions
 from everloop._submitting import submit_in, submit_many_in
@@ -98,7 +98,7 @@ class Client:
         task: Task[R] = Task(self, entry.session, call.id, function.name, owned=owned, state=state)
         entry.session.watch(task, hold=owned)
         self._sessions.asked_for(entry, new.lane)
-        if not is_keyed(new):
+        if not may_wait(new):
             entry.session.turns.add(new, task)
         else:
             added = entry.session.apart.add(new, task)
@@ -195,7 +195,7 @@ class Client:
             return await submit_in(self, call, connection)
         try:
             self.check_wait(call.function.name, only_to_store=True)
-            await self._sessions.current().session.turns.room()
+            await self._sessions.current().session.room()
             task = self.begin(call, owned=False)
         except BaseException:
             call.refused()
@@ -222,7 +222,7 @@ class Client:
         for n, call in enumerate(calls, 1):
             tasks.append(self.begin(self._with(call, options), owned=False, entry=entry))
             if n % CHUNK == 0:
-                await entry.session.turns.room()
+                await entry.session.room()
                 await asyncio.sleep(0)
                 entry = self._sessions.current()
         for task in reversed(tasks):  # the last is stored last: the others then need no waiting
@@ -265,14 +265,14 @@ class Client:
         unfinished = 0
         exhausted = False
         owned = CURRENT.get() is not None
-        turns = self._sessions.current().session.turns
+        session = self._sessions.current().session
         while not (exhausted and unfinished == 0):
             while not exhausted and unfinished < window and (finished.empty() or unfinished < window // 2):
                 call = await anext(source, None)
                 if call is None:
                     exhausted = True
                     break
-                await turns.room()
+                await session.room()
                 task = self.begin(self._with(call, {}), owned=owned)
                 task.add_done_callback(finished.put_nowait)
                 unfinished += 1

@@ -175,6 +175,7 @@ class TaskFunction(Generic[P, R]):
             tags=s.tags or (),
             callbacks=tuple(callback_call(cb, call.id, n) for n, cb in enumerate(s.on_done or ())),
             told=told,
+            named=s.id is not None,
         )
 
     # -- running ------------------------------------------------------------------------------------------
@@ -270,12 +271,15 @@ def callback_call(callback: Callable[..., Any], after: str, number: int) -> NewC
         function, bound, msgspec.structs.replace(overrides, id=following_id(after, number))
     )
     call.take()
-    return msgspec.structs.replace(function.new_call(call, None, owned=False, told=False), after=after)
+    new = function.new_call(call, None, owned=False, told=False)
+    return msgspec.structs.replace(new, after=after, named=False)
 
 
-def is_keyed(call: NewCall) -> bool:
-    """Tell whether adding this call, with its callbacks, meets a key."""
-    return call.key is not None or (bool(call.callbacks) and any(map(is_keyed, call.callbacks)))
+def may_wait(call: NewCall) -> bool:
+    """Tell whether adding this call, with its callbacks, may meet a transaction of a user that is open."""
+    if call.named or call.key is not None:
+        return True
+    return bool(call.callbacks) and any(map(may_wait, call.callbacks))
 
 
 def check_function(fn: object) -> None:

@@ -429,7 +429,7 @@ async def test_a_closing_app_waits_for_a_busy_key_for_a_bounded_time(monkeypatch
     assert isinstance(sink.told, StoreUnavailable)
     assert str(sink.told) == (
         "the app is closing, and the call was not submitted: a transaction that is still open has submitted "
-        "a call with the same key"
+        "a call with the same key or id"
     )
 
 
@@ -463,7 +463,10 @@ async def test_that_what_goes_apart_waits_for_the_store_is_said_once(
         await until(lambda: store.asked > 3)
         await apart.close()
 
-    said = "everloop: keyed calls, cancellations and waits cannot be asked for (too many connections)"
+    said = (
+        "everloop: calls with a key or an id of their own, cancellations and waits cannot be asked for "
+        "(too many connections)"
+    )
     assert [record.message for record in caplog.records] == [said]
 
 

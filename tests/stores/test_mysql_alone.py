@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 import pytest
@@ -12,7 +13,7 @@ from everloop._core.records import CallFilter, Lane, Leased, NewCall, Outcome, T
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.server import Collision
-from everloop.store.sql.verbs.alone import AGAIN, SELDOM, Alone
+from everloop.store.sql.verbs.alone import AGAIN, SELDOM, SOON, Alone
 from everloop.store.sql.verbs.numbers import BLOCK, FRESH
 from everloop.store.sql.verbs.straight import FEW
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
@@ -25,7 +26,7 @@ OTHER = Lane("a", "other", "work")
 
 
 class Scene:
-    """A client and a worker that a bell has always just woken."""
+    """A client and a worker that a bell has always just woken when none of its bodies has ended."""
 
     def __init__(self, store: MysqlStore, client: int, worker: int) -> None:
         self.store, self.client, self.worker = store, client, worker
@@ -35,7 +36,8 @@ class Scene:
         await self.store.turn(self.client, Turn(adds=list(calls)))
 
     async def turn(self, *outcomes: Outcome, lanes: tuple[Lane, ...] = (LANE,), room: int = 10) -> TurnAnswer:
-        self.store._alone.rung.add(self.worker)
+        if not outcomes:
+            self.store._alone.rung.add(self.worker)
         before = self.store._runner().trips
         answer = await self.store.turn(
             self.worker, Turn(outcomes=list(outcomes), lanes=lanes, room=room, suspects=True)
@@ -130,25 +132,47 @@ async def test_the_call_of_one_lane_among_several_is_taken_alone(scene: Scene) -
 async def test_where_nothing_is_ready_the_turn_goes_the_ordinary_way(scene: Scene) -> None:
     await scene.add(call(1, delay=MINUTE))
     answer = await scene.turn()
-    assert answer.leased == []
-    assert answer.next_due is not None
-    assert answer.next_due > scene.store.now()
+    assert (answer.leased, scene.trips > 1) == ([], True)
+    scene.store._alone._again_at = 0  # the looks after that are over
+    due = (await scene.store.turn(scene.worker, Turn(lanes=(LANE,), room=10))).next_due
+    assert due is not None
+    assert due > scene.store.now() + MINUTE // 2
 
 
-async def test_a_bell_that_rang_for_nothing_is_followed_by_another_look(scene: Scene) -> None:
+async def test_a_bell_that_rang_for_nothing_is_followed_by_other_looks(scene: Scene) -> None:
     # What it rang for may not have been committed yet.
-    answer = await scene.turn()
-    assert answer.leased == []
-    assert answer.next_due is not None
-    assert 0 <= scene.store.now() + AGAIN - answer.next_due < 1_000_000
-    for _ in range(3):  # seldom: most of many workers find nothing
-        assert (await scene.turn()).next_due is None
-    scene.store._alone._again -= SELDOM
-    assert (await scene.turn()).next_due is not None
-    scene.store._alone._again -= SELDOM
+    async def waits(*, rung: bool, room: int = 10) -> int | None:
+        """Make a turn and return in how many microseconds the next one is due."""
+        began = scene.store.now()
+        if rung:
+            scene.store._alone.rung.add(scene.worker)
+        answer = await scene.store.turn(scene.worker, Turn(lanes=(LANE,), room=room, suspects=True))
+        return None if answer.next_due is None else answer.next_due - began
+
+    assert await waits(rung=False) is None
+    for room in (10, 3):  # also while bodies run
+        scene.store._alone._again_at = 0
+        soon = await waits(rung=True, room=room)
+        assert soon is not None
+        assert SOON <= soon < 1_000_000
+        again = await waits(rung=False, room=room)
+        assert again is not None
+        assert again <= AGAIN
+        scene.store._alone._again_at = scene.store.now()  # that was now
+        soon = await waits(rung=True, room=room)
+        assert soon is not None
+        assert soon < SELDOM
+        again = await waits(rung=False, room=room)  # put off, and not left out
+        assert again is not None
+        assert AGAIN < again <= SELDOM
+    scene.store._alone._again_at = 0
+    assert await waits(rung=True, room=0) is None  # there is nothing that it could take
+
+
+async def test_a_call_that_was_leased_alone_is_not_looked_for_again(scene: Scene) -> None:
     await scene.add(call(1))
     lease = await scene.lease()
-    assert (await scene.turn(success(lease))).next_due is None
+    assert (await scene.turn(success(lease), room=10)).next_due is None
 
 
 async def test_calls_that_come_one_by_one_share_a_block_of_numbers(
@@ -179,14 +203,24 @@ async def test_calls_that_come_one_by_one_share_a_block_of_numbers(
     assert found == [call(number).id for number in (70, 60, 50, 7 + FEW)]
 
 
-async def test_the_numbers_of_a_transaction_that_failed_are_not_used_again(scene: Scene) -> None:
+async def test_numbers_are_not_given_again_after_a_transaction_that_failed(
+    scene: Scene, side: MysqlConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await scene.add(call(1))
-    await scene.add(call(2))
-    await scene.add(call(2), call(3))  # one of them is there: it is begun anew
-    await scene.add(call(4))
-    found = await scene.store.find(CallFilter(app="a", limit=100))
-    assert {each.id for each in found} >= {call(number).id for number in (1, 2, 3, 4)}
-    assert len({each.id for each in found}) == len(found)
+    failing = {"COMMIT"}
+
+    def fault(name: str, _: int) -> None:
+        if name in failing:
+            failing.clear()
+            raise StoreUnavailable("it was chosen")
+
+    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
+    with pytest.raises(StoreUnavailable, match="it was chosen"):
+        await scene.add(call(2))
+    await scene.add(call(3))
+    found = side.run("SELECT id, seq FROM ever_calls ORDER BY seq DESC LIMIT 2", "looking")[0]
+    (last, newest), (before, older) = found
+    assert (last, before, newest - older) == (call(3).id, call(1).id, 2)
 
 
 async def test_a_call_that_has_expired_is_ended_and_not_taken(scene: Scene) -> None:
@@ -213,6 +247,19 @@ async def test_a_call_that_somebody_holds_is_passed_over(scene: Scene, side: Mys
         assert (await scene.turn(success(lease))).settled == [None]
     assert await scene.state(2) is State.LEASED
     assert (await scene.turn(success(lease))).settled == [True]
+
+
+@pytest.mark.parametrize("lane", [1, 2])
+async def test_a_call_that_is_not_committed_yet_holds_up_no_other(
+    scene: Scene, side: MysqlConnection, lane: int
+) -> None:
+    await scene.add(call(1), call(2))
+    row = f"(-7, '{call(3).id}', {lane}, 'ready', 1, -7, 1)"
+    with transaction(side, f"INSERT INTO ever_calls (seq, id, lane, state, place, root, due) VALUES {row}"):
+        async with asyncio.timeout(4):  # a lock is waited for for five
+            for number in (1, 2):
+                leased = (await scene.turn(lanes=(LANE, OTHER))).leased
+                assert ([each.id for each in leased], scene.trips) == ([call(number).id], 1)
 
 
 async def test_the_end_of_a_lease_that_was_lost_changes_nothing(scene: Scene) -> None:

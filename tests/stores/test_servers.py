@@ -10,12 +10,24 @@ from contextlib import closing, contextmanager
 from itertools import product
 from typing import Any
 
+import msgspec
 import psycopg
 import pymysql
 import pytest
 
 from everloop._core.calls import Event, State
-from everloop._core.records import KeyRule, Lane, NewCall, Outcome, Progress, SessionInfo, Turn, TurnAnswer
+from everloop._core.keeping import Pruning
+from everloop._core.records import (
+    CallFilter,
+    KeyRule,
+    Lane,
+    NewCall,
+    Outcome,
+    Progress,
+    SessionInfo,
+    Turn,
+    TurnAnswer,
+)
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
@@ -56,18 +68,7 @@ async def store(url: str) -> AsyncIterator[ServerStore[Any]]:
 @contextmanager
 def transaction(url: str, *statements: str) -> Iterator[None]:
     """Hold a transaction of somebody else's open, in which these statements have run."""
-    connection: Any
-    if url.startswith("postgresql"):
-        connection = psycopg.connect(url)
-    else:
-        address = address_of(url)
-        connection = pymysql.connect(
-            host=address.host,
-            port=address.port,
-            user=address.user,
-            password=address.password,
-            database=address.database,
-        )
+    connection = _connected(url)
     try:
         for statement in statements:
             connection.cursor().execute(statement.encode())
@@ -75,6 +76,19 @@ def transaction(url: str, *statements: str) -> Iterator[None]:
         connection.rollback()
     finally:
         connection.close()
+
+
+def _connected(url: str) -> Any:
+    if url.startswith("postgresql"):
+        return psycopg.connect(url)
+    address = address_of(url)
+    return pymysql.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password,
+        database=address.database,
+    )
 
 
 def judging(url: str, key: str) -> str:
@@ -303,6 +317,116 @@ async def test_a_callback_whose_key_is_busy_is_not_lost(store: ServerStore[Any],
     assert await store.get([main.id]) == [None]
     assert [answer.status for answer in await store.add(None, [main])] == ["added"]
     assert [found and found.state for found in await store.get([call(2).id])] == [State.WAITING]
+
+
+def adding(id_: str, *, seq: int = -7, state: str = "waiting", **rest: int | str) -> str:
+    """Return what adds a call, as far as others could see."""
+    row = {"seq": seq, "id": id_, "lane": 1, "state": state, "place": 1, "root": seq, "due": 1} | rest
+    return f"INSERT INTO ever_calls ({', '.join(row)}) VALUES ({', '.join(map(repr, row.values()))})"
+
+
+async def test_calls_that_are_not_committed_yet_hold_up_nobody(store: ServerStore[Any], url: str) -> None:
+    other = Lane("a", "default", "other")
+    lanes = (LANE, other)
+    worker = await store.open_session(msgspec.structs.replace(WORKER, lanes=lanes), MINUTE)
+    client = await store.open_session(CLIENT, MINUTE)
+    adds = [call(1), call(2), call(3), call(4, tags=("a",))]
+    leased = (await store.turn(worker, Turn(adds=adds, lanes=lanes, room=3))).leased
+    first, parent, third = leased
+    seqs = await asyncio.to_thread(_seqs, url)
+    uncommitted = [
+        adding(call(11).id, seq=-11, state="ready"),
+        adding(call(12).id, seq=-12, state="ready", lane=2),
+        adding(call(13).id, seq=-13, state="ready", crashes=2),
+        adding(call(14).id, seq=-14, state="ready", expires=1),
+        adding(call(15).id, seq=-15, state="scheduled"),
+        adding(call(16).id, seq=-16, after=first.id),
+        adding(call(17).id, seq=-17, state="ready", parent=seqs[parent.id], child_key="k"),
+    ]
+    outcomes = [Outcome(first.id, first.fence, Event.SUCCEED), Outcome(parent.id, parent.fence, Event.FAIL)]
+    with transaction(url, *uncommitted):
+        async with asyncio.timeout(4):  # a lock is waited for for five
+            turn = Turn(outcomes=outcomes, adds=[call(5)], lanes=lanes, room=1, suspects=True)
+            answer = await store.turn(worker, turn)
+            assert (answer.settled, [lease.id for lease in answer.leased]) == ([True, True], [call(4).id])
+            for suspects in (False, True):
+                await store.turn(worker, Turn(lanes=lanes, room=0, suspects=suspects))
+            third_ends = Outcome(third.id, third.fence, Event.RETRY, delay=0)
+            assert (await store.turn(worker, Turn(outcomes=[third_ends], lanes=(LANE,)))).settled == [True]
+            await store.cancel([call(5).id])
+            await store.wait(client, [call(4).id, call(11).id])
+            await store.reap()
+            await store.prune(Pruning("a", calls=0))
+            await store.add(client, [call(6, key=KeyRule("a")), call(7, after=call(4).id)])
+            await store.find(CallFilter(app="a"))
+            await store.close_session(worker)
+
+
+def _seqs(url: str) -> dict[str, int]:
+    with closing(_connected(url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(b"SELECT id, seq FROM ever_calls")
+        return {id_.decode() if isinstance(id_, bytes) else id_: seq for id_, seq in cursor.fetchall()}
+
+
+async def test_an_id_that_an_open_transaction_has_added_is_answered_busy(
+    store: ServerStore[Any], url: str
+) -> None:
+    client = await store.open_session(CLIENT, MINUTE)
+    await store.turn(client, Turn(adds=[call(1)]))
+    named = [call(number, named=True) for number in range(1, 12)]
+
+    with transaction(url, adding(named[4].id)):
+        async with asyncio.timeout(20):
+            answers = await store.add(client, named)
+            (again,) = await store.add(client, [named[4]])
+            async with asyncio.timeout(4):  # a lock is waited for for five
+                await store.turn(client, Turn(adds=[call(20)]))
+                await store.add(None, [call(21, key=KeyRule("a"))])
+    assert [answer.status for answer in answers] == ["exists", *["added"] * 3, "busy", *["added"] * 6]
+    assert again.status == "busy"
+    assert await store.get([named[4].id]) == [None]
+    assert [answer.status for answer in await store.add(client, [named[4]])] == ["added"]
+    assert all(await store.get([each.id for each in named]))
+
+
+async def test_a_call_with_a_chosen_id_whose_row_is_held_is_answered_busy(
+    store: ServerStore[Any], url: str
+) -> None:
+    client, other = [await store.open_session(CLIENT, MINUTE) for _ in range(2)]
+    await store.add(other, [call(1, named=True)])
+
+    with transaction(url, f"SELECT * FROM ever_calls WHERE id = '{call(1).id}' FOR UPDATE"):
+        async with asyncio.timeout(20):
+            answers = await store.add(client, [call(1, named=True), call(2, named=True)])
+    assert [answer.status for answer in answers] == ["busy", "added"]
+    assert [answer.status for answer in await store.add(client, [call(1, named=True)])] == ["exists"]
+
+
+async def test_chosen_ids_that_many_add_at_once_are_added_once(store: ServerStore[Any]) -> None:
+    twins = [store, store.twin(), store.twin()]
+    for twin in twins[1:]:
+        await twin.open()
+    try:
+        sessions = [await twin.open_session(CLIENT, MINUTE) for twin in twins]
+        named = [call(number, named=True) for number in range(1, 101)]
+        statuses: list[list[str]] = []
+
+        async def add(twin: ServerStore[Any], session: int, calls: list[NewCall]) -> None:
+            while calls:
+                answers = await twin.add(session, calls)
+                statuses.append([answer.status for answer in answers])
+                calls = [c for c, answer in zip(calls, answers, strict=True) if answer.status == "busy"]
+
+        orders = named, named[::-1], named[50:] + named[:50]
+        async with asyncio.timeout(60):
+            await asyncio.gather(*map(add, twins, sessions, orders))
+    finally:
+        for twin in twins[1:]:
+            await twin.close()
+    told = [status for each in statuses for status in each]
+    assert (told.count("added"), told.count("exists")) == (100, 200)
+    assert (await store.counts())["ready"] == 100
 
 
 async def test_the_dead_session_of_a_held_lease_is_reaped_later(store: ServerStore[Any], url: str) -> None:

@@ -58,6 +58,7 @@ class Fake(MysqlConnection):
 
     def run(self, sql: str, doing: str | Sequence[str], results: list[Rows] | None = None) -> list[Rows]:
         results = [] if results is None else results
+        self.doing = list(doing)
         self.asked.append(sql.split(";\n"))
         self.answered = 0
         for rows in self.answers.pop(0) if self.answers else [[] for _ in self.asked[-1]]:
@@ -158,17 +159,33 @@ def whole(runner: Any) -> Any:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_block_answers_for_its_queries_and_once_for_all(whole: Any, early: bool) -> None:
-    rung: Answer = [] if early else [[], []]
-    connection = Fake([[(65_536,)], [], *rung, [(1,)]])
+    rung: Answer = [[(1,)]] if early else [[], []]
+    connection = Fake([[(65_536,)], [], *rung, [(2,)]])
     connection.shows_early = early
 
     answered = whole._commit(connection, KEPT, scope(ready=True), durable=True, behind=1)
 
-    assert answered == [None, [(65_536,)], None, [(1,)]]
+    assert answered == [None, [(65_536,)], None, [(2,)]]
     text = ";\n".join(connection.asked[0])
     assert text.startswith("BEGIN NOT ATOMIC START TRANSACTION;\n") and text.endswith(f";\n{TOLD}")
     block, behind = text.split("COMMIT; END")
     assert [part.count("KILL QUERY") for part in (block, behind)] == ([2, 0] if early else [0, 2])
+
+
+def test_where_an_early_bell_has_failed_everybody_is_looked_for(whole: Any) -> None:
+    connection = Fake([[(65_536,)], [], [(0,)], [(2,)]], [[(8, 1, None), (10, 1, 100)]], [[]])
+    connection.shows_early = True
+    answered = whole._commit(connection, KEPT, scope(ready=True), durable=True, behind=1)
+    assert answered == [None, [(65_536,)], None, [(2,)]]
+    assert connection.asked[2] == ["KILL QUERY 100"]
+    assert whole._bells._workers == {10}
+
+
+def test_an_error_within_a_block_says_what_it_was_about(whole: Any) -> None:
+    connection = Fake([[(65_536,)], StoreError("odd")])
+    with pytest.raises(StoreError, match="odd"):
+        whole._commit(connection, KEPT, scope(9), durable=True, behind=1)
+    assert connection.doing[:3] == ["session_drop, seq_next, sweep_put"] * 2 + ["bell"]
 
 
 def test_who_is_told_something_is_woken_when_it_is_on_the_disk(whole: Any) -> None:

@@ -30,8 +30,12 @@ def test_a_block_is_left_after_a_second_and_by_a_clock_that_goes_back() -> None:
     assert numbers.take(1, NOW - 1) is None
 
 
-def test_what_is_dropped_is_not_given() -> None:
+def test_what_is_older_than_what_others_have_is_not_given() -> None:
     numbers = Numbers()
     numbers.keep(BLOCK, 1, NOW)
-    numbers.drop()
+    numbers.pass_by(2 * BLOCK)
     assert numbers.take(1, NOW) is None
+    numbers.keep(BLOCK, 1, NOW)  # the answer of an earlier request comes late
+    assert numbers.take(1, NOW) is None
+    numbers.keep(3 * BLOCK, 1, NOW)
+    assert numbers.take(1, NOW) == 3 * BLOCK + 1

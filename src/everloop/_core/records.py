@@ -44,7 +44,8 @@ class NewCall(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A call to add.
 
     Attributes:
-        id: Minted at birth; adding it twice is adding it once.
+        id: Minted at birth, or chosen; adding it twice is adding it once.
+        named: Whether it was chosen: a transaction of a user that is still open may have added it.
         args: The payload of arguments.
         policy: The per-call options that only a worker reads (JSON), or nothing.
         priority: Higher goes first; None takes the parent's, or 0.
@@ -77,13 +78,15 @@ class NewCall(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     callbacks: tuple[NewCall, ...] = ()
     retry_of: str | None = None
     told: bool = True
+    named: bool = False
 
 
 class Added(NamedTuple):
     """The answer to one `NewCall`.
 
     `status` is "added", "exists" (an equal call is there; `id` is its id), "lost" (the parent's
-    lease is), "busy" (a transaction that is still open judges the same key: ask again), or "refused" with
+    lease is), "busy" (a transaction that is still open judges the same key, or has added a call with the same
+    chosen id: ask again), or "refused" with
     the reason "id" (`IdConflict`), "key" (`KeyConflict`) or "after" (the call that it should follow is not
     there).
     """

@@ -1,8 +1,8 @@
-"""Requests that travel apart from the turns: keyed calls, cancellations, and who waits for what.
+"""Requests that travel apart from the turns: calls with a key or a chosen id, cancellations, and who waits.
 
-A turn never waits for the row of a key, which a transaction of a user may hold; and a request about calls
-of others need not wait for a turn. Each kind has a group commit of its own. All of them may be repeated
-without effect, so while the store is away they are asked again until it answers.
+A turn never waits for the row of a key, or for an id, which a transaction of a user may hold; and a request
+about calls of others need not wait for a turn. Each kind has a group commit of its own. All of them may be
+repeated without effect, so while the store is away they are asked again until it answers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 1_000
 SILENT = 5.0
 
 
-class _Keyed(NamedTuple):
+class _Add(NamedTuple):
     call: NewCall
     sink: turns.Sink
 
@@ -69,6 +69,7 @@ class Apart:
         self._closing = False
         self._closing_at = 0.0
         self._keyed = Batcher(self._add, most=BATCH, name="keyed")
+        self._named = Batcher(self._add, most=BATCH, name="named")
         self._cancels = Batcher(self._cancel, most=BATCH, name="cancel")
         self._waits = Batcher(self._wait, most=BATCH, name="wait")
 
@@ -82,8 +83,13 @@ class Apart:
         self._opened.set()
 
     def add(self, call: NewCall, sink: turns.Sink) -> asyncio.Future[None]:
-        """Add a keyed call; the future is done when `sink` knows what became of it."""
-        return self._keyed.ask(_Keyed(call, sink))
+        """Add a call with a key or a chosen id; the future is done when `sink` knows what became of it."""
+        return (self._named if call.named else self._keyed).ask(_Add(call, sink))
+
+    async def room(self) -> None:
+        """Wait until fewer than 10,000 calls of each kind wait to be added."""
+        for batcher in (self._keyed, self._named):
+            await batcher.room(turns.UNFLUSHED)
 
     def cancel(self, id_: str, message: str, parent: Parent | None = None) -> None:
         """Ask for the end of a call; where a parent asks, under its lease."""
@@ -98,12 +104,12 @@ class Apart:
         """Send everything, within a bounded time."""
         self._closing = True
         self._closing_at = asyncio.get_running_loop().time()
-        for batcher in (self._keyed, self._cancels, self._waits):
+        for batcher in (self._keyed, self._named, self._cancels, self._waits):
             await batcher.idle()
 
     # -- flushes; they never raise --------------------------------------------------------------------------
 
-    async def _add(self, items: Sequence[_Keyed]) -> list[Again | None]:
+    async def _add(self, items: Sequence[_Add]) -> list[Again | None]:
         session = 0
 
         def add() -> Awaitable[list[Added]]:
@@ -129,7 +135,7 @@ class Apart:
             return again
         return [None] * len(items)
 
-    def _ask_for_ends(self, items: Sequence[_Keyed], answers: Sequence[Added], *, lost: bool) -> None:
+    def _ask_for_ends(self, items: Sequence[_Add], answers: Sequence[Added], *, lost: bool) -> None:
         """Ask for ends that may have been told to nobody.
 
         A session that was reaped meanwhile is told of none. That of a call which was joined may have come
@@ -139,8 +145,8 @@ class Apart:
             if lost or (answer.status == "exists" and answer.id != item.call.id):
                 self.wait(answer.id)
 
-    def _tell(self, item: _Keyed, answer: Added) -> Again | None:
-        """Tell what became of a call; ask again for one whose key is judged by an open transaction."""
+    def _tell(self, item: _Add, answer: Added) -> Again | None:
+        """Tell what became of a call; ask again for one whose key or id an open transaction has."""
         if answer.status != "busy":
             item.sink.added(answer)
             return None
@@ -149,7 +155,7 @@ class Apart:
         item.sink.refused(
             StoreUnavailable(
                 "the app is closing, and the call was not submitted: a transaction that is still open has "
-                "submitted a call with the same key"
+                "submitted a call with the same key or id"
             )
         )
         return None
@@ -205,7 +211,9 @@ class Apart:
                 if away > SILENT and not said:
                     said = True
                     log.warning(
-                        "everloop: keyed calls, cancellations and waits cannot be asked for (%s)", error
+                        "everloop: calls with a key or an id of their own, cancellations and waits cannot be "
+                        "asked for (%s)",
+                        error,
                     )
             pause = min(turns.RETRY_TO, 2 * pause)
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - spreads processes

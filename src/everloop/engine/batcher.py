@@ -63,6 +63,11 @@ class Batcher(Generic[T, A]):
         self._start()
         return answer
 
+    async def room(self, most: int) -> None:
+        """Wait until fewer than `most` requests wait for their first answer."""
+        while len(self._waiting) >= most:
+            await asyncio.wait([self._waiting[0][1]])
+
     async def idle(self) -> None:
         """Wait until nothing is waiting and nothing is in flight."""
         while self._flushing is not None or self._later:

@@ -122,6 +122,11 @@ class Session:
         self.turns.refuse_all(error)
         self.apart.fail(error)
 
+    async def room(self) -> None:
+        """Wait until fewer than 10,000 calls are unflushed, in turns and apart from them."""
+        await self.turns.room()
+        await self.apart.room()
+
     async def start_worker(self, functions: Mapping[Lane, Runnable], concurrency: int) -> Worker:
         """Serve these functions from this session, too."""
         if self.worker is None:

@@ -162,10 +162,11 @@ class Store(Protocol):
         ...
 
     async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
-        """Add calls, apart from any turn: for keyed calls, and for callers without a session.
+        """Add calls, apart from any turn: those with a key or a chosen id, and those of nobody's session.
 
         Effect, idempotence and fencing as in `turn`. A key is judged against the calls of the same
-        app and function, inside the transaction.
+        app and function, inside the transaction. Calls whose ids are chosen may go in several transactions:
+        each of them waits for nobody's, and what another one has that is still open is `busy`.
         """
         ...
 

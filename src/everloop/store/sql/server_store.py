@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Generic, Self, TypeVar
 
 from everloop._core.clock import Clock
 from everloop._core.errors import ConfigError, SchemaError, StoreError, StoreUnavailable, UsageError
 from everloop._core.looks import Vitals
-from everloop._core.records import Lane
+from everloop._core.records import Added, Lane, NewCall
 from everloop._core.text import without_password
 from everloop.store.protocol import NOBODY
 from everloop.store.sql.blocked import LATE, Blocked
 from everloop.store.sql.dialect import GOES_ON, Migration, migrations, newer, under
 from everloop.store.sql.runners.hand import Hand, drive_whole
 from everloop.store.sql.runners.listener import Listener
-from everloop.store.sql.runners.server import CannotOpen, ServerRunner
+from everloop.store.sql.runners.server import CannotOpen, Held, ServerRunner
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_clock import ServerClock
 from everloop.store.sql.sql_store import SqlStore
+from everloop.store.sql.verbs.adding import add_in_haste, lanes_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb
 
@@ -38,7 +39,7 @@ class ServerStore(SqlStore, Generic[C]):
 
     It has connections of its own, which no pool of the user's can hold up: one for the turns, one that
     listens, and, once they are used, one for what a user's open transaction may hold up (keyed calls,
-    cancellations) and one that reads.
+    cancellations), one for calls with chosen ids, and one that reads.
 
     Args:
         url: Of the database.
@@ -55,6 +56,7 @@ class ServerStore(SqlStore, Generic[C]):
         self._identity = 0  # the number that this database was given with its schema
         self._hot: ServerRunner[C] | None = None
         self._beside: ServerRunner[C] | None = None
+        self._naming: ServerRunner[C] | None = None
         self._reading: ServerRunner[C] | None = None
 
     def twin(self) -> Self:
@@ -107,9 +109,32 @@ class ServerStore(SqlStore, Generic[C]):
             ) from error
 
     async def close(self) -> None:
-        for runner in (self._hot, self._beside, self._reading):
+        for runner in (self._hot, self._beside, self._naming, self._reading):
             if runner is not None:
                 runner.close()
+
+    async def add(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+        if not any(call.named for call in calls):
+            return await super().add(session, calls)
+        await self._number(lanes_of(calls))
+        return await self._add_named(session, calls)
+
+    async def _add_named(self, session: int | None, calls: Sequence[NewCall]) -> list[Added]:
+        """Add calls with chosen ids; where a transaction that is open has one of them, in halves.
+
+        An id of such a transaction can only be waited for: to add the same one tells whether it is there.
+        """
+        make = partial(add_in_haste, calls=calls)
+        try:
+            scope, answers = await self._namer().run(partial(self._begin, make, session))
+        except Held:
+            if len(calls) == 1:
+                return [Added(calls[0].id, "busy")]
+            half = len(calls) // 2
+            first = await self._add_named(session, calls[:half])
+            return [*first, *await self._add_named(session, calls[half:])]
+        self._wake(scope)
+        return answers
 
     async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         reaped = await super().reap(overdue=overdue, dead=dead)
@@ -133,6 +158,13 @@ class ServerStore(SqlStore, Generic[C]):
             self._runner()
             self._beside = self._thread("beside")
         return self._beside
+
+    def _namer(self) -> ServerRunner[C]:
+        if self._naming is None:
+            self._runner()
+            self._naming = self._thread("names")
+            self._naming.hasty = True
+        return self._naming
 
     def _reader(self) -> ServerRunner[C]:
         if self._reading is None:

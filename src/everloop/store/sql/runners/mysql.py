@@ -28,15 +28,17 @@ class _Whole(NamedTuple):
 
     Attributes:
         sent: All that is left of it, with its commit.
-        ends: How many results there are once each kept statement has answered.
-        committed: How many there are once it is committed.
+        names: What each of its results is about; once they are there, it is committed.
+        ends: How many of them there are once each kept statement has answered.
         rings: Bells that it leaves for afterwards.
+        early: Whether it rings idle workers by itself.
     """
 
     sent: list[Sent]
+    names: list[str]
     ends: list[int]
-    committed: int
     rings: Rings
+    early: bool = False
 
 
 class MysqlRunner(ServerRunner[MysqlConnection]):
@@ -82,23 +84,28 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
     ) -> list[Any]:
         before = len(kept) - behind
         whole = self._whole(connection, kept[:before], scope)
-        bells, look = [*whole.rings.idle, *whole.rings.told], whole.rings.look
+        committed = len(whole.names)
+        bells = [*([_HEARD] if whole.early else []), *whole.rings.idle, *whole.rings.told]
         last, seen = _written(connection, kept[before:])
         results: list[Any] = []
         try:
-            self._run(connection, whole.sent + bells + last + look, results)
+            behind_it = bells + last + whole.rings.look
+            self._run(connection, whole.sent + behind_it, results, [*whole.names, *_names(behind_it)])
         except StoreError as error:
-            if connection.answered < whole.committed:
+            if connection.answered < committed:
                 raise
             self._go_on_waking(connection, scope, error)
-            looked = results[whole.committed + len(bells) :]
+            looked = results[committed + len(bells) :]
             if len(looked) < len(last):  # they stood behind a bell that did not ring
                 looked = self._run(connection, last)
         else:
-            looked = results[whole.committed + len(bells) :]
+            looked = results[committed + len(bells) :]
             try:
-                self._bells.ring_rest(connection, scope, look, results)
-            except Lost as error:
+                if whole.early and results[committed] != [(1,)]:  # somebody has ended: who is there now?
+                    self._bells.ring(connection, scope)
+                else:
+                    self._bells.ring_rest(connection, scope, whole.rings.look, results)
+            except StoreError as error:
                 self._stop_waking(error)
         return [*_rows(kept[:before], whole.ends, results), *_rows(kept[before:], seen, looked)]
 
@@ -109,13 +116,17 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         rings = self._bells.statements(connection, scope)
         sent, ends = self._sent(connection, kept)
         if self._begun or not connection.is_mariadb or sum(len(sql) for _, sql in sent) > SMALL:
-            return _Whole([*sent, _COMMIT], ends, len(sent) + 1, rings)
+            sent.append(_COMMIT)
+            return _Whole(sent, _names(sent), ends, rings)
         # Only queries answer, each when it is done, and then the block.
         answers = [bool(template.columns) for _, template in kept]
         ends = [sum(answers[: n + 1]) for n in range(len(kept))]
-        early = rings.idle if connection.shows_early else []
-        block = _block([*sent, *([_early(early)] if early else []), _COMMIT])
-        return _Whole([block], ends, sum(answers) + 1, rings._replace(idle=[]) if early else rings)
+        name, early = ", ".join(dict.fromkeys(_names(kept))), connection.shows_early and bool(rings.idle)
+        if early:
+            sent.append(_early(rings.idle))
+            rings = rings._replace(idle=[])
+        block = name, _block([*sent, _COMMIT])
+        return _Whole([block], [name] * (sum(answers) + 1), ends, rings, early)
 
     def _go_on_waking(self, connection: MysqlConnection, scope: Scope, error: StoreError) -> None:
         """It is committed, but the waking has failed: mostly, because one of them listens no more."""
@@ -140,34 +151,45 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         connection.run("ROLLBACK", "ROLLBACK")
 
     def _run(
-        self, connection: MysqlConnection, sent: list[Sent], results: list[Any] | None = None
+        self,
+        connection: MysqlConnection,
+        sent: list[Sent],
+        results: list[Any] | None = None,
+        names: list[str] | None = None,
     ) -> list[Any]:
         self.trips += 1
-        return connection.run(";\n".join(sql for _, sql in sent), [name for name, _ in sent], results)
+        return connection.run(";\n".join(sql for _, sql in sent), names or _names(sent), results)
 
 
 _BEGIN: Sent = ("BEGIN", "START TRANSACTION")
 _COMMIT: Sent = ("COMMIT", "COMMIT")
+#: Whether all bells within a block have rung.
+_HEARD: Sent = ("bell", "SELECT @ever_heard")
 
 
-def _block(sent: list[Sent]) -> Sent:
+def _block(sent: list[Sent]) -> str:
     """Return one statement that does them all; where one fails, those behind it are not executed.
 
     MariaDB answers it once. Each answer of its own costs both sides a wake-up: a tenth of what a transaction
     takes.
     """
     body = ";\n".join(sql for _, sql in sent)
-    return ", ".join(dict.fromkeys(name for name, _ in sent)), f"BEGIN NOT ATOMIC {body}; END"
+    return f"BEGIN NOT ATOMIC {body}; END"
 
 
 def _early(bells: list[Sent]) -> Sent:
     """Return what rings idle workers just before the commit: it is seen by the time they look.
 
     What they lease then cannot be on the disk before what they have seen: there is one log. A bell that fails
-    must not keep the commit from being executed, and who has ended meanwhile is seen by the next look.
+    must not keep the commit from being executed; it is seen behind it.
     """
     kills = "; ".join(sql for _, sql in bells)
-    return "bell", f"BEGIN DECLARE CONTINUE HANDLER FOR SQLEXCEPTION BEGIN END; {kills}; END"
+    failed = "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION SET @ever_heard = 0"
+    return "bell", f"BEGIN {failed}; SET @ever_heard = 1; {kills}; END"
+
+
+def _names(named: Sequence[tuple[Any, Any]]) -> list[str]:
+    return [each if isinstance(each, str) else each.name for each, _ in named]
 
 
 def _written(

@@ -44,6 +44,10 @@ class Collision(StoreUnavailable):
     """The transaction met another one (a deadlock, a lock held for too long, the same id): begin it anew."""
 
 
+class Held(Collision):
+    """It waited for a lock in vain."""
+
+
 class Lost(StoreUnavailable):
     """The connection is gone.
 
@@ -93,6 +97,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
 
     Attributes:
         trips: Round trips so far, for the tests that count them.
+        hasty: Whether a lock that was waited for in vain is not waited for again.
     """
 
     dialect: str
@@ -104,6 +109,7 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
     def __init__(self, connect: Callable[[], C], name: str, fault: Fault | None) -> None:
         self._make = connect
         self.trips = 0
+        self.hasty = False
         self._met = False  # the transaction under way has met another one, and is begun anew
         super().__init__(name, fault)
 
@@ -151,8 +157,8 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
                 if not error.undone or tried > 1:
                     raise
                 connection = self._open()  # it had been idle: the server, or a proxy, has closed it
-            except Collision:
-                if tried == TRIES:
+            except Collision as error:
+                if tried == TRIES or (self.hasty and isinstance(error, Held)):
                     raise
                 self._met = True
                 time.sleep(pause * random.random())  # noqa: S311 - no secret

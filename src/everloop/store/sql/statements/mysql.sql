@@ -51,6 +51,10 @@ ON DUPLICATE KEY UPDATE lane = ever_lanes.lane
 -- name: lane_all -> lane, app, queue, fn
 SELECT lane, app, queue, fn FROM ever_lanes
 
+-- name: hurry
+-- of a connection that waits for nobody; MySQL knows no shorter wait than a second
+SET innodb_lock_wait_timeout = /*M! 0 */ /*!80000 1 */
+
 -- Adding ------------------------------------------------------------------------------------------
 
 -- name: add_roots
@@ -470,12 +474,13 @@ WHERE {seq among :seqs}
 
 -- name: lease_alone -> waiter, watched, seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
 -- picks and takes the first call of the only lane that has one, unless it has expired, which then ends it; where
--- several lanes have one, they have to be compared. The session is held as by `look`.
+-- several lanes have one, they have to be compared. The session is held as by `look`. In a SET every read is one
+-- that locks: what others hold is passed over in each of them.
 SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE),
 {several :lanes:
     @ever_last = (SELECT line FROM ever_calls FORCE INDEX (ever_calls_ready)
                   WHERE line IN (}{for several :lane in :lanes, joined by ,: :lane}{several :lanes:)
-                  ORDER BY line DESC LIMIT 1),}
+                  ORDER BY line DESC LIMIT 1 FOR UPDATE SKIP LOCKED),}
     @ever_first = (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_ready)
                    WHERE line IN ({for :lane in :lanes, joined by ,: :lane})
                    ORDER BY line, priority, place, root, level, seq LIMIT 1 FOR UPDATE SKIP LOCKED);

@@ -29,6 +29,9 @@ ON CONFLICT DO NOTHING
 -- name: lane_all -> lane, app, queue, fn
 SELECT lane, app, queue, fn FROM ever_lanes
 
+-- name: hurry
+SET LOCAL lock_timeout = '20ms'
+
 -- Adding ------------------------------------------------------------------------------------------
 
 -- name: add_roots

@@ -56,6 +56,12 @@ def add(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
     return answers
 
 
+def add_in_haste(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
+    """Do the same, and give up soon where another transaction is in the way."""
+    yield Statement("hurry", {})
+    return (yield from add(scope, calls))
+
+
 def plain_looks(calls: Sequence[NewCall]) -> Step:
     """Return what has to be asked before plain roots are added: is one there already, and their numbers."""
     return [Statement("add_known", {"ids": [c.id for c in calls]}), Statement("seq_next", {"n": len(calls)})]
@@ -101,8 +107,8 @@ def add_plain(
     session that asks as they are added.
     """
     now = scope.now
-    scope.drop_spare()
     known, ((first,),) = looks
+    scope.pass_by(first)
     if known or len({c.id for c in calls}) < len(calls):
         return None
     for group, state in groups(scope, calls, first):
@@ -188,7 +194,7 @@ class _Plan:
                 if all(e.seq != seq for e in found):
                     found.append(_Existing(id_, seq, State(state)))
         ((first,),) = yield Statement("seq_next", {"n": len(calls)})
-        self.scope.drop_spare()
+        self.scope.pass_by(first)
         self.seq = first - 1
 
     def _look_for_children(self) -> Verb[None]:

@@ -21,11 +21,10 @@ from everloop.store.sql.verbs.straight import FEW, is_first_success
 
 #: Leases that are remembered, at most.
 _MOST = 1_000
-#: Microseconds after which there is another look when a bell has rung for nothing: what it was about may not
-#: have been there yet.
-AGAIN = 5_000
-#: Microseconds in which that is done once. Where several workers are rung for each call, most find nothing.
-SELDOM = 100_000
+#: A bell may ring just before the commit that it is about can be seen (docs/decisions/0018). Microseconds
+#: after which there is another look: when the first has found nothing, and in any case, once in so many.
+SOON = 1_000
+AGAIN, SELDOM = 5_000, 100_000
 
 
 class _Lease(NamedTuple):
@@ -52,8 +51,9 @@ class Alone:
     rung: set[int] = field(default_factory=set[int])
     turns: int = 0
     many: bool = False
-    _woken: bool = False  # the turn under way is that of an idle session that a bell has woken
-    _again: int = 0  # when one of these last found nothing
+    _rung: bool = False  # a bell has rung before the turn under way, which may lease
+    _idle: bool = False  # and its session runs nothing
+    _again_at: int = 0  # when there is another look, or was the last
     _room: dict[int, int] = field(default_factory=dict[int, int])
     _leases: dict[str, _Lease] = field(default_factory=dict[str, _Lease])
 
@@ -63,23 +63,26 @@ class Alone:
         self.rung.discard(session)
         most = self._room[session] = max(request.room, self._room.get(session, 0))
         only = not (request.adds or request.outcomes or request.progress)
-        self._woken = bool(
-            rung
-            and only
-            and request.lanes
-            and request.roots
-            and request.holding is None
-            and 0 < request.room == most
-        )
-        return self._woken
+        self._rung = bool(rung and request.lanes and request.room > 0)
+        whole = request.room == most and request.roots and request.holding is None
+        self._idle = self._rung and only and whole
+        return self._idle
 
-    def after(self, now: int, answer: TurnAnswer) -> TurnAnswer:
+    def after(self, now: int, request: Turn, answer: TurnAnswer) -> TurnAnswer:
         """Return the answer to a turn, with the time at which it must be looked again."""
-        woken, self._woken = self._woken, False
-        if not woken or answer.leased or abs(now - self._again) < SELDOM:
-            return answer
-        self._again = now
-        return replace(answer, next_due=min(answer.next_due or now + AGAIN, now + AGAIN))
+        rung, self._rung = self._rung, False
+        again: list[int] = []
+        # A call that was leased alone is soon followed by a turn that looks at everything.
+        if rung and len(answer.leased) < request.room and not (self._idle and answer.leased):
+            if not (answer.leased or answer.ended or answer.cancels):
+                again.append(now + SOON)
+            if not now < self._again_at <= now + SELDOM:
+                self._again_at = min(max(now + AGAIN, self._again_at + SELDOM), now + SELDOM)
+        if now < self._again_at <= now + SELDOM:
+            again.append(self._again_at)
+        if again and answer.next_due is not None:
+            again.append(answer.next_due)
+        return replace(answer, next_due=min(again)) if again else answer
 
     def remember(self, id_: str, seq: int, waiter: int | None) -> None:
         if len(self._leases) >= _MOST:

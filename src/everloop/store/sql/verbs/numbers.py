@@ -11,19 +11,21 @@ FRESH = 1_000_000
 class Numbers:
     """What is left of the last block that a store has taken.
 
-    Invariant: a number is handed out once, whatever becomes of it, and is larger than all that this store has
-    given to calls before.
+    Invariant: a number is handed out once, whatever becomes of it; and it is larger than those of all calls
+    that this store has added and told of before.
     """
 
     def __init__(self) -> None:
         self._next = 0
         self._end = 0
         self._taken = 0
+        self._newest = 0  # the first of the newest block that was used up at once
 
     def take(self, count: int, now: int) -> int | None:
         """Return the first of so many numbers; None where a new block has to be taken."""
         first = self._next
-        if first + count > self._end or not 0 <= now - self._taken < FRESH:
+        old = first < self._newest or not 0 <= now - self._taken < FRESH
+        if old or first + count > self._end:
             return None
         self._next += count
         return first
@@ -32,6 +34,9 @@ class Numbers:
         """Keep what a request that is committed has left of its block."""
         self._next, self._end, self._taken = first + used, first + BLOCK, now
 
-    def drop(self) -> None:
-        """Keep nothing: a newer block is being taken."""
-        self._end = 0
+    def pass_by(self, first: int) -> None:
+        """Note a block of which nothing is kept: what is left of older ones is not used any more.
+
+        It may be noted in another thread than the one that takes.
+        """
+        self._newest = max(self._newest, first)

@@ -63,10 +63,10 @@ class Scope:
         """Return the numbers of these lanes."""
         return frozenset([self.lanes[lane] for lane in lanes])
 
-    def drop_spare(self) -> None:
-        """Note that newer numbers have been taken than those that are left of earlier requests."""
+    def pass_by(self, first: int) -> None:
+        """Note that a newer block of numbers was taken than what is left of earlier requests."""
         if self.spare is not None:
-            self.spare.drop()
+            self.spare.pass_by(first)
 
     def has_woken(self) -> None:
         """Note that whoever was to be woken by a commit has been: what follows begins anew."""

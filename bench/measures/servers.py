@@ -128,9 +128,11 @@ def _measure(plan: Plan, kind: Kind) -> list[Figure]:
                 f"{plan.folder}; start with TMPDIR={plan.folder.parent.parent}, which every user may enter"
             )
         try:
+            # At first the server is at rest: what many calls have left it goes on writing for minutes.
+            resting = _latency(plan, kind, server)
             return [
                 *_throughput(plan, kind, server),
-                *_latency(plan, kind, server),
+                *resting,
                 _cancelling(plan, kind, server),
                 *_full(plan, kind, server),
             ]

@@ -26,6 +26,7 @@ from everloop import (
     Use,
     WouldDeadlock,
 )
+from everloop._core.ids import new_id
 
 pytestmark = pytest.mark.server
 
@@ -97,6 +98,39 @@ async def test_a_body_that_submits_in_its_transaction_holds_up_neither_its_worke
         gate.set()
         await ended
     assert len(await shop.app.tasks(name="send")) == 4
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_an_id_that_an_open_transaction_has_submitted_holds_up_nobody_else(
+    shop: Shop, commits: bool
+) -> None:
+    """Two requests with one id: the second waits for what becomes of the first, and nobody waits for it."""
+    chosen, is_open, may_end = new_id(), asyncio.Event(), asyncio.Event()
+
+    async def request() -> None:
+        async with shop.db.transaction() as conn:
+            await shop.app.submit(shop.send("ada"), connection=conn, id=chosen)
+            is_open.set()
+            await may_end.wait()
+            if not commits:
+                raise LookupError("nothing of that")
+
+    async with shop.app.worker(), asyncio.timeout(LIMIT_S):
+        first = asyncio.create_task(request())
+        await is_open.wait()
+        second = asyncio.create_task(shop.app.submit(shop.send("ada"), id=chosen))
+        for n in range(3):
+            async with asyncio.timeout(4):  # a lock is waited for for five
+                assert await shop.send("bob") == "sent to bob"
+                other = await shop.app.submit(shop.send("cy"), id=new_id())
+                keyed = await shop.app.submit(shop.send("dan"), key=Key(f"dan {n}"))
+                assert await asyncio.gather(other, keyed) == ["sent to cy", "sent to dan"]
+        assert not second.done()
+        may_end.set()
+        (failed,) = await asyncio.gather(first, return_exceptions=True)
+        assert (failed is None) == commits
+        assert await (await second) == "sent to ada"
+    assert len(await shop.app.tasks(name="send")) == 10
 
 
 async def test_who_begins_to_wait_for_a_task_does_not_fail_its_one_commit(shop: Shop) -> None:

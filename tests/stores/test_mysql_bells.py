@@ -12,7 +12,7 @@ import pytest
 
 from everloop import StoreError, StoreUnavailable
 from everloop._core.calls import Event
-from everloop._core.records import Outcome, Turn
+from everloop._core.records import Lane, Outcome, Turn
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners import mysql_bells
@@ -25,6 +25,8 @@ from tests.helpers.servers.mariadb import MariaServer
 from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.server
+
+OTHER = Lane("a", "other", "work")
 
 
 # -- bells --------------------------------------------------------------------------------------------------
@@ -126,6 +128,29 @@ async def test_a_worker_that_has_ended_keeps_no_other_from_being_woken(
     worker.stop()
     (found,) = await mysql_store.get([call(1).id])
     assert found is not None
+
+
+async def test_an_idle_worker_that_is_rung_at_once_looks_again(
+    mysql_store: MysqlStore, side: MysqlConnection
+) -> None:
+    client = await mysql_store.open_session(CLIENT, MINUTE)
+    worker = await mysql_store.open_session(WORKER, MINUTE)
+    rings: list[float] = []
+    stop = mysql_store.listen(worker, lambda: rings.append(time.monotonic()))
+    sleep = sleep_of(worker, side)
+    await until(lambda: sleeping(side, sleep))
+    await mysql_store.turn(client, Turn(adds=[call(1)]))  # looks who is there
+    await until(lambda: len(rings) == 2)
+    for room, times in ((5, 2), (4, 1)):  # it runs nothing, and one body
+        await mysql_store.turn(worker, Turn(lanes=(OTHER,), room=room))
+        assert mysql_store._alone.idle is (room == 5)
+        await until(lambda: sleeping(side, sleep))
+        rings.clear()
+        await mysql_store.turn(client, Turn(adds=[call(10 + room)]))
+        await until(lambda times=times: len(rings) == times)  # type: ignore[misc]
+    await asyncio.sleep(0.05)
+    assert len(rings) == 1
+    stop()
 
 
 def test_a_binary_log_stands_between_a_commit_and_those_who_see_it(side: MysqlConnection) -> None:

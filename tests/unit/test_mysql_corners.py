@@ -27,7 +27,7 @@ from everloop.store.sql.runners import mysql_listener
 from everloop.store.sql.runners.mysql import SMALL, MysqlRunner, _explain_by_hand, _rows_by_hand
 from everloop.store.sql.runners.mysql_bells import Bells
 from everloop.store.sql.runners.mysql_connection import Interrupted, MysqlConnection, Rows, connect, explain
-from everloop.store.sql.runners.mysql_listener import FEW, Foretold, MysqlListener, hang_up_bell
+from everloop.store.sql.runners.mysql_listener import FEW, Foretold, MysqlListener, Prompt, hang_up_bell
 from everloop.store.sql.runners.mysql_wire import Wire
 from everloop.store.sql.runners.server import CannotOpen, Lost
 from everloop.store.sql.verbs.scope import Scope
@@ -598,6 +598,32 @@ async def test_ends_that_are_few_are_told_at_once_and_a_turn_is_made_for_anythin
     assert told == [Ended("call", State.SUCCEEDED, b"j7", None, 1)] and len(after) == 1
     assert len(rung) == 5, "for the connection, three times for what a turn has to tell, and after the error"
     assert [asked[0].startswith("SELECT 1;") for asked in line.asked[1:]] == [True] + [False] * 5 + [True]
+
+
+async def test_who_waits_for_nothing_but_its_bell_is_rung_before_it_sleeps_again() -> None:
+    events: list[str] = []
+    idle = iter([True, False])
+    one = [(1,)]
+    ended = Interrupted("it was ended")
+    line = Sleeping([one], [one, ended], [one, ended], [one])
+
+    def make() -> Sleeping:
+        if line.asked:
+            raise StoreUnavailable("not now")
+        return line
+
+    def may() -> bool:
+        events.append("woken")
+        return next(idle)
+
+    prompt = Prompt(may, lambda: events.append("a look follows"))
+    ears = MysqlListener(make, 7, lambda: events.append("rung"), prompt=prompt)
+    await until(lambda: line.closed and len(events) == 6)
+    ears.stop()
+
+    # For the connection; at once, and when it sleeps again; and as everybody is, once it sleeps again.
+    assert [each for each in events if each != "woken"] == ["rung", "rung", "a look follows", "rung"]
+    assert events.index("woken") < events.index("a look follows")
 
 
 async def test_a_sleep_that_fails_ends_the_connection() -> None:

@@ -17,7 +17,7 @@ from everloop.store.sql.dialect import migrations, oldest_of, split, under
 from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql import BY_HAND, MysqlRunner
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, connect
-from everloop.store.sql.runners.mysql_listener import SLEEP, Foretold, MysqlListener
+from everloop.store.sql.runners.mysql_listener import SLEEP, Foretold, MysqlListener, Prompt
 from everloop.store.sql.runners.server import PATIENCE
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
@@ -97,22 +97,24 @@ class MysqlStore(ServerStore[MysqlConnection]):
             self._alone.rung.add(session)
             wake()
 
-        told = self._told.get(session)
-        if told is None or session in self._workers:
-            return MysqlListener(make, session, rung)
-        return MysqlListener(
-            make, session, rung, Foretold(self._is_quiet, told, partial(self._look_later, wake))
-        )
+        told, later = self._told.get(session), partial(self._look_later, wake)
+        if session in self._workers:
+            return MysqlListener(make, session, rung, prompt=Prompt(self._is_idle, later))
+        return MysqlListener(make, session, rung, Foretold(self._is_quiet, told, later) if told else None)
 
     def foretell(self, session: int, told: Callable[[list[Ended]], None]) -> None:
         self._told = {session: told}  # a store serves one session at a time
+
+    def _is_idle(self) -> bool:
+        """Whether the worker that this store serves runs nothing; in the thread of a listener."""
+        return self._alone.idle
 
     def _is_quiet(self) -> bool:
         """Whether no turn is under way, nor one of many; in the thread of a listener."""
         return self._hot is not None and not (self._hot.is_busy or self._alone.many)
 
     def _look_later(self, wake: Callable[[], None]) -> None:
-        """Have the turn made that takes what was told from the inbox, unless another does so before."""
+        """Have a turn made (that takes what was told from the inbox), unless another does so before."""
         turns = self._alone.turns
 
         def look() -> None:

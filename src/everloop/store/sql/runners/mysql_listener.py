@@ -49,6 +49,18 @@ class Foretold(NamedTuple):
     after: Callable[[], None]
 
 
+class Prompt(NamedTuple):
+    """What is done for a session that waits for nothing but its bell.
+
+    Attributes:
+        may: Whether it does: it is then rung as soon as the sleep ends.
+        after: Called on the loop once the next sleep has begun: a look must follow.
+    """
+
+    may: Callable[[], bool]
+    after: Callable[[], None]
+
+
 class MysqlListener(Listener):
     """Sleeps on the server, again and again; whoever commits something for the session ends the sleep.
 
@@ -56,7 +68,7 @@ class MysqlListener(Listener):
     instead of a search among all that the server has.
 
     What is committed between two sleeps finds nobody to wake, so the ring for one is given once the next has
-    begun: the turn that it causes sees all that came until then.
+    begun: the turn that it causes sees all that came until then. (Or at once, and another look follows.)
     """
 
     def __init__(
@@ -65,9 +77,11 @@ class MysqlListener(Listener):
         session: int,
         wake: Callable[[], None],
         foretold: Foretold | None = None,
+        prompt: Prompt | None = None,
     ) -> None:
         self._make = connect
         self._foretold = foretold
+        self._prompt = prompt
         self._rests_until = 0.0
         self._session = session
         self._connection: MysqlConnection | None = None
@@ -87,8 +101,11 @@ class MysqlListener(Listener):
         while connection is not None and not self._stopped.is_set():
             try:
                 connection.run(f"{look};{sleep_of(self._session, connection)}", "listening", results)
-            except Interrupted:
-                pass  # as MariaDB says that somebody has ended it; MySQL says so with a 1
+            except Interrupted:  # as MariaDB says that somebody has ended it; MySQL says so with a 1
+                if self._prompt is not None and self._prompt.may():
+                    self._ring()
+                    look, results = _NOTHING, _Heard(self._follows)
+                    continue
             except Lost:
                 raise
             except StoreError as error:
@@ -110,6 +127,10 @@ class MysqlListener(Listener):
 
     def _rings(self, _: Rows) -> None:
         self._ring()
+
+    def _follows(self, _: Rows) -> None:
+        if self._prompt is not None:
+            self._post(self._prompt.after)
 
     def _foretell(self, rows: Rows) -> None:
         """Tell of the ends that have come, without a turn; ring where one has to be made now."""

@@ -46,13 +46,16 @@ class Alone:
         rung: Sessions for which a bell has rung since their last turn.
         turns: How many turns there were.
         many: Whether the last one was about many calls: then nothing is told before the next one.
+        idle: Whether its session ran nothing after it, and serves.
     """
 
     rung: set[int] = field(default_factory=set[int])
     turns: int = 0
     many: bool = False
+    idle: bool = False
     _rung: bool = False  # a bell has rung before the turn under way, which may lease
     _idle: bool = False  # and its session runs nothing
+    _most: int = 0  # as many calls could that session run at once
     _again_at: int = 0  # when there is another look, or was the last
     _room: dict[int, int] = field(default_factory=dict[int, int])
     _leases: dict[str, _Lease] = field(default_factory=dict[str, _Lease])
@@ -61,7 +64,7 @@ class Alone:
         """Tell whether a bell has woken a session that runs nothing, and note its turn."""
         rung = session in self.rung
         self.rung.discard(session)
-        most = self._room[session] = max(request.room, self._room.get(session, 0))
+        most = self._most = self._room[session] = max(request.room, self._room.get(session, 0))
         only = not (request.adds or request.outcomes or request.progress)
         self._rung = bool(rung and request.lanes and request.room > 0)
         whole = request.room == most and request.roots and request.holding is None
@@ -70,6 +73,7 @@ class Alone:
 
     def after(self, now: int, request: Turn, answer: TurnAnswer) -> TurnAnswer:
         """Return the answer to a turn, with the time at which it must be looked again."""
+        self.idle = bool(request.lanes) and 0 < request.room - len(answer.leased) == self._most
         rung, self._rung = self._rung, False
         again: list[int] = []
         # A call that was leased alone is soon followed by a turn that looks at everything.

@@ -57,7 +57,7 @@ def add(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
 
 
 def add_in_haste(scope: Scope, calls: Sequence[NewCall]) -> Verb[list[Added]]:
-    """Do the same, and give up soon where another transaction is in the way."""
+    """Add calls as `add` does, and give up soon where another transaction is in the way."""
     yield Statement("hurry", {})
     return (yield from add(scope, calls))
 

@@ -141,7 +141,8 @@ async def test_an_idle_worker_that_is_rung_at_once_looks_again(
     await until(lambda: sleeping(side, sleep))
     await mysql_store.turn(client, Turn(adds=[call(1)]))  # looks who is there
     await until(lambda: len(rings) == 2)
-    for room, times in ((5, 2), (4, 1)):  # it runs nothing, and one body
+    at_once = 2 if side.is_mariadb else 1  # MySQL tells of the end of a sleep as of any other result
+    for room, times in ((5, at_once), (4, 1)):  # it runs nothing, and one body
         await mysql_store.turn(worker, Turn(lanes=(OTHER,), room=room))
         assert mysql_store._alone.idle is (room == 5)
         await until(lambda: sleeping(side, sleep))
@@ -154,7 +155,7 @@ async def test_an_idle_worker_that_is_rung_at_once_looks_again(
 
 
 def test_a_binary_log_stands_between_a_commit_and_those_who_see_it(side: MysqlConnection) -> None:
-    assert side.shows_early
+    assert side.shows_early is side.is_mariadb
     logging = {"log_bin": "log", "binlog_format": "ROW"}
     with (
         MariaServer(fast=True, settings=logging) as server,

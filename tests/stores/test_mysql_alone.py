@@ -13,7 +13,7 @@ from everloop._core.records import CallFilter, Lane, Leased, NewCall, Outcome, T
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.server import Collision
-from everloop.store.sql.verbs.alone import AGAIN, SELDOM, SOON, Alone
+from everloop.store.sql.verbs.alone import Alone
 from everloop.store.sql.verbs.numbers import BLOCK, FRESH
 from everloop.store.sql.verbs.straight import FEW
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
@@ -139,34 +139,10 @@ async def test_where_nothing_is_ready_the_turn_goes_the_ordinary_way(scene: Scen
     assert due > scene.store.now() + MINUTE // 2
 
 
-async def test_a_bell_that_rang_for_nothing_is_followed_by_other_looks(scene: Scene) -> None:
-    # What it rang for may not have been committed yet.
-    async def waits(*, rung: bool, room: int = 10) -> int | None:
-        """Make a turn and return in how many microseconds the next one is due."""
-        began = scene.store.now()
-        if rung:
-            scene.store._alone.rung.add(scene.worker)
-        answer = await scene.store.turn(scene.worker, Turn(lanes=(LANE,), room=room, suspects=True))
-        return None if answer.next_due is None else answer.next_due - began
-
-    assert await waits(rung=False) is None
-    for room in (10, 3):  # also while bodies run
-        scene.store._alone._again_at = 0
-        soon = await waits(rung=True, room=room)
-        assert soon is not None
-        assert SOON <= soon < 1_000_000
-        again = await waits(rung=False, room=room)
-        assert again is not None
-        assert again <= AGAIN
-        scene.store._alone._again_at = scene.store.now()  # that was now
-        soon = await waits(rung=True, room=room)
-        assert soon is not None
-        assert soon < SELDOM
-        again = await waits(rung=False, room=room)  # put off, and not left out
-        assert again is not None
-        assert AGAIN < again <= SELDOM
-    scene.store._alone._again_at = 0
-    assert await waits(rung=True, room=0) is None  # there is nothing that it could take
+async def test_a_bell_that_rang_for_nothing_is_followed_by_another_look(scene: Scene) -> None:
+    # What it rang for may not have been committed yet; `unit/test_alone.py` tells when.
+    assert (await scene.store.turn(scene.worker, Turn(lanes=(LANE,), room=10))).next_due is None
+    assert (await scene.turn()).next_due is not None
 
 
 async def test_a_call_that_was_leased_alone_is_not_looked_for_again(scene: Scene) -> None:

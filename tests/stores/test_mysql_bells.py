@@ -154,11 +154,13 @@ async def test_an_idle_worker_that_is_rung_at_once_looks_again(
     stop()
 
 
-def test_a_binary_log_stands_between_a_commit_and_those_who_see_it(side: MysqlConnection) -> None:
+def test_a_binary_log_stands_between_a_commit_and_those_who_see_it(
+    mariadb: MariaServer, side: MysqlConnection
+) -> None:
     assert side.shows_early is side.is_mariadb
     logging = {"log_bin": "log", "binlog_format": "ROW"}
     with (
-        MariaServer(fast=True, settings=logging) as server,
+        type(mariadb)(fast=True, settings=logging) as server,
         closing(connect(address_of(server.database()))) as connection,
     ):
         assert not connection.shows_early

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from everloop._core.calls import State
@@ -104,7 +105,7 @@ class MysqlListener(Listener):
             except Interrupted:  # as MariaDB says that somebody has ended it; MySQL says so with a 1
                 if self._prompt is not None and self._prompt.may():
                     self._ring()
-                    look, results = _NOTHING, _Heard(self._follows)
+                    look, results = _NOTHING, _Heard(partial(self._follows, self._prompt))
                     continue
             except Lost:
                 raise
@@ -128,9 +129,8 @@ class MysqlListener(Listener):
     def _rings(self, _: Rows) -> None:
         self._ring()
 
-    def _follows(self, _: Rows) -> None:
-        if self._prompt is not None:
-            self._post(self._prompt.after)
+    def _follows(self, prompt: Prompt, _: Rows) -> None:
+        self._post(prompt.after)
 
     def _foretell(self, rows: Rows) -> None:
         """Tell of the ends that have come, without a turn; ring where one has to be made now."""

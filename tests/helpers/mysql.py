@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import pymysql
 import pytest
 
 from everloop._core.records import Lane, NewCall, SessionInfo
@@ -47,3 +48,16 @@ def transaction(side: MysqlConnection, *statements: str) -> Iterator[None]:
     side.run(";\n".join(["START TRANSACTION", *statements]), "holding")
     yield
     side.run("ROLLBACK", "letting go")
+
+
+def users_connection(url: str) -> pymysql.Connection:
+    """Return a connection that the driver has opened, as a user's is."""
+    address = address_of(url)
+    return pymysql.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password,
+        database=address.database,
+        ssl_disabled=True,
+    )

@@ -14,12 +14,11 @@ from everloop._core.records import CallFilter, KeyRule, Lane, Leased, Outcome, T
 from everloop.store.sql import sql_store
 from everloop.store.sql.dialect import statements
 from everloop.store.sql.mysql import MysqlStore
-from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.runners.mysql_connection import MysqlConnection, explain
 from everloop.store.sql.runners.mysql_texts import render
 from everloop.store.sql.runners.server import Collision, Lost
 from everloop.store.sql.verbs.statement import Statement
-from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction, users_connection
 from tests.helpers.servers.mariadb import MariaServer
 from tests.helpers.waiting import until
 
@@ -307,15 +306,3 @@ async def test_no_key_is_judged_by_what_was_committed_before(
             }[number]
         connection.commit()
     assert [one.id for one in await mysql_store.find(CallFilter())] == [call(4).id, call(1).id]
-
-
-def users_connection(url: str) -> pymysql.Connection:
-    address = address_of(url)
-    return pymysql.connect(
-        host=address.host,
-        port=address.port,
-        user=address.user,
-        password=address.password,
-        database=address.database,
-        ssl_disabled=True,
-    )

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import psycopg
-import pymysql
 import pytest
 
 from everloop._core.calls import Event, State
@@ -33,6 +32,7 @@ from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.url import store_from_url
+from tests.helpers.mysql import users_connection
 
 pytestmark = pytest.mark.server
 
@@ -81,14 +81,7 @@ def transaction(url: str, *statements: str) -> Iterator[None]:
 def _connected(url: str) -> Any:
     if url.startswith("postgresql"):
         return psycopg.connect(url)
-    address = address_of(url)
-    return pymysql.connect(
-        host=address.host,
-        port=address.port,
-        user=address.user,
-        password=address.password,
-        database=address.database,
-    )
+    return users_connection(url)
 
 
 def judging(url: str, key: str) -> str:

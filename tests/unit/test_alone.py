@@ -30,7 +30,7 @@ class Session:
             self.alone.rung.add(SESSION)
         request = Turn(lanes=LANES, room=room)
         self.alone.comes_idle(SESSION, request)
-        due = self.alone.after(now, request, answer or TurnAnswer()).next_due
+        due = self.alone.after(SESSION, now, request, answer or TurnAnswer()).next_due
         return None if due is None else due - now
 
 

@@ -86,9 +86,8 @@ class Added(NamedTuple):
 
     `status` is "added", "exists" (an equal call is there; `id` is its id), "lost" (the parent's
     lease is), "busy" (a transaction that is still open judges the same key, or has added a call with the same
-    chosen id: ask again), or "refused" with
-    the reason "id" (`IdConflict`), "key" (`KeyConflict`) or "after" (the call that it should follow is not
-    there).
+    chosen id: ask again), or "refused" with the reason "id" (`IdConflict`), "key" (`KeyConflict`) or "after"
+    (the call that it should follow is not there).
     """
 
     id: str

@@ -124,17 +124,14 @@ class ServerStore(SqlStore, Generic[C]):
 
         An id of such a transaction can only be waited for: to add the same one tells whether it is there.
         """
-        make = partial(add_in_haste, calls=calls)
         try:
-            scope, answers = await self._namer().run(partial(self._begin, make, session))
+            return await self._write_on(self._namer(), partial(add_in_haste, calls=calls), session)
         except Held:
             if len(calls) == 1:
                 return [Added(calls[0].id, "busy")]
             half = len(calls) // 2
             first = await self._add_named(session, calls[:half])
             return [*first, *await self._add_named(session, calls[half:])]
-        self._wake(scope)
-        return answers
 
     async def reap(self, *, overdue: bool = True, dead: Mapping[int, str] = NOBODY) -> int:
         reaped = await super().reap(overdue=overdue, dead=dead)

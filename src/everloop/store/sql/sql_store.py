@@ -346,7 +346,10 @@ class SqlStore(ABC):
 
     async def _write_apart(self, make: Make[T], session: int | None = None) -> T:
         """Write beside the turns, which wait for none of it."""
-        scope, answer = await self._apart().run(partial(self._begin, make, session))
+        return await self._write_on(self._apart(), make, session)
+
+    async def _write_on(self, runner: ConnectionThread[Any], make: Make[T], session: int | None) -> T:
+        scope, answer = await runner.run(partial(self._begin, make, session))
         self._wake(scope)
         return answer
 

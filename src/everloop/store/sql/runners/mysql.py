@@ -121,7 +121,8 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         # Only queries answer, each when it is done, and then the block.
         answers = [bool(template.columns) for _, template in kept]
         ends = [sum(answers[: n + 1]) for n in range(len(kept))]
-        name, early = ", ".join(dict.fromkeys(_names(kept))), connection.shows_early and bool(rings.idle)
+        name = ", ".join(dict.fromkeys(statement.name for statement, _ in kept))
+        early = connection.shows_early and bool(rings.idle)
         if early:
             sent.append(_early(rings.idle))
             rings = rings._replace(idle=[])
@@ -188,8 +189,8 @@ def _early(bells: list[Sent]) -> Sent:
     return "bell", f"BEGIN {failed}; SET @ever_heard = 1; {kills}; END"
 
 
-def _names(named: Sequence[tuple[Any, Any]]) -> list[str]:
-    return [each if isinstance(each, str) else each.name for each, _ in named]
+def _names(sent: list[Sent]) -> list[str]:
+    return [name for name, _ in sent]
 
 
 def _written(

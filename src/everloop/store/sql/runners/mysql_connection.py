@@ -21,13 +21,14 @@ from everloop.store.sql.mysql_address import Address, unverified
 from everloop.store.sql.runners.mysql_wire import Rows, Wire
 from everloop.store.sql.runners.server import FULL_DISK, PATIENCE, CannotOpen, Collision, Held, Lost
 
-#: What another transaction did to ours: begin anew.
+#: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
 _COLLISIONS = {
     1020,  # ER_CHECKREAD: a row has changed since it was read (MariaDB)
     1062,  # ER_DUP_ENTRY: the same id, or lane, was added at the same time
+    1205,  # ER_LOCK_WAIT_TIMEOUT
     1213,  # ER_LOCK_DEADLOCK
 }
-#: ER_LOCK_WAIT_TIMEOUT undoes the statement only; the rest is rolled back.
+#: Of these: it had to wait.
 _HELD = {1205}
 #: The connection is gone, or was never there.
 _LOST = {
@@ -281,8 +282,8 @@ def _keep_alive(line: socket.socket) -> None:
 
 
 _KINDS: tuple[tuple[set[int], type[StoreError], str], ...] = (
-    (_COLLISIONS, Collision, "MySQL ended this transaction for another one"),
     (_HELD, Held, "MySQL ended this transaction for another one"),
+    (_COLLISIONS, Collision, "MySQL ended this transaction for another one"),
     (_LOST, Lost, "the connection to MySQL is lost"),
     ({_INTERRUPTED}, Interrupted, "MySQL was told to stop this query"),
     (_PASSING, StoreUnavailable, "MySQL cannot go on now"),
@@ -300,7 +301,7 @@ _NO_RIGHT = (
 
 def passes(code: int) -> bool:
     """Whether an error of the server's is about others, or about now."""
-    return code in _COLLISIONS or code in _HELD or code in _PASSING or code == _INTERRUPTED
+    return code in _COLLISIONS or code in _PASSING or code == _INTERRUPTED
 
 
 def explain(error: pymysql.MySQLError, doing: str) -> StoreError:

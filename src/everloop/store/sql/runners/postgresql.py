@@ -31,8 +31,10 @@ _COLLISIONS = {
     "23505",  # unique_violation: the same id, or lane, was added at the same time
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available
 }
-_HELD = "55P03"  # lock_not_available
+#: Of these: it had to wait.
+_HELD = "55P03"
 #: The server is there, and will serve again: no resources, a time limit, a read-only standby.
 _PASSING = ("25006", "53", "57014", "58")
 #: The server has ended the connection: a shutdown, an administrator, a time limit of its own.
@@ -214,7 +216,7 @@ def explain(error: psycopg.Error, doing: str) -> StoreError:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             return Lost(f"the connection to PostgreSQL is lost ({doing}): {said}")
         return StoreError(f"PostgreSQL failed ({doing}): {said}")
-    if state in _COLLISIONS or state == _HELD:
+    if state in _COLLISIONS:
         kind = Held if state == _HELD else Collision
         return kind(f"PostgreSQL ended this transaction for another one ({doing}): {said} ({state})")
     if state.startswith(_ENDED):
@@ -233,7 +235,7 @@ def _explain_by_hand(error: BaseException, doing: str) -> StoreError:
     """Return our error for one of whichever driver, in a transaction of the user's."""
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
     said = str(error).strip().partition("\n")[0]
-    kind = StoreUnavailable if state in (*_COLLISIONS, _HELD) or state.startswith(_PASSING) else StoreError
+    kind = StoreUnavailable if state in _COLLISIONS or state.startswith(_PASSING) else StoreError
     return kind(f"PostgreSQL failed in your transaction ({doing}): {said}" + (f" ({state})" if state else ""))
 
 

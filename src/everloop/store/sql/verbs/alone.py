@@ -55,7 +55,6 @@ class Alone:
     idle: bool = False
     _rung: bool = False  # a bell has rung before the turn under way, which may lease
     _idle: bool = False  # and its session runs nothing
-    _most: int = 0  # as many calls could that session run at once
     _again_at: int = 0  # when there is another look, or was the last
     _room: dict[int, int] = field(default_factory=dict[int, int])
     _leases: dict[str, _Lease] = field(default_factory=dict[str, _Lease])
@@ -64,16 +63,17 @@ class Alone:
         """Tell whether a bell has woken a session that runs nothing, and note its turn."""
         rung = session in self.rung
         self.rung.discard(session)
-        most = self._most = self._room[session] = max(request.room, self._room.get(session, 0))
+        most = self._room[session] = max(request.room, self._room.get(session, 0))
         only = not (request.adds or request.outcomes or request.progress)
         self._rung = bool(rung and request.lanes and request.room > 0)
         whole = request.room == most and request.roots and request.holding is None
         self._idle = self._rung and only and whole
         return self._idle
 
-    def after(self, now: int, request: Turn, answer: TurnAnswer) -> TurnAnswer:
+    def after(self, session: int | None, now: int, request: Turn, answer: TurnAnswer) -> TurnAnswer:
         """Return the answer to a turn, with the time at which it must be looked again."""
-        self.idle = bool(request.lanes) and 0 < request.room - len(answer.leased) == self._most
+        most = 0 if session is None else self._room.get(session, 0)
+        self.idle = bool(request.lanes) and 0 < request.room - len(answer.leased) == most
         rung, self._rung = self._rung, False
         again: list[int] = []
         # A call that was leased alone is soon followed by a turn that looks at everything.

@@ -83,8 +83,10 @@ def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
 
 def keep_numbers(scope: Scope, sent: list[Statement], replies: list[Any], used: int) -> None:
     """Keep what is left of the block that was taken with what was sent, if one was."""
+    if scope.spare is None:
+        return
     names = [statement.name for statement in sent]
-    if scope.spare is not None and "seq_next" in names:
+    if "seq_next" in names:
         ((first,),) = replies[names.index("seq_next")]
         scope.spare.keep(first, used, scope.now)
 

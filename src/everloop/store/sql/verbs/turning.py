@@ -72,7 +72,7 @@ class _Look(NamedTuple):
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
     answer = yield from _turn(scope, request)
-    return answer if scope.alone is None else scope.alone.after(scope.now, request, answer)
+    return answer if scope.alone is None else scope.alone.after(scope.session, scope.now, request, answer)
 
 
 def _turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:

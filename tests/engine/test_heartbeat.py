@@ -76,6 +76,38 @@ async def test_who_waits_for_a_child_need_not_give_any(app: App) -> None:
             await then_hangs()
 
 
+async def test_what_a_child_took_does_not_count(app: App) -> None:
+    @app.task
+    async def child() -> None:
+        await asyncio.sleep(0.35)  # it ends between two looks at its parent
+
+    @app.task(heartbeat=0.25)
+    async def parent() -> str:
+        await child()
+        await asyncio.sleep(0.2)  # past the next of them
+        return "done"
+
+    async with app.worker():
+        assert await parent() == "done"
+
+
+async def test_a_loop_that_is_held_up_by_another_is_no_missing_sign(app: App) -> None:
+    @app.task(heartbeat=0.05)
+    async def alive() -> str:
+        for _ in range(12):
+            await asyncio.sleep(0.02)
+            everloop.current().heartbeat()
+        return "done"
+
+    @app.task
+    async def blocks() -> None:
+        await asyncio.sleep(0.05)
+        time.sleep(0.2)  # noqa: ASYNC251  # the mistake that this is about
+
+    async with app.worker():
+        assert await asyncio.gather(alive(), blocks()) == ["done", None]
+
+
 async def test_a_call_can_ask_for_another_heartbeat_or_none(app: App) -> None:
     @app.task(heartbeat=0.02)
     async def nap() -> str:

@@ -126,6 +126,7 @@ class Attempt:
             return
         self._pending -= 1
         if self._pending == 0:
+            self.beat()  # while it waited it could give no sign of life
             self._resume()
 
     def add_began(self) -> None:

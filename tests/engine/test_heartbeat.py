@@ -102,7 +102,7 @@ async def test_a_loop_that_is_held_up_by_another_is_no_missing_sign(app: App) ->
     @app.task
     async def blocks() -> None:
         await asyncio.sleep(0.05)
-        time.sleep(0.2)  # noqa: ASYNC251  # the mistake that this is about
+        time.sleep(0.2)  # the mistake that this is about
 
     async with app.worker():
         assert await asyncio.gather(alive(), blocks()) == ["done", None]

@@ -31,6 +31,7 @@ from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.sql.server_store import ServerStore
+from everloop.store.sql.verbs.lately import Lately
 from everloop.store.url import store_from_url
 from tests.helpers.mysql import users_connection
 
@@ -178,6 +179,13 @@ async def test_what_cannot_be_done_at_once_is_done_whole_all_the_same(postgresql
         await store.close()
 
 
+class Always(Lately):
+    """As while looks at all are avoided."""
+
+    def since(self, now: int, request: Turn) -> int | None:
+        return 1
+
+
 def fill(url: str, finished: int) -> None:
     """Add calls that have ended, and let the server count its tables."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -220,7 +228,20 @@ async def test_no_plan_of_a_turn_reads_a_whole_table(postgresql_url: str, finish
             assert (await store.turn(worker, Turn(outcomes=[done]))).settled == [True]
             assert (await store.turn(worker, Turn(outcomes=[failed]))).settled == [True]
 
+        store._lately = Always()
+        await store.turn(worker, Turn(adds=[call(100)], lanes=(LANE,), room=0))
+        (leased,) = (await store.turn(worker, Turn(lanes=(LANE,), room=2))).leased
+        failed = Outcome(leased.id, leased.fence, Event.FAIL, error=b"jerror")
+        assert (await store.turn(worker, Turn(outcomes=[failed], lanes=(LANE,), room=2))).settled == [True]
+
         found = await store._runner().call(plans)
+        lately = [plan for text, plan in found.items() if "state || ''" in text]
+        assert [
+            re.search(r"ever_calls_pkey on .*\n.*Index Cond: \(seq > ", plan) is None for plan in lately
+        ] == [
+            False,
+            False,
+        ]
         assert {"leased", "succeeded"} <= {word for text in found for word in text.split("'")}
         for text, plan in found.items():
             assert "Seq Scan on ever_" not in plan, f"{text}\n{plan}"

@@ -22,7 +22,7 @@ from everloop.store.sql.runners.server import PATIENCE
 from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_store import ServerStore
 from everloop.store.sql.verbs.alone import Alone
-from everloop.store.sql.verbs.numbers import Numbers
+from everloop.store.sql.verbs.numbers import FRESH, Numbers
 from everloop.store.sql.verbs.scope import Scope
 
 #: The first versions with everything that the statements use.
@@ -72,6 +72,7 @@ class MysqlStore(ServerStore[MysqlConnection]):
     """Durable state in a MySQL or MariaDB database (see `ServerStore`)."""
 
     dialect = "mysql"
+    disorder = FRESH
     _dialects = ("mysql", "mariadb")
     _folding = BY_HAND
 

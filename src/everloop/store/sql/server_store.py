@@ -23,6 +23,7 @@ from everloop.store.sql.runners.thread import Fault
 from everloop.store.sql.server_clock import ServerClock
 from everloop.store.sql.sql_store import SqlStore
 from everloop.store.sql.verbs.adding import add_in_haste, lanes_of
+from everloop.store.sql.verbs.lately import Lately
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Verb
 
@@ -47,12 +48,16 @@ class ServerStore(SqlStore, Generic[C]):
         fault: For tests: called before each statement and around each commit, and may raise.
     """
 
+    #: Microseconds by which calls of two processes may get numbers out of order.
+    disorder = 0
+
     def __init__(self, url: str, *, clock: Clock | None = None, fault: Fault | None = None) -> None:
         super().__init__(clock or ServerClock())
         self.url = url
         self._fault = fault
         self._shown = without_password(url)
         self._blocked = Blocked()
+        self._lately = Lately(self.disorder)
         self._identity = 0  # the number that this database was given with its schema
         self._hot: ServerRunner[C] | None = None
         self._beside: ServerRunner[C] | None = None
@@ -144,6 +149,11 @@ class ServerStore(SqlStore, Generic[C]):
 
     def listen(self, session: int, wake: Callable[[], None]) -> Callable[[], None]:
         return self._listener(session, wake).stop
+
+    def _scope(self, session: int | None) -> Scope:
+        scope = super()._scope(session)
+        scope.lately = self._lately
+        return scope
 
     def _runner(self) -> ServerRunner[C]:
         if self._hot is None:

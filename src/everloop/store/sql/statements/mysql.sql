@@ -398,7 +398,7 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 -- beside anything else, MySQL might read all of it.
 SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS alive,
        (SELECT MIN(due_at) FROM ever_calls) AS due, (SELECT MIN(expires_at) FROM ever_calls) <= :now AS expired,
-       (SELECT MIN(line) FROM ever_calls) = 0 AS suspects,
+       (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 0 LIMIT 1) AS suspects,
        (SELECT 1 FROM ever_inbox WHERE session = :session LIMIT 1) AS told,
        (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready)
         WHERE line IN (-1{for :lane in :lanes, joined by  :, :lane}) LIMIT 1) AS ready
@@ -456,6 +456,20 @@ FROM (SELECT * FROM (}{for several :lane in :lanes, joined by UNION ALL:
                     ) AS heads
       ORDER BY priority, place, root, level, seq LIMIT :room) AS c
 STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq}
+
+-- name: lease_lately -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- Those that were submitted after another, by the rows themselves, where the index is full of what has gone from it.
+-- What is read beside it is not locked; with so much in it, all are looked at.
+SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
+FROM (SELECT c.* FROM (
+          SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
+          WHERE seq > :since AND line IN ({for :lane in :lanes, joined by ,: :lane}) AND level <= -:depth
+          ORDER BY seq LIMIT 5000) AS b
+      STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+      WHERE c.line IN ({for :lane in :lanes, joined by ,: :lane}) LIMIT :room FOR UPDATE SKIP LOCKED) AS c
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 
 -- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
 SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,

@@ -389,6 +389,18 @@ SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.pol
 FROM picked JOIN ever_calls AS c ON c.seq = picked.seq JOIN ever_payloads AS p ON p.seq = c.seq
 ORDER BY c.priority, c.place, c.root, c.depth DESC, c.seq LIMIT :room
 
+-- name: lease_lately -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- Those that were submitted after another, by the rows themselves, where the index is full of what has gone from it:
+-- it is not for `state || ''`.
+WITH picked AS MATERIALIZED (
+    SELECT seq FROM ever_calls
+    WHERE seq > :since::bigint AND lane IN (SELECT value::bigint FROM json_array_elements_text(:lanes::json))
+      AND state || '' = 'ready' AND gate IS NULL AND crashes < 2 AND depth >= :depth::bigint
+    ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED)
+SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM picked JOIN ever_calls AS c ON c.seq = picked.seq JOIN ever_payloads AS p ON p.seq = c.seq
+
 -- name: lease_pick_suspect -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
 SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
        -c.priority AS priority, c.after, c.due, p.created
@@ -412,6 +424,27 @@ picked AS MATERIALIZED (
         ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED) AS c),
 chosen AS MATERIALIZED (
     SELECT seq FROM picked ORDER BY priority, place, root, depth DESC, seq LIMIT :room),
+taken AS (
+    UPDATE ever_calls AS c
+    SET state = 'leased', session = :session::bigint, fence = fence + 1, started = :now::bigint
+    FROM chosen WHERE c.seq = chosen.seq
+    RETURNING c.seq, c.place, c.root, c.id, c.fence, c.lane, c.attempt, c.crashes, c.depth, c.priority, c.after, c.due)
+SELECT c.seq, c.place, c.root, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
+       -c.priority AS priority, c.after, c.due, p.created
+FROM taken AS c
+CROSS JOIN LATERAL (SELECT args, policy, created FROM ever_payloads WHERE seq = c.seq OFFSET 0) AS p
+
+-- name: lease_lately_straight -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- The same for those that were submitted after another (see `lease_lately`).
+WITH lanes AS MATERIALIZED (
+    SELECT array_agg(value::bigint) AS lanes FROM json_array_elements_text(:lanes::json)
+    WHERE current_setting('everloop.quiet', true) = '1'
+      AND coalesce(current_setting('everloop.left', true), '') IN ('', '0')),
+chosen AS MATERIALIZED (
+    SELECT seq FROM ever_calls
+    WHERE seq > :since::bigint AND lane = ANY((SELECT lanes FROM lanes)::bigint[])
+      AND state || '' = 'ready' AND gate IS NULL AND crashes < 2
+    ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED),
 taken AS (
     UPDATE ever_calls AS c
     SET state = 'leased', session = :session::bigint, fence = fence + 1, started = :now::bigint

@@ -341,7 +341,7 @@ class _Plan:
         late = [seq for (seq,) in ended]
         if late and bits == CALLBACKS:
             yield Statement("end_wake", {"seqs": late, "now": self.scope.now})
-            self.scope.ready = self.scope.scheduled = self.scope.returned = True
+            self.scope.come_back()
         elif late:
             self.ended += late
             self.waits = [seq for seq in self.waits if seq not in late]

@@ -113,7 +113,7 @@ def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | N
     idle, lease = alone.comes_idle(session, request), alone.ends(request)
     if lease is not None:
         return (yield from _settle(scope, request, request.outcomes[0], lease))
-    return (yield from _lease(scope, request, alone)) if idle else None
+    return (yield from _lease(scope, request, alone)) if idle and scope.since is None else None
 
 
 def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
@@ -125,6 +125,8 @@ def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]
         scope.unchanged = True
         return None
     ((waiter, watched, seq, id_, fence, lane, args, policy, *rest),) = rows
+    if scope.lately is not None:
+        scope.lately.leased([seq])
     if fence == 1 and not watched:
         alone.remember(id_, seq, waiter)
     leased = Leased(id_, fence, scope.names[lane], blob(args) or b"", blob(policy) or b"", *rest)
@@ -141,7 +143,8 @@ def _settle(scope: Scope, request: Turn, outcome: Outcome, lease: _Lease) -> Ver
         scope.rung.add(waiter)
     looks = [Statement("settled_alone", {})]
     if request.lanes:
-        looks.append(Statement("look", {**asked, "lanes": list(scope.numbers(request.lanes))}))
+        lanes = list(scope.numbers(request.lanes)) if scope.since is None else []
+        looks.append(Statement("look", {**asked, "lanes": lanes}))
     replies = yield Last(ends, looks)
     ((settled,),) = replies[len(ends)]
     if settled is None:
@@ -151,6 +154,7 @@ def _settle(scope: Scope, request: Turn, outcome: Outcome, lease: _Lease) -> Ver
     more = False
     if request.lanes:
         ((_, next_due, expired, suspects, told, ready),) = replies[-1]
+        ready = ready or scope.since is not None  # as far as is known
         more = bool(expired or told or ready or (suspects and request.suspects))
     ended = [Ended(outcome.id, State.SUCCEEDED, outcome.value, None, 1)] if waiter == scope.session else []
     return TurnAnswer(settled=[True], ended=ended, next_due=next_due, more=more)

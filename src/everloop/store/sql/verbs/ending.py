@@ -95,6 +95,7 @@ def apply_moves(scope: Scope, moves: list[Move]) -> Verb[None]:
             yield Statement("run_put", {"rows": runs, "now": scope.now})
         states = {m.state for m in moves}
         scope.ready = scope.ready or State.READY in states
+        scope.back = scope.back or State.READY in states
         was = {m.row.state for m in moves}
         scope.scheduled = scope.scheduled or State.SCHEDULED in states or State.SCHEDULED in was
         scope.returned = scope.returned or State.READY in states or State.SCHEDULED in states
@@ -124,7 +125,7 @@ def _end_calls(scope: Scope, ends: list[Move]) -> Verb[list[Move]]:
     watched = [m.row.seq for m in ends if m.row.watched & CALLBACKS]
     if watched:
         yield Statement("end_wake", {"seqs": watched, "now": scope.now})
-        scope.ready = scope.scheduled = scope.returned = True
+        scope.come_back()
     # A first run has asked for every child it has: only a later run, or an end without a body, can
     # leave children that nobody asks for.
     orphaned = [

@@ -12,6 +12,7 @@ from everloop._core.records import Ended, Lane
 
 if TYPE_CHECKING:
     from everloop.store.sql.verbs.alone import Alone
+    from everloop.store.sql.verbs.lately import Lately
     from everloop.store.sql.verbs.numbers import Numbers
 
 
@@ -29,12 +30,15 @@ class Scope:
         scheduled: Whether calls became scheduled, or ended while they were: the next due time may be another.
         started: What this turn leases without looking for it, as the picking statements would give it.
         returned: Whether calls that may have expired came back to the queue.
+        back: Whether calls came back to the queue that were submitted earlier: they stand anywhere in it.
         borrowed: Whether this is a transaction of the user's, which may stay open: it holds no parents.
         straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
             the transaction has met another one.
         compound: Whether one statement of the database may do what takes several on others. Where it may not,
             only what a client adds goes straight.
         alone: What is remembered of single calls, where turns of one go by themselves (see `alone`).
+        lately: What is remembered of looks, where looks at all may take long (see `lately`).
+        since: The number behind which this turn looks for calls; None where it looks at all.
         spare: Numbers that are left of earlier requests, where the database gives them in blocks.
         unchanged: Whether what has been committed so far has changed nothing.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
@@ -50,10 +54,13 @@ class Scope:
     ready: bool = False
     scheduled: bool = False
     returned: bool = False
+    back: bool = False
     borrowed: bool = False
     straight: bool = False
     compound: bool = False
     alone: Alone | None = None
+    lately: Lately | None = None
+    since: int | None = None
     spare: Numbers | None = None
     unchanged: bool = False
     started: list[list[Any]] = field(default_factory=list[list[Any]])
@@ -67,6 +74,10 @@ class Scope:
         """Note that a newer block of numbers was taken than what is left of earlier requests."""
         if self.spare is not None:
             self.spare.pass_by(first)
+
+    def come_back(self) -> None:
+        """Note that calls may have come back to the queue, in whatever state."""
+        self.ready = self.scheduled = self.returned = self.back = True
 
     def has_woken(self) -> None:
         """Note that whoever was to be woken by a commit has been: what follows begins anew."""

@@ -139,14 +139,12 @@ def lease_at_once(scope: Scope, request: Turn) -> list[Statement]:
     """Return what leases, unless there is something to be done before."""
     if not (request.lanes and request.room > 0):
         return []
-    return [
-        Statement(
-            "lease_straight",
-            {
-                "lanes": list(scope.numbers(request.lanes)),
-                "room": request.room,
-                "session": scope.session,
-                "now": scope.now,
-            },
-        )
-    ]
+    asked = {
+        "lanes": list(scope.numbers(request.lanes)),
+        "room": request.room,
+        "session": scope.session,
+        "now": scope.now,
+    }
+    if scope.since is not None:
+        return [Statement("lease_lately_straight", {**asked, "since": scope.since})]
+    return [Statement("lease_straight", asked)]

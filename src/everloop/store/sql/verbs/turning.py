@@ -71,7 +71,11 @@ class _Look(NamedTuple):
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
+    if scope.lately is not None and request.lanes and request.room > 0:
+        scope.since = scope.lately.since(scope.now, request)
     answer = yield from _turn(scope, request)
+    if scope.lately is not None:
+        answer = scope.lately.after(scope.since, answer)
     return answer if scope.alone is None else scope.alone.after(scope.session, scope.now, request, answer)
 
 
@@ -103,6 +107,7 @@ def _turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
 def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[TurnAnswer, Turn | None]]:
     """Do at once what can be done so; return the answer to it, and the turn that is left, if one is."""
     outcomes, serves, whole = request.outcomes, bool(request.lanes), is_whole(request)
+    began = scope.clock.now()
     looking = look_at_once(scope, request)
     first = [*looking, *_progress(request), *add_at_once(scope, request.adds)]
     first += settle_at_once(scope, outcomes, whole=whole)
@@ -145,6 +150,8 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         more=more,
     )
     if quiet and all(settled):
+        if serves and request.room > 0:
+            _looked(scope, request, began, replies[-1])
         return answer, None
     left = [o for o, done in zip(outcomes, settled, strict=True) if not done]
     return answer, replace(request, adds=[], outcomes=left, progress=[], room=request.room - len(leased))
@@ -179,23 +186,28 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
     next_due: int | None = None
     if request.lanes:
         next_due = yield from _promote(scope, look)
-    picks = _picks(scope, request, look)
+    if scope.back:
+        scope.since = None
+    picks, suspects = _picks(scope, request, look), _suspects(scope, request, look)
     late = look.expired or scope.ready or scope.returned
-    if early is not None and len(picks) == 1 and not late:
+    if early is not None and picks and not (suspects or late):
         picks = []  # nothing has come to the lines since
     else:
         early = []
     inbox = look.told or scope.session in scope.rung
-    wanted = [*picks, *([_inbox(scope)] if inbox else []), *([_DUE] if scope.scheduled else [])]
+    asked = [*([_inbox(scope)] if inbox else []), *([_DUE] if scope.scheduled else [])]
+    wanted = [*picks, *suspects, *asked]
+    began = scope.clock.now()
     replies = (yield wanted) if wanted else []
-    leased = yield from _lease(
-        scope, request, [*early, *(row for rows in replies[: len(picks)] for row in rows)]
-    )
+    if picks and _picked(scope, request, began, replies[0]) is None:
+        replies[0] = yield _pick(scope, request)
+    found = [row for rows in replies[: len(picks) + len(suspects)] for row in rows]
+    leased = yield from _lease(scope, request, [*early, *found])
     if scope.scheduled and request.lanes:
         ((next_due,),) = replies[-1]
     cancels: list[Cancel] = []
-    found = replies[len(picks)] if inbox else []
-    yield from _take_inbox(scope, found, ended, cancels)
+    told = replies[len(picks) + len(suspects)] if inbox else []
+    yield from _take_inbox(scope, told, ended, cancels)
     return TurnAnswer(
         settled=settled,
         added=added,
@@ -203,7 +215,7 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
         ended=ended,
         cancels=cancels,
         next_due=next_due,
-        more=len(found) == INBOX,
+        more=len(told) == INBOX,
     )
 
 
@@ -220,15 +232,16 @@ def _look_and_write(
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
     lanes, picks = scope.numbers(request.lanes), _picks_early(scope, request)
-    asked = [] if picks else list(lanes)
+    asked = [] if picks or scope.since is not None else list(lanes)
     first = [Statement("look", {"session": scope.session, "now": scope.now, "lanes": asked})]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
+    began = scope.clock.now()
     replies = yield [*first, *picks]
     look = _Look.read(replies[0])
-    early: list[list[Any]] | None = None
-    if picks:
-        early, look = replies.pop(), look._replace(ready=True)  # as far as it matters
+    early = _picked(scope, request, began, replies.pop()) if picks else None
+    if picks or scope.since is not None:
+        look = look._replace(ready=True)  # as far as it matters
     matched = replies[1] if outcomes and plain else None
     added: list[Added] | None = None
     if adds and plain:
@@ -265,20 +278,26 @@ def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
         scope.scheduled = True  # one of them may have been the next that was due
     if look.due is not None and look.due <= scope.now:
         yield Statement("due_ready", {"now": scope.now})
-        scope.ready = scope.scheduled = scope.returned = True  # one of them may be a suspect
+        scope.come_back()  # and one of them may be a suspect
     return look.due
 
 
 def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
-    """Return the queries for the calls that may be leased; none for a session that was reaped."""
+    """Return the query for the calls that may be leased; none for a session that was reaped."""
     if not (request.lanes and request.room > 0 and look.alive):
         return []
-    picks = [_pick(scope, request)] if look.ready or scope.ready else []
+    return [_pick(scope, request)] if look.ready or scope.ready else []
+
+
+def _suspects(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
+    """Return the query for a suspect, where one may be leased."""
+    if not (request.lanes and request.room > 0 and look.alive and request.suspects):
+        return []
+    # A call that came back in this turn may be one.
+    if not (look.suspects or scope.returned):
+        return []
     lanes = list(scope.numbers(request.lanes))
-    # A call that came back in this turn may be a suspect.
-    if request.suspects and (look.suspects or scope.returned):
-        picks.append(Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1}))
-    return picks
+    return [Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1})]
 
 
 def _picks_early(scope: Scope, request: Turn) -> list[Statement]:
@@ -290,8 +309,25 @@ def _picks_early(scope: Scope, request: Turn) -> list[Statement]:
 
 
 def _pick(scope: Scope, request: Turn) -> Statement:
-    pick = "lease_pick" if request.roots else "lease_pick_children"
-    return Statement(pick, {"lanes": list(scope.numbers(request.lanes)), "room": request.room})
+    lanes, room = list(scope.numbers(request.lanes)), request.room
+    if scope.since is not None:
+        asked = {"lanes": lanes, "depth": 0 if request.roots else 1, "since": scope.since}
+        return Statement("lease_lately", {**asked, "room": room + 1})
+    return Statement("lease_pick" if request.roots else "lease_pick_children", {"lanes": lanes, "room": room})
+
+
+def _picked(scope: Scope, request: Turn, began: int, rows: list[list[Any]]) -> list[list[Any]] | None:
+    """Return what was picked; None where there is so much that it has to be picked out of all."""
+    _looked(scope, request, began, rows)
+    if scope.since is None or len(rows) <= request.room:
+        return rows
+    scope.since = None
+    return None
+
+
+def _looked(scope: Scope, request: Turn, began: int, rows: list[list[Any]]) -> None:
+    if scope.lately is not None:
+        scope.lately.looked(request, scope.since, began, scope.clock.now(), len(rows))
 
 
 def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:
@@ -305,6 +341,8 @@ def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leas
 
 def _leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
     names = scope.names
+    if scope.lately is not None and rows:
+        scope.lately.leased([row[0] for row in rows])
     return [
         Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
         for _, _, _, id_, fence, lane, args, policy, *rest in rows

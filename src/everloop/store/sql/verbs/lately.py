@@ -1,0 +1,73 @@
+"""Looks for what was submitted lately, in place of looks at all calls that are ready.
+
+A server keeps in an index what has gone from it for as long as a transaction is open, anybody's, that might
+still see it: an entry at least for each call that was leased since. A look at all passes over every one of
+them. Where that takes long, most looks go by the order of submission instead, and begin behind a call that
+was leased a moment ago: what they pass over does not grow.
+
+What they do not see is what came back, as calls do that are tried again. The turn that brings one back looks
+at all; and so does every session, before long. See docs/decisions/0020.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from everloop._core.records import Lane, Turn, TurnAnswer
+
+#: Microseconds which a look at all may take before it is avoided.
+SLOW = 3_000
+#: For so many times as long as it has taken it is avoided then, and for so many microseconds at most.
+TIMES, MOST = 9, 1_000_000
+#: Microseconds between the moment at which a transaction takes its numbers and its commit, as a rule.
+COMMIT = 500_000
+
+
+class Lately:
+    """What a store remembers of the looks of its session. All of it may be wrong, at the cost of some time.
+
+    Args:
+        disorder: Microseconds by which calls of two processes may have their numbers out of order.
+    """
+
+    def __init__(self, disorder: int = 0) -> None:
+        self._back = disorder + COMMIT  # a look goes back by so much, and by twice as much at most
+        self._of: tuple[bool, tuple[Lane, ...]] = (False, ())  # what was looked at: roots or not, and lanes
+        self._cost = 0  # of the last look at all
+        self._all_at = 0  # when it is looked at all again
+        self._useless = 0  # until when: this way was not much quicker
+        # The largest numbers of calls that were leased: ever, before this period, and before the last one.
+        self._newest = self._newer = self._begin = 0
+        self._period = 0  # when this one began
+
+    def since(self, now: int, request: Turn) -> int | None:
+        """Return the number behind which a turn looks; None where it looks at all."""
+        if not 0 <= now - self._period < self._back:
+            self._begin, self._newer, self._period = self._newer, self._newest, now
+        avoids = now < self._all_at <= now + MOST and self._of == (request.roots, request.lanes)
+        return self._begin if avoids and self._begin else None
+
+    def leased(self, numbers: list[int]) -> None:
+        """Note the numbers of calls that were leased."""
+        self._newest = max(self._newest, *numbers, 0)
+
+    def looked(self, request: Turn, since: int | None, began: int, ended: int, found: int) -> None:
+        """Note a look: when it was, and how many calls it has found."""
+        took, filled = ended - began, found >= request.room
+        if since is None:
+            self._of, self._cost = (request.roots, request.lanes), took
+            useless = ended < self._useless <= ended + MOST
+            # Where there is more than was looked for, what has gone is soon behind what is there.
+            slow = took >= SLOW and not (filled or useless)
+            self._all_at = ended + min(TIMES * took, MOST) if slow else 0
+        elif filled:
+            self._all_at = 0
+        elif 4 * took > 3 * self._cost:
+            self._all_at, self._useless = 0, ended + MOST
+
+    def after(self, since: int | None, answer: TurnAnswer) -> TurnAnswer:
+        """Return the answer to a turn, with the time at which it must be looked at all."""
+        if since is None:
+            return answer
+        due = self._all_at if answer.next_due is None else min(self._all_at, answer.next_due)
+        return replace(answer, next_due=due)

@@ -341,10 +341,11 @@ async def test_a_worker_is_woken_after_the_commit(
             turns_before = own.app._sessions.current().session.turns.turns
             async with way(shop.db, shop.file, True) as conn:
                 task = await shop.app.submit(shop.send("ada"), connection=conn)
+                late = await shop.app.submit(shop.send.options(delay=1.5)("bob"), connection=conn)
                 assert own.app._sessions.current().session.turns.turns <= turns_before + 1
-            await until(lambda: own.done == ["ada"])
+            await until(lambda: own.done == ["ada", "bob"])
             own.done.clear()
-            assert await task == "sent to ada"
+            assert await asyncio.gather(task, late) == ["sent to ada", "sent to bob"]
 
 
 @pytest.mark.parametrize("way", SILENT, ids=lambda way: way.__name__)

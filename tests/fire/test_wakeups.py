@@ -102,6 +102,18 @@ async def test_once_the_listeners_are_back_bells_ring_again(
                     assert await two.double(n) == 2 * n
 
 
+async def test_a_call_that_is_due_soon_is_rung_for_too(
+    kind: Kind, server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "POLL", NEVER_S)
+    async with both(url) as two:
+        await until_both_listen(kind, server, url)
+        delayed = two.double.options(delay=0.2)
+        async with asyncio.timeout(LIMIT_S):
+            assert await delayed(3) == 6
+            assert await asyncio.gather(*[delayed(n) for n in range(20)]) == [2 * n for n in range(20)]
+
+
 async def test_what_was_missed_while_nobody_listened_is_found_when_they_are_back(
     kind: Kind, server: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from everloop._core.calls import Event
 from everloop._core.records import Lane, NewCall, Outcome, SessionInfo, Turn
@@ -57,6 +58,22 @@ async def test_a_worker_is_rung_when_calls_are_ready(two: tuple[Listening, Liste
     await worker.is_rung()
 
     assert not client.rung.is_set()
+
+
+async def test_a_worker_is_rung_for_a_call_that_is_due_before_it_would_look_by_itself(
+    two: tuple[Listening, Listening],
+) -> None:
+    worker, client = two
+    late = NewCall(id=uuid(2), lane=LANE, args=b"j", delay=MINUTE)
+    await client.store.turn(client.session, Turn(adds=[late]))
+    assert not worker.rung.is_set()
+    await client.store.turn(client.session, Turn(adds=[replace(CALL, delay=500_000)]))
+    await worker.is_rung()
+
+    answer = await worker.store.turn(worker.session, Turn(lanes=(LANE,), room=1))
+    assert answer.leased == []
+    assert answer.next_due is not None
+    assert answer.next_due < worker.store.now() + 500_000
 
 
 async def test_who_waits_is_rung_when_its_call_has_ended(two: tuple[Listening, Listening]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from everloop._core.calls import Event
+from everloop._core.calls import Event, State
 from everloop._core.clock import ManualClock
 from everloop._core.records import Lane, Leased, NewCall, Outcome, Parent, SessionInfo, Turn, TurnAnswer
 from everloop.store.sql.server_store import ServerStore
@@ -128,27 +128,46 @@ async def test_what_came_back_elsewhere_waits_for_the_next_look_at_all(scene: Sc
 
 async def test_what_a_turn_itself_brings_back_is_found_at_once(scene: Scene) -> None:
     assert await scene.found(adds=[call(1)]) == ([1], ["lately"])
-    for _ in range(4):
-        scene.clock.advance(2)
-        await scene.found()
+    await scene.settle_in()
+    scene.clock.advance(2 * TAKES)
     numbers, ways = await scene.found(outcomes=[scene.end(1, Event.RELEASE)])
     assert (numbers, ways[-1]) == ([1], "all")
 
     after = call(3, after=call(1).id)
     await scene.turn(adds=[after], room=0)
-    for _ in range(4):
-        scene.clock.advance(2)
-        await scene.found()
+    await scene.settle_in()
+    scene.clock.advance(2 * TAKES)
     numbers, ways = await scene.found(outcomes=[scene.end(1)])
     assert (numbers, ways[-1]) == ([3], "all")
 
 
+async def test_half_of_the_time_is_left_to_other_looks(scene: Scene) -> None:
+    assert await scene.found(adds=[call(1)]) == ([1], ["lately"])
+    await scene.settle_in()
+    scene.clock.advance(1.5 * TAKES)
+    answer = await scene.turn(outcomes=[scene.end(1, Event.RELEASE)])
+    assert (answer.leased, scene.lately.ways[-1]) == ([], "lately")
+    assert answer.next_due == scene.clock.advance(TAKES / 2)
+    assert await scene.found() == ([1], ["all"])
+
+
+async def test_what_has_expired_is_not_started_and_ends_at_the_next_look_at_all(scene: Scene) -> None:
+    await scene.turn(1, adds=[call(1, expires=1), call(2)], room=0)
+    scene.clock.advance(TAKES)
+    assert await scene.found() == ([2], ["lately"])
+    failed = Outcome(call(2).id, 1, Event.FAIL, error=b"j1")
+    assert await scene.found(outcomes=[failed]) == ([], ["lately"])
+    await scene.settle_in()
+    (found,) = await scene.stores[1].get([call(1).id])
+    assert found is not None
+    assert found.state is State.EXPIRED
+
+
 async def test_a_call_whose_time_has_come_is_found_at_once(scene: Scene) -> None:
-    await scene.turn(adds=[call(1, delay=8_000_000 + 50_000)], room=0)
-    for _ in range(4):
-        scene.clock.advance(2)
-        await scene.found()
-    scene.clock.advance(0.06)
+    await scene.turn(adds=[call(1, delay=10_000_000 + 50_000)], room=0)
+    await scene.settle_in()
+    assert (await scene.turn()).next_due == scene.clock.now() + 50_000
+    scene.clock.advance(0.05)
     numbers, ways = await scene.found()
     assert (numbers, ways[-1]) == ([1], "all")
 

@@ -17,6 +17,7 @@ import pymysql.cursors
 import pytest
 
 from everloop import ConfigError, SchemaError, StoreError, StoreUnavailable
+from everloop._core.clock import LAST
 from everloop._core.records import KeyRule
 from everloop.store.sql.dialect import migrations, split, statements
 from everloop.store.sql.mysql import MysqlStore
@@ -38,16 +39,18 @@ pytestmark = pytest.mark.server
 FINISHED = 1_000_000
 #: What a turn executes, and how many rows it may read at most, whatever else there is.
 READS: list[tuple[str, dict[str, Any], int]] = [
-    ("look", {"session": 1, "now": 5, "lanes": [1, 2]}, 30),
-    ("due_next", {}, 30),
+    ("look", {"session": 1, "now": 5, "lanes": [1, 2], "due_from": 0, "expires_from": 0}, 30),
+    ("look", {"session": 1, "now": 5, "lanes": [], "due_from": 150, "expires_from": LAST}, 30),
+    ("due_next", {"due_from": 0}, 30),
+    ("due_next", {"due_from": 150}, 30),
     ("lease_pick", {"lanes": [1], "room": 10}, 30),
     ("lease_pick", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_children", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_suspect", {"lanes": [1], "depth": 0}, 30),
-    ("lease_lately", {"lanes": [1], "room": 10, "depth": 0, "since": FINISHED + 1_950}, 150),
-    ("lease_lately", {"lanes": [1, 2, 3], "room": 10, "depth": 1, "since": FINISHED + 1_950}, 150),
+    ("lease_lately", {"lanes": [1], "room": 10, "depth": 0, "since": FINISHED + 1_950, "now": 5}, 150),
+    ("lease_lately", {"lanes": [1, 2, 3], "room": 10, "depth": 1, "since": FINISHED + 1_950, "now": 5}, 150),
     ("lease_take", {"seqs": [FINISHED + 1, FINISHED + 2], "session": 1, "now": 5}, 30),
-    ("due_ready", {"now": 5}, 30),
+    ("due_ready", {"now": 5, "due_from": 0}, 30),
     ("expire_match", {"now": 5}, 30),
     ("settle_match", {"rows": [[0, f"{FINISHED + 1}", 0]]}, 30),
     ("settle_match", {"rows": [[0, f"{FINISHED + 1}", 0], [1, f"{FINISHED + 2}", 0]]}, 30),

@@ -33,10 +33,11 @@ class Looks:
         self.pass_by(took)
         return since
 
-    def due(self, since: int | None) -> int | None:
+    def due(self) -> int:
         """Return in how many microseconds there must be another look."""
-        due = self.lately.after(since, TurnAnswer()).next_due
-        return None if due is None else due - self.now
+        due = self.lately.after(TurnAnswer()).next_due
+        assert due is not None
+        return due - self.now
 
 
 def test_all_are_looked_at_as_long_as_that_is_quick() -> None:
@@ -49,8 +50,7 @@ def test_a_slow_look_is_followed_by_others_until_nine_times_as_long_has_passed()
     assert looks.look(SLOW) is None
     looks.pass_by(TIMES * SLOW - 1)
     assert looks.look(0) == 10
-    assert looks.due(10) == 1
-    assert looks.due(None) is None
+    assert looks.due() == 1
     looks.pass_by(1)
     assert looks.look(0) is None
 
@@ -90,9 +90,7 @@ def test_where_there_is_more_than_room_all_are_looked_at_next() -> None:
     looks.look(SLOW, list(range(31, 41)))
     assert looks.look(SLOW) is None
     assert looks.look(0, list(range(41, 51))) is not None
-    due = looks.due(10)
-    assert due is not None
-    assert due < 0
+    assert looks.due() < 0
     assert looks.look(0) is None
 
 
@@ -113,9 +111,7 @@ def test_a_way_that_is_not_quicker_is_not_tried_again_for_a_while() -> None:
     looks.look(4 * SLOW)
     assert looks.look(3 * SLOW) is not None
     assert looks.look(3 * SLOW + 1) is not None
-    due = looks.due(10)
-    assert due is not None
-    assert due < 0
+    assert looks.due() < 0
     for _ in range(MOST // (4 * SLOW)):
         assert looks.look(4 * SLOW) is None
     assert looks.look(4 * SLOW) is None
@@ -132,5 +128,33 @@ def test_a_clock_that_was_set_back_makes_it_look_at_all() -> None:
 def test_the_next_call_that_is_due_stays_the_next() -> None:
     looks = Looks()
     looks.look(SLOW)
-    assert looks.lately.after(10, TurnAnswer(next_due=looks.now + 1)).next_due == looks.now + 1
-    assert looks.lately.after(10, TurnAnswer(next_due=looks.now + MOST)).next_due == looks.now + TIMES * SLOW
+    assert looks.lately.after(TurnAnswer(next_due=looks.now + 1)).next_due == looks.now + 1
+    assert looks.lately.after(TurnAnswer(next_due=looks.now + MOST)).next_due == looks.now + TIMES * SLOW
+
+
+def test_what_is_due_is_looked_for_from_before_the_last_look_at_all() -> None:
+    looks = Looks(disorder=1)
+    began = looks.now
+    looks.look(SLOW)
+    looks.pass_by(SLOW)
+    assert looks.look(0) is not None
+    assert looks.lately.due_from == began - 1 - COMMIT
+
+
+def test_what_comes_back_is_looked_for_at_once_or_as_soon_as_half_of_the_time_is_over() -> None:
+    looks = Looks()
+    looks.look(SLOW)
+    looks.pass_by(SLOW - 1)
+    assert not looks.lately.hurry(looks.now)
+    assert looks.look(0) is not None
+    assert looks.due() == 1
+    looks.pass_by(1)
+    assert looks.lately.hurry(looks.now)
+    assert looks.look(0) is None
+
+
+def test_a_turn_that_takes_no_calls_looks_at_all() -> None:
+    looks = Looks()
+    looks.look(SLOW)
+    assert looks.lately.since(looks.now, Turn(lanes=LANES)) is None
+    assert looks.lately.since(looks.now, TURN) is not None

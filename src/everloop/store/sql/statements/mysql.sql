@@ -397,17 +397,18 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 -- held, so that nobody reaps it while it takes leases. A minimum alone is looked up at the end of its index;
 -- beside anything else, MySQL might read all of it.
 SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS alive,
-       (SELECT MIN(due_at) FROM ever_calls) AS due, (SELECT MIN(expires_at) FROM ever_calls) <= :now AS expired,
+       (SELECT MIN(due_at) FROM ever_calls WHERE due_at > :due_from) AS due,
+       (SELECT MIN(expires_at) FROM ever_calls WHERE expires_at > :expires_from) <= :now AS expired,
        (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = 0 LIMIT 1) AS suspects,
        (SELECT 1 FROM ever_inbox WHERE session = :session LIMIT 1) AS told,
        (SELECT 1 FROM ever_calls FORCE INDEX (ever_calls_ready)
         WHERE line IN (-1{for :lane in :lanes, joined by  :, :lane}) LIMIT 1) AS ready
 
 -- name: due_next -> due
-SELECT MIN(due_at) AS due FROM ever_calls
+SELECT MIN(due_at) AS due FROM ever_calls WHERE due_at > :due_from
 
 -- name: due_ready
-UPDATE (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at <= :now
+UPDATE (SELECT seq FROM ever_calls FORCE INDEX (ever_calls_due) WHERE due_at > :due_from AND due_at <= :now
         ORDER BY due_at LIMIT 5000 FOR UPDATE SKIP LOCKED) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'ready'
@@ -466,6 +467,7 @@ SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.
 FROM (SELECT c.* FROM (
           SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
           WHERE seq > :since AND line IN ({for :lane in :lanes, joined by ,: :lane}) AND level <= -:depth
+            AND (expires IS NULL OR expires > :now)
           ORDER BY seq LIMIT 5000) AS b
       STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
       WHERE c.line IN ({for :lane in :lanes, joined by ,: :lane}) LIMIT :room FOR UPDATE SKIP LOCKED) AS c

@@ -326,9 +326,9 @@ ON CONFLICT DO NOTHING
 -- held, so that nobody reaps it while it takes leases; its renewal is not held up.
 SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :session::bigint FOR KEY SHARE) AS s)
            AS alive,
-       (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
+       (SELECT min(due) FROM ever_calls WHERE state = 'scheduled' AND due > :due_from::bigint) AS due,
        EXISTS (SELECT 1 FROM ever_calls WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
-               AND expires <= :now::bigint) AS expired,
+               AND expires > :expires_from::bigint AND expires <= :now::bigint) AS expired,
        EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
        EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told,
        EXISTS (SELECT 1 FROM jsonb_array_elements_text(:lanes::jsonb) AS l(lane)
@@ -345,19 +345,20 @@ SELECT alive, due, expired, suspects, told,
            AND NOT (suspects AND :wanted::bigint = 1))::int::text, true) AS quiet
 FROM (SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM ever_sessions WHERE session = :session::bigint FOR KEY SHARE) AS s)
                  AS alive,
-             (SELECT min(due) FROM ever_calls WHERE state = 'scheduled') AS due,
+             (SELECT min(due) FROM ever_calls WHERE state = 'scheduled' AND due > :due_from::bigint) AS due,
              EXISTS (SELECT 1 FROM ever_calls
                      WHERE expires IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready')
-                       AND expires <= :now::bigint) AS expired,
+                       AND expires > :expires_from::bigint AND expires <= :now::bigint) AS expired,
              EXISTS (SELECT 1 FROM ever_calls WHERE state = 'ready' AND gate IS NULL AND crashes >= 2) AS suspects,
              EXISTS (SELECT 1 FROM ever_inbox WHERE session = :session::bigint) AS told OFFSET 0) AS seen
 
 -- name: due_next -> due
-SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled'
+SELECT min(due) AS due FROM ever_calls WHERE state = 'scheduled' AND due > :due_from::bigint
 
 -- name: due_ready
 UPDATE ever_calls SET state = 'ready'
-WHERE seq IN (SELECT seq FROM ever_calls WHERE state = 'scheduled' AND due <= :now::bigint
+WHERE seq IN (SELECT seq FROM ever_calls
+              WHERE state = 'scheduled' AND due > :due_from::bigint AND due <= :now::bigint
               ORDER BY due LIMIT 5000 FOR UPDATE SKIP LOCKED)
 
 -- name: expire_match -> seq, id, state, fence, attempt, crashes, due, waiter, watched, cancel_asked, session
@@ -396,6 +397,7 @@ WITH picked AS MATERIALIZED (
     SELECT seq FROM ever_calls
     WHERE seq > :since::bigint AND lane IN (SELECT value::bigint FROM json_array_elements_text(:lanes::json))
       AND state || '' = 'ready' AND gate IS NULL AND crashes < 2 AND depth >= :depth::bigint
+      AND (expires IS NULL OR expires > :now::bigint)
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED)
 SELECT c.seq, c.place, c.root, c.id, c.fence + 1 AS fence, c.lane, p.args, p.policy, c.attempt, c.crashes, c.depth,
        -c.priority AS priority, c.after, c.due, p.created
@@ -443,7 +445,7 @@ WITH lanes AS MATERIALIZED (
 chosen AS MATERIALIZED (
     SELECT seq FROM ever_calls
     WHERE seq > :since::bigint AND lane = ANY((SELECT lanes FROM lanes)::bigint[])
-      AND state || '' = 'ready' AND gate IS NULL AND crashes < 2
+      AND state || '' = 'ready' AND gate IS NULL AND crashes < 2 AND (expires IS NULL OR expires > :now::bigint)
     ORDER BY priority, place, root, depth DESC, seq LIMIT :room FOR UPDATE SKIP LOCKED),
 taken AS (
     UPDATE ever_calls AS c

@@ -20,6 +20,8 @@ from everloop.store.sql.verbs.ending import CALLBACKS, WAITS, Row, cancel_rows
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Step, Verb, text
 
+#: Microseconds within which workers look by themselves: so often they poll.
+UNASKED = 1_000_000
 #: No lanes.
 NO_LANES: frozenset[int] = frozenset()
 
@@ -92,10 +94,15 @@ def groups(scope: Scope, calls: Sequence[NewCall], first: int) -> list[tuple[dic
     ]
 
 
-def came(scope: Scope, state: State) -> None:
-    """Note that calls have come in this state: workers should look, or the next due time is another."""
-    scope.ready = scope.ready or state is State.READY
-    scope.scheduled = scope.scheduled or state is State.SCHEDULED
+def came(scope: Scope, state: State, due: int) -> None:
+    """Note that calls have come in this state: workers should look, or the next due time is another.
+
+    If it is before they would look by themselves, or may be once the user has committed, they should, too.
+    """
+    scheduled = state is State.SCHEDULED
+    soon = scheduled and (scope.borrowed or due < scope.now + UNASKED)
+    scope.ready = scope.ready or state is State.READY or soon
+    scope.scheduled = scope.scheduled or scheduled
 
 
 def add_plain(
@@ -121,7 +128,7 @@ def add_plain(
                     [seq, due, seq, id_, 1, number, args, "", 0, 0, 0, -priority, None, due, now]
                 )
             continue
-        came(scope, state)
+        came(scope, state, group["due"])
         yield Statement("add_roots", {**group, "state": state})
     yield Statement("add_root_payloads", {"args": [text(c.args) for c in calls], "first": first, "now": now})
     return [Added(c.id) for c in calls]
@@ -274,7 +281,7 @@ class _Plan:
             self.watch.append([after.seq, CALLBACKS])
         elif after is not None:
             self.following.append(after.seq)
-        came(self.scope, state)
+        came(self.scope, state, due)
         self.scope.returned = self.scope.returned or call.expires is not None
         priority = -call.priority if call.priority is not None else parent[4] if parent else 0
         place, root, depth = (parent[5], parent[6], parent[7] + 1) if parent else (due, seq, 0)

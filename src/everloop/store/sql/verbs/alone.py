@@ -17,7 +17,7 @@ from everloop._core.calls import State
 from everloop._core.records import Ended, Leased, Outcome, Turn, TurnAnswer
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob, text
-from everloop.store.sql.verbs.straight import FEW, is_first_success
+from everloop.store.sql.verbs.straight import FEW, first_look, is_first_success
 
 #: Leases that are remembered, at most.
 _MOST = 1_000
@@ -144,7 +144,7 @@ def _settle(scope: Scope, request: Turn, outcome: Outcome, lease: _Lease) -> Ver
     looks = [Statement("settled_alone", {})]
     if request.lanes:
         lanes = list(scope.numbers(request.lanes)) if scope.since is None else []
-        looks.append(Statement("look", {**asked, "lanes": lanes}))
+        looks.append(first_look(scope, lanes))
     replies = yield Last(ends, looks)
     ((settled,),) = replies[len(ends)]
     if settled is None:

@@ -32,8 +32,9 @@ class Lately:
 
     def __init__(self, disorder: int = 0) -> None:
         self._back = disorder + COMMIT  # a look goes back by so much, and by twice as much at most
-        self._of: tuple[bool, tuple[Lane, ...]] = (False, ())  # what was looked at: roots or not, and lanes
-        self._cost = 0  # of the last look at all
+        # The last look at all: what of (roots or not, and lanes), when, and how long it took.
+        self._of: tuple[bool, tuple[Lane, ...]] = (False, ())
+        self._began = self._cost = 0
         self._all_at = 0  # when it is looked at all again
         self._useless = 0  # until when: this way was not much quicker
         # The largest numbers of calls that were leased: ever, before this period, and before the last one.
@@ -44,8 +45,22 @@ class Lately:
         """Return the number behind which a turn looks; None where it looks at all."""
         if not 0 <= now - self._period < self._back:
             self._begin, self._newer, self._period = self._newer, self._newest, now
-        avoids = now < self._all_at <= now + MOST and self._of == (request.roots, request.lanes)
-        return self._begin if avoids and self._begin else None
+        if request.room <= 0 or self._of != (request.roots, request.lanes):
+            return None
+        return self._begin if self._begin and now < self._all_at <= now + MOST else None
+
+    @property
+    def due_from(self) -> int:
+        """From when calls that are due must be looked for: earlier ones were, and were made ready."""
+        return self._began - self._back
+
+    def hurry(self, now: int) -> bool:
+        """Note that something came back; tell whether it is looked at all in this very turn.
+
+        Else that is soon: half of the time is left to other looks.
+        """
+        self._all_at = min(self._all_at, self._began + 2 * self._cost)
+        return now >= self._all_at
 
     def leased(self, numbers: list[int]) -> None:
         """Note the numbers of calls that were leased."""
@@ -55,7 +70,7 @@ class Lately:
         """Note a look: when it was, and how many calls it has found."""
         took, filled = ended - began, found >= request.room
         if since is None:
-            self._of, self._cost = (request.roots, request.lanes), took
+            self._of, self._began, self._cost = (request.roots, request.lanes), began, took
             useless = ended < self._useless <= ended + MOST
             # Where there is more than was looked for, what has gone is soon behind what is there.
             slow = took >= SLOW and not (filled or useless)
@@ -65,9 +80,7 @@ class Lately:
         elif 4 * took > 3 * self._cost:
             self._all_at, self._useless = 0, ended + MOST
 
-    def after(self, since: int | None, answer: TurnAnswer) -> TurnAnswer:
-        """Return the answer to a turn, with the time at which it must be looked at all."""
-        if since is None:
-            return answer
+    def after(self, answer: TurnAnswer) -> TurnAnswer:
+        """Return the answer to a turn that has not looked at all, with the time when that must be done."""
         due = self._all_at if answer.next_due is None else min(self._all_at, answer.next_due)
         return replace(answer, next_due=due)

@@ -39,6 +39,7 @@ class Scope:
         alone: What is remembered of single calls, where turns of one go by themselves (see `alone`).
         lately: What is remembered of looks, where looks at all may take long (see `lately`).
         since: The number behind which this turn looks for calls; None where it looks at all.
+        due_from: Calls that are due later are seen by this turn, earlier ones have been.
         spare: Numbers that are left of earlier requests, where the database gives them in blocks.
         unchanged: Whether what has been committed so far has changed nothing.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
@@ -61,6 +62,7 @@ class Scope:
     alone: Alone | None = None
     lately: Lately | None = None
     since: int | None = None
+    due_from: int = 0
     spare: Numbers | None = None
     unchanged: bool = False
     started: list[list[Any]] = field(default_factory=list[list[Any]])

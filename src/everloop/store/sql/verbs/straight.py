@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from everloop._core.calls import Event, State
+from everloop._core.clock import LAST
 from everloop._core.records import Ended, NewCall, Outcome, Turn
 from everloop.store.sql.verbs.adding import came, groups, is_plain
 from everloop.store.sql.verbs.scope import Scope
@@ -68,8 +69,8 @@ def add_at_once(scope: Scope, adds: list[NewCall]) -> list[Statement]:
     first = scope.spare.take(len(adds), scope.now) if scope.spare is not None and len(adds) <= FEW else None
     found = groups(scope, adds, first or 0)
     payloads = {"args": [text(c.args) for c in adds], "now": scope.now}
-    for _, state in found:
-        came(scope, state)
+    for group, state in found:
+        came(scope, state, group["due"])
     if scope.compound and len(found) == 1:
         ((group, state),) = found
         return [Statement("add_straight", {**group, "state": state, **payloads})]
@@ -127,12 +128,22 @@ def settled_at_once(scope: Scope, outcomes: list[Outcome], rows: list[list[Any]]
     return settled
 
 
+def first_look(scope: Scope, lanes: list[int]) -> Statement:
+    """Return what sees what a turn has to do beside what it was asked."""
+    return Statement("look", {"session": scope.session, "now": scope.now, "lanes": lanes, **_reach(scope)})
+
+
 def look_at_once(scope: Scope, request: Turn) -> list[Statement]:
     """Return what sees whether there is something to be done before calls are leased."""
     if not request.lanes:
         return []
-    wanted = int(request.suspects)
-    return [Statement("look_straight", {"session": scope.session, "now": scope.now, "wanted": wanted})]
+    asked = {"session": scope.session, "now": scope.now, "wanted": int(request.suspects)}
+    return [Statement("look_straight", {**asked, **_reach(scope)})]
+
+
+def _reach(scope: Scope) -> dict[str, int]:
+    """Return how far back a look goes. What has expired is seen by looks at all, and taken by no other."""
+    return {"due_from": scope.due_from, "expires_from": 0 if scope.since is None else LAST}
 
 
 def lease_at_once(scope: Scope, request: Turn) -> list[Statement]:

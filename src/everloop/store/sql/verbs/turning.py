@@ -25,6 +25,7 @@ from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob
 from everloop.store.sql.verbs.straight import (
     FEW,
     add_at_once,
+    first_look,
     is_first_success,
     is_straight,
     is_whole,
@@ -71,11 +72,13 @@ class _Look(NamedTuple):
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
-    if scope.lately is not None and request.lanes and request.room > 0:
-        scope.since = scope.lately.since(scope.now, request)
+    lately = scope.lately
+    since = lately.since(scope.now, request) if lately is not None and request.lanes else None
+    if lately is not None and since is not None:
+        scope.since, scope.due_from = since, lately.due_from
     answer = yield from _turn(scope, request)
-    if scope.lately is not None:
-        answer = scope.lately.after(scope.since, answer)
+    if lately is not None and since is not None:
+        answer = lately.after(answer)
     return answer if scope.alone is None else scope.alone.after(scope.session, scope.now, request, answer)
 
 
@@ -112,7 +115,7 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
     first = [*looking, *_progress(request), *add_at_once(scope, request.adds)]
     first += settle_at_once(scope, outcomes, whole=whole)
     if serves:
-        then = [*([_DUE] if scope.scheduled else []), *lease_at_once(scope, request)]
+        then = [*([_due(scope)] if scope.scheduled else []), *lease_at_once(scope, request)]
     elif scope.compound:
         then = [Statement("inbox_straight", {"session": scope.session, "most": INBOX})]
     else:
@@ -186,8 +189,8 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
     next_due: int | None = None
     if request.lanes:
         next_due = yield from _promote(scope, look)
-    if scope.back:
-        scope.since = None
+    if scope.back and scope.since is not None and scope.lately is not None:
+        scope.since = None if scope.lately.hurry(scope.clock.now()) else scope.since
     picks, suspects = _picks(scope, request, look), _suspects(scope, request, look)
     late = look.expired or scope.ready or scope.returned
     if early is not None and picks and not (suspects or late):
@@ -195,7 +198,7 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
     else:
         early = []
     inbox = look.told or scope.session in scope.rung
-    asked = [*([_inbox(scope)] if inbox else []), *([_DUE] if scope.scheduled else [])]
+    asked = [*([_inbox(scope)] if inbox else []), *([_due(scope)] if scope.scheduled else [])]
     wanted = [*picks, *suspects, *asked]
     began = scope.clock.now()
     replies = (yield wanted) if wanted else []
@@ -233,7 +236,7 @@ def _look_and_write(
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
     lanes, picks = scope.numbers(request.lanes), _picks_early(scope, request)
     asked = [] if picks or scope.since is not None else list(lanes)
-    first = [Statement("look", {"session": scope.session, "now": scope.now, "lanes": asked})]
+    first = [first_look(scope, asked)]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
     began = scope.clock.now()
@@ -277,7 +280,7 @@ def _promote(scope: Scope, look: _Look) -> Verb[int | None]:
         yield from expire_calls(scope)
         scope.scheduled = True  # one of them may have been the next that was due
     if look.due is not None and look.due <= scope.now:
-        yield Statement("due_ready", {"now": scope.now})
+        yield Statement("due_ready", {"now": scope.now, "due_from": scope.due_from})
         scope.come_back()  # and one of them may be a suspect
     return look.due
 
@@ -312,7 +315,7 @@ def _pick(scope: Scope, request: Turn) -> Statement:
     lanes, room = list(scope.numbers(request.lanes)), request.room
     if scope.since is not None:
         asked = {"lanes": lanes, "depth": 0 if request.roots else 1, "since": scope.since}
-        return Statement("lease_lately", {**asked, "room": room + 1})
+        return Statement("lease_lately", {**asked, "room": room + 1, "now": scope.now})
     return Statement("lease_pick" if request.roots else "lease_pick_children", {"lanes": lanes, "room": room})
 
 
@@ -355,7 +358,8 @@ def _place(row: list[Any]) -> tuple[int, int, int, int, int]:
     return -priority, place, root, -depth, seq
 
 
-_DUE = Statement("due_next", {})
+def _due(scope: Scope) -> Statement:
+    return Statement("due_next", {"due_from": scope.due_from})
 
 
 def _inbox(scope: Scope) -> Statement:

@@ -61,6 +61,13 @@ class Bare(ABC):
             thread.join()
             here.close()
 
+    @contextmanager
+    def stays_open(self) -> Generator[None]:
+        """A transaction that has written, and that still sees what there was when it began."""
+        self._begin()
+        yield
+        self._roll_back()
+
     @abstractmethod
     def close(self) -> None:
         """Close the connection."""
@@ -72,6 +79,12 @@ class Bare(ABC):
         Raises:
             ProcessError: It does not.
         """
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _roll_back(self) -> None: ...
 
     @abstractmethod
     def _empty(self) -> None: ...
@@ -161,6 +174,13 @@ class BarePostgres(Bare):
             row = self._connection.execute(f"SHOW {name}".encode()).fetchone()
             if row != ("on",):
                 raise ProcessError(f"this server has {name} = {row}: a commit would not wait for the disk")
+
+    def _begin(self) -> None:
+        self._connection.execute("BEGIN")
+        self._connection.execute("INSERT INTO told VALUES (1)")
+
+    def _roll_back(self) -> None:
+        self._connection.execute("ROLLBACK")
 
     def _empty(self) -> None:
         self._connection.execute("TRUNCATE calls")
@@ -252,6 +272,13 @@ class BareMaria(Bare):
         with self._connection.cursor() as cursor:
             cursor.execute(sql, values or None)
             return list(cursor.fetchall())
+
+    def _begin(self) -> None:
+        self._run("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        self._run("INSERT INTO told VALUES ()")
+
+    def _roll_back(self) -> None:
+        self._connection.rollback()
 
     def _empty(self) -> None:
         self._run("TRUNCATE calls")

@@ -39,6 +39,11 @@ async def gather(count: int) -> Answer:
     return answer
 
 
+async def batches(count: int, size: int) -> Answer:
+    """Call `size` at once and wait for all results, again and again; how long each took."""
+    return {"ms": [(await gather(size))["seconds"] * 1e3 for _ in range(count)]}
+
+
 async def submit_many(count: int) -> Answer:
     """Submit durably, then wait for all results."""
     clock = Clock()
@@ -114,6 +119,7 @@ async def cancel_tree(size: int, children: int) -> Answer:
 REQUESTS: dict[str, Callable[..., Awaitable[Answer]]] = {
     each.__name__: each
     for each in (
+        batches,
         cancel_tree,
         fill,
         fill_later,

@@ -41,6 +41,7 @@ _SERVED = "four transactions with wider rows and more indexes, two processes; th
 _SUBMITTED = "three tables' worth of rows and indexes, and making the calls; the limit inserts into one"
 _ANSWERED = "four transactions of up to three round trips each against two commits"
 _UNWOUND = "each generation: a cancellation and an outcome, a hundred bodies to wake, on two cores"
+_OPEN = "what has gone is passed over once in ten times"
 _FINISHED = "a finished call is in no index that a claim reads"
 
 #: Bounds on ratios to the limit of the same round.
@@ -77,12 +78,14 @@ GATES: Mapping[str, Bound] = {
     "postgresql.many": least(0.15, _SERVED),
     "postgresql.latency": most(10, _ANSWERED),
     "postgresql.cancel": most(15, _UNWOUND),
+    "postgresql.open": most(2.5, _OPEN),
     "postgresql.finished": least(1 / 1.5, _FINISHED),
     "mariadb.calls": least(0.15, _SERVED),
     "mariadb.submit": least(0.2, _SUBMITTED),
     "mariadb.many": least(0.15, _SERVED),
     "mariadb.latency": most(13, _ANSWERED),
     "mariadb.cancel": most(20, _UNWOUND),
+    "mariadb.open": most(2.5, _OPEN),
     "mariadb.finished": least(1 / 1.5, _FINISHED),
     "import.app": most(4, "no web client, no SQLAlchemy, no driver: they come at first use"),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
+import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from tests.helpers.servers.server import Server
 
 #: Slots of the worker.
 CONCURRENCY = 500
+#: Calls at once beside a transaction that is open, and seconds in which the server cleans up after it.
+AT_ONCE, CLEANED = 20, 2.0
 #: Finished calls that one statement makes.
 FILLED = 100_000
 
@@ -134,6 +138,7 @@ def _measure(plan: Plan, kind: Kind) -> list[Figure]:
                 *_throughput(plan, kind, server),
                 *resting,
                 _cancelling(plan, kind, server),
+                _beside_open(plan, kind, server),
                 *_full(plan, kind, server),
             ]
         except (StoreError, psycopg.Error, pymysql.MySQLError) as error:
@@ -234,6 +239,28 @@ def _cancelling(plan: Plan, kind: Kind, server: Server) -> Figure:
             return cancelling.cancelled(plan, place, url, relay, limit, prefix, where)
     finally:
         server.drop(url)
+
+
+def _beside_open(plan: Plan, kind: Kind, server: Server) -> Figure:
+    """Calls beside a transaction that stays open: many have run in its time."""
+    url, place, count = server.database(), plan.folder / "open", plan.amount(10_000, 2_000)
+    rounds = Rounds()
+    with ExitStack() as stack:
+        stack.callback(server.drop, url)
+        stack.enter_context(worker(place, concurrency=CONCURRENCY, url=url))
+        asking = stack.enter_context(client(place, url=url))
+        bare = stack.enter_context(closing(kind.bare(url)))
+        asking.ask("gather", count=2_000)
+        for _ in range(plan.rounds):
+            free = asking.ask("batches", count=50, size=AT_ONCE)["ms"]
+            with bare.stays_open():
+                asking.ask("batches", count=count // 100, size=100)
+                held = asking.ask("batches", count=50, size=AT_ONCE)["ms"]
+            rounds.note(free=statistics.median(free), held=statistics.median(held))
+            time.sleep(CLEANED)
+    what = f"{kind.name}: {AT_ONCE} calls beside a transaction that is open since {count:,} calls"
+    limit = "the same without it"
+    return Figure(f"{kind.prefix}.open", what, rounds["held"], "ms", limit, rounds["free"])
 
 
 def _full(plan: Plan, kind: Kind, server: Server) -> list[Figure]:

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+import uvloop
 
 import everloop
 from everloop import App, OptionError, Retry
@@ -74,6 +75,21 @@ async def test_who_waits_for_a_child_need_not_give_any(app: App) -> None:
         assert await parent() == "done"
         with pytest.raises(TimeoutError):
             await then_hangs()
+
+
+def test_a_body_is_ended_on_uvloop_too() -> None:
+    app = make("memory://")
+
+    @app.task(heartbeat=0.05)
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with asyncio.timeout(20), app.worker():
+            with pytest.raises(TimeoutError, match="no sign of life"):
+                await hang()
+
+    uvloop.run(main())  # its timers tell other times, and its handles less
 
 
 async def test_what_a_child_took_does_not_count(app: App) -> None:

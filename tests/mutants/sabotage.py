@@ -189,8 +189,8 @@ MUTANTS = (
     Mutant(
         "suspects are given to whoever does not take them",
         f"{VERBS}/turning.py",
-        "if request.suspects and (look.suspects or scope.returned):",
-        "if look.suspects or scope.returned:",
+        "takes and request.suspects and (look.suspects or scope.returned)",
+        "takes and (look.suspects or scope.returned)",
         cases("dying", "leasing"),
     ),
     Mutant(

@@ -23,25 +23,29 @@ class Pulse:
         self._attempt = attempt
         self._within = within
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(within, self._look)
         self._at = time.monotonic()
         self._held_up = False  # the loop was, as the last look found: the next one decides
+        self._look_in(within)
         attempt.on_beat = self._beat
 
     def _beat(self) -> None:
         self._at = time.monotonic()  # also from a thread: it only reads a clock
 
+    def _look_in(self, delay: float) -> None:
+        self._look_at = time.monotonic() + delay  # no handle of uvloop's that is due at once tells it
+        self._timer = self._loop.call_later(delay, self._look)
+
     def _look(self) -> None:
+        now = time.monotonic()
         if self._attempt.suspended:
-            self._at = time.monotonic()
-        left = self._at + self._within - time.monotonic()
-        late = self._loop.time() - self._timer.when()
+            self._at = now
+        left = self._at + self._within - now
         if left > 0:
             self._held_up = False
-            self._timer = self._loop.call_later(left, self._look)
+            self._look_in(left)
         elif not self._held_up:
             self._held_up = True
-            self._timer = self._loop.call_later(late, self._look)
+            self._look_in(max(now - self._look_at, 0))
         else:
             text = f"it has given no sign of life for {self._within:g} s (`heartbeat`)"
             self._attempt.stop("timeout", text)

@@ -125,8 +125,7 @@ def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]
         scope.unchanged = True
         return None
     ((waiter, watched, seq, id_, fence, lane, args, policy, *rest),) = rows
-    if scope.lately is not None:
-        scope.lately.leased([seq])
+    scope.lease([seq])
     if fence == 1 and not watched:
         alone.remember(id_, seq, waiter)
     leased = Leased(id_, fence, scope.names[lane], blob(args) or b"", blob(policy) or b"", *rest)

@@ -77,6 +77,11 @@ class Scope:
         if self.spare is not None:
             self.spare.pass_by(first)
 
+    def lease(self, numbers: list[int]) -> None:
+        """Note the numbers of calls that were leased."""
+        if self.lately is not None:
+            self.lately.leased(numbers)
+
     def come_back(self) -> None:
         """Note that calls may have come back to the queue, in whatever state."""
         self.ready = self.scheduled = self.returned = self.back = True

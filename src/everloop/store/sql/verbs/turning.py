@@ -294,10 +294,9 @@ def _picks(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
 
 def _suspects(scope: Scope, request: Turn, look: _Look) -> list[Statement]:
     """Return the query for a suspect, where one may be leased."""
-    if not (request.lanes and request.room > 0 and look.alive and request.suspects):
-        return []
+    takes = request.lanes and request.room > 0 and look.alive
     # A call that came back in this turn may be one.
-    if not (look.suspects or scope.returned):
+    if not (takes and request.suspects and (look.suspects or scope.returned)):
         return []
     lanes = list(scope.numbers(request.lanes))
     return [Statement("lease_pick_suspect", {"lanes": lanes, "depth": 0 if request.roots else 1})]
@@ -344,8 +343,7 @@ def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leas
 
 def _leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
     names = scope.names
-    if scope.lately is not None and rows:
-        scope.lately.leased([row[0] for row in rows])
+    scope.lease([row[0] for row in rows])
     return [
         Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
         for _, _, _, id_, fence, lane, args, policy, *rest in rows

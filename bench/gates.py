@@ -78,7 +78,7 @@ GATES: Mapping[str, Bound] = {
     "postgresql.many": least(0.15, _SERVED),
     "postgresql.latency": most(10, _ANSWERED),
     "postgresql.cancel": most(15, _UNWOUND),
-    "postgresql.open": most(2.5, _OPEN),
+    "postgresql.open": most(3, _OPEN),
     "postgresql.finished": least(1 / 1.5, _FINISHED),
     "mariadb.calls": least(0.15, _SERVED),
     "mariadb.submit": least(0.2, _SUBMITTED),

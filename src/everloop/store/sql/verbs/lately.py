@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from everloop._core.records import Lane, Turn, TurnAnswer
 
 #: Microseconds which a look at all may take before it is avoided.
-SLOW = 3_000
+SLOW = 2_000
 #: For so many times as long as it has taken it is avoided then, and for so many microseconds at most.
 TIMES, MOST = 9, 1_000_000
 #: Microseconds between the moment at which a transaction takes its numbers and its commit, as a rule.

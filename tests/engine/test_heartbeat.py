@@ -110,15 +110,16 @@ async def test_what_a_child_took_does_not_count(app: App) -> None:
 async def test_a_loop_that_is_held_up_by_another_is_no_missing_sign(app: App) -> None:
     @app.task(heartbeat=0.05)
     async def alive() -> str:
-        for _ in range(12):
+        for _ in range(20):
             await asyncio.sleep(0.02)
             everloop.current().heartbeat()
         return "done"
 
     @app.task
     async def blocks() -> None:
-        await asyncio.sleep(0.05)
-        time.sleep(0.2)  # the mistake that this is about
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            time.sleep(0.2)  # the mistake that this is about
 
     async with app.worker():
         assert await asyncio.gather(alive(), blocks()) == ["done", None]

@@ -126,29 +126,22 @@ async def test_what_came_back_elsewhere_waits_for_the_next_look_at_all(scene: Sc
     assert await scene.found() == ([1], ["all"])
 
 
-async def test_what_a_turn_itself_brings_back_is_found_at_once(scene: Scene) -> None:
+async def test_what_a_turn_itself_brings_back_is_found_by_the_next(scene: Scene) -> None:
     assert await scene.found(adds=[call(1)]) == ([1], ["lately"])
     await scene.settle_in()
     scene.clock.advance(2 * TAKES)
-    numbers, ways = await scene.found(outcomes=[scene.end(1, Event.RELEASE)])
-    assert (numbers, ways[-1]) == ([1], "all")
+    answer = await scene.turn(outcomes=[scene.end(1, Event.RELEASE)])
+    assert (answer.leased, answer.next_due) == ([], scene.clock.now())
+    assert await scene.found() == ([1], ["all"])
 
     after = call(3, after=call(1).id)
     await scene.turn(adds=[after], room=0)
     await scene.settle_in()
-    scene.clock.advance(2 * TAKES)
-    numbers, ways = await scene.found(outcomes=[scene.end(1)])
-    assert (numbers, ways[-1]) == ([3], "all")
-
-
-async def test_half_of_the_time_is_left_to_other_looks(scene: Scene) -> None:
-    assert await scene.found(adds=[call(1)]) == ([1], ["lately"])
-    await scene.settle_in()
-    scene.clock.advance(1.5 * TAKES)
-    answer = await scene.turn(outcomes=[scene.end(1, Event.RELEASE)])
-    assert (answer.leased, scene.lately.ways[-1]) == ([], "lately")
+    scene.clock.advance(1.5 * TAKES)  # half of the time is left to other looks
+    answer = await scene.turn(outcomes=[scene.end(1)])
+    assert (answer.settled, answer.leased) == ([True], [])
     assert answer.next_due == scene.clock.advance(TAKES / 2)
-    assert await scene.found() == ([1], ["all"])
+    assert await scene.found() == ([3], ["all"])
 
 
 async def test_what_has_expired_is_not_started_and_ends_at_the_next_look_at_all(scene: Scene) -> None:
@@ -163,34 +156,47 @@ async def test_what_has_expired_is_not_started_and_ends_at_the_next_look_at_all(
     assert found.state is State.EXPIRED
 
 
-async def test_a_call_whose_time_has_come_is_found_at_once(scene: Scene) -> None:
+async def test_what_expired_before_is_not_started_when_it_comes_back(scene: Scene) -> None:
+    await scene.turn(adds=[call(1, delay=10_050_000, expires=10_030_000)], room=0)
+    await scene.settle_in()
+    scene.clock.advance(0.05)
+    numbers, ways = await scene.found()
+    assert (numbers, ways[0]) == ([], "lately")
+    numbers, ways = await scene.found()
+    assert (numbers, set(ways)) == ([], {"all"})
+    (found,) = await scene.stores[1].get([call(1).id])
+    assert found is not None
+    assert found.state is State.EXPIRED
+
+
+async def test_a_call_whose_time_has_come_is_found_by_the_next_turn(scene: Scene) -> None:
     await scene.turn(adds=[call(1, delay=10_000_000 + 50_000)], room=0)
     await scene.settle_in()
     assert (await scene.turn()).next_due == scene.clock.now() + 50_000
     scene.clock.advance(0.05)
-    numbers, ways = await scene.found()
-    assert (numbers, ways[-1]) == ([1], "all")
+    answer = await scene.turn()
+    assert answer.next_due is not None
+    assert answer.next_due <= scene.clock.now()
+    assert await scene.found() == ([1], ["all"])
 
 
-async def test_of_more_than_there_is_room_for_the_first_are_taken_and_then_all_are_looked_at(
-    scene: Scene,
+@pytest.mark.parametrize("busy", [False, True])
+async def test_of_more_than_there_is_room_for_the_first_are_taken(
+    scene: Scene, kind: str, busy: bool
 ) -> None:
+    assert await scene.found(adds=[call(9)]) == ([9], ["lately"])
     await scene.turn(1, adds=[call(n) for n in range(1, 5)], room=0)
     await scene.turn(1, adds=[call(5, priority=1)], room=0)
-    numbers, ways = await scene.found(room=2)
-    assert (numbers, ways[0]) == ([5, 1], "lately")
-    assert await scene.found(room=2) == ([2, 3], ["all"])
-    assert await scene.found(room=2) == ([4], ["all"])
-
-
-async def test_more_than_there_is_room_for_beside_an_outcome(scene: Scene) -> None:
-    assert await scene.found(adds=[call(9)], room=10) == ([9], ["lately"])
-    await scene.turn(1, adds=[call(n) for n in range(1, 5)], room=0)
-    await scene.turn(1, adds=[call(5, priority=1)], room=0)
-    failed = Outcome(call(9).id, 1, Event.FAIL, error=b"j1")
-    numbers, ways = await scene.found(outcomes=[failed], adds=[call(8)], room=2)
-    assert (numbers, ways) == ([5, 1], ["lately"])
-    assert await scene.found() == ([2, 3, 4, 8], ["all"])
+    failed = [Outcome(call(9).id, 1, Event.FAIL, error=b"j1")] if busy else []
+    scene.lately.ways.clear()
+    answer = await scene.turn(outcomes=failed, room=2)
+    straight = kind == "postgresql" and not busy
+    assert scene.lately.ways == ["lately"]
+    assert [int(lease.id[:8], 16) for lease in answer.leased] == ([5, 1] if straight else [])
+    assert answer.next_due == 0  # at once
+    left = [2, 3, 4] if straight else [5, 1, 2, 3, 4]
+    assert await scene.found(room=2) == (left[:2], ["all"])
+    assert await scene.found() == (left[2:], ["all"])
 
 
 async def test_who_takes_only_children_finds_those(scene: Scene) -> None:

@@ -47,8 +47,16 @@ READS: list[tuple[str, dict[str, Any], int]] = [
     ("lease_pick", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_children", {"lanes": [1, 2, 3], "room": 10}, 150),
     ("lease_pick_suspect", {"lanes": [1], "depth": 0}, 30),
-    ("lease_lately", {"lanes": [1], "room": 10, "depth": 0, "since": FINISHED + 1_950, "now": 5}, 150),
-    ("lease_lately", {"lanes": [1, 2, 3], "room": 10, "depth": 1, "since": FINISHED + 1_950, "now": 5}, 150),
+    (
+        "lease_lately",
+        {"lanes": [1], "room": 10, "depth": 0, "since": FINISHED + 1_950, "now": 5, "most": 99},
+        150,
+    ),
+    (
+        "lease_lately",
+        {"lanes": [1, 2, 3], "room": 10, "depth": 1, "since": FINISHED + 1_950, "now": 5, "most": 99},
+        150,
+    ),
     ("lease_take", {"seqs": [FINISHED + 1, FINISHED + 2], "session": 1, "now": 5}, 30),
     ("due_ready", {"now": 5, "due_from": 0}, 30),
     ("expire_match", {"now": 5}, 30),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from everloop._core.records import Lane, Turn, TurnAnswer
-from everloop.store.sql.verbs.lately import COMMIT, MOST, SLOW, TIMES, Lately
+from everloop.store.sql.verbs.lately import COMMIT, MOST, OLD, SLOW, TIMES, Lately
 
 NOW = 1_000_000_000
 LANES = (Lane("a", "default", "work"),)
@@ -35,7 +35,7 @@ class Looks:
 
     def due(self) -> int:
         """Return in how many microseconds there must be another look."""
-        due = self.lately.after(TurnAnswer()).next_due
+        due = self.lately.after(1, self.now, TurnAnswer()).next_due
         assert due is not None
         return due - self.now
 
@@ -129,8 +129,11 @@ def test_a_clock_that_was_set_back_makes_it_look_at_all() -> None:
 def test_the_next_call_that_is_due_stays_the_next() -> None:
     looks = Looks()
     looks.look(SLOW)
-    assert looks.lately.after(TurnAnswer(next_due=looks.now + 1)).next_due == looks.now + 1
-    assert looks.lately.after(TurnAnswer(next_due=looks.now + MOST)).next_due == looks.now + TIMES * SLOW
+    assert looks.lately.after(1, looks.now, TurnAnswer(next_due=looks.now + 1)).next_due == looks.now + 1
+    assert (
+        looks.lately.after(1, looks.now, TurnAnswer(next_due=looks.now + MOST)).next_due
+        == looks.now + TIMES * SLOW
+    )
 
 
 def test_what_is_due_is_looked_for_from_before_the_last_look_at_all() -> None:
@@ -142,16 +145,35 @@ def test_what_is_due_is_looked_for_from_before_the_last_look_at_all() -> None:
     assert looks.lately.due_from == began - 1 - COMMIT
 
 
-def test_what_comes_back_is_looked_for_at_once_or_as_soon_as_half_of_the_time_is_over() -> None:
+def test_what_comes_back_is_looked_for_as_soon_as_half_of_the_time_is_over() -> None:
     looks = Looks()
     looks.look(SLOW)
     looks.pass_by(SLOW - 1)
-    assert not looks.lately.hurry(looks.now)
-    assert looks.look(0) is not None
+    looks.lately.hurry()
     assert looks.due() == 1
+    assert looks.look(0) is not None
     looks.pass_by(1)
-    assert looks.lately.hurry(looks.now)
     assert looks.look(0) is None
+
+
+def test_where_more_is_due_than_was_made_ready_all_are_looked_at_next() -> None:
+    looks = Looks()
+    for due in (looks.now + 4 * SLOW, looks.now + SLOW):
+        looks.look(SLOW)
+        answer = TurnAnswer(next_due=due)
+        assert looks.lately.after(None, looks.now, answer) is answer
+        assert (looks.look(0) is None) == (due <= looks.now)
+
+
+@pytest.mark.parametrize(("idle", "times"), [(COMMIT, 3), (OLD, 1)])
+def test_what_was_leased_long_ago_is_no_place_to_begin(idle: int, times: int) -> None:
+    looks = Looks()
+    looks.look(SLOW)
+    assert looks.look(0) == 10
+    for _ in range(times):
+        looks.pass_by(idle)
+        assert looks.look(SLOW) is None
+    assert looks.look(SLOW) is None
 
 
 def test_a_turn_that_takes_no_calls_looks_at_all() -> None:

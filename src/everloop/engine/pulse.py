@@ -29,7 +29,7 @@ class Pulse:
         attempt.on_beat = self._beat
 
     def _beat(self) -> None:
-        self._at = time.monotonic()  # also from a thread: it only reads a clock
+        self._at, self._held_up = time.monotonic(), False  # also from a thread: it only reads a clock
 
     def _look_in(self, delay: float) -> None:
         self._look_at = time.monotonic() + delay  # no handle of uvloop's that is due at once tells it
@@ -41,11 +41,10 @@ class Pulse:
             self._at = now
         left = self._at + self._within - now
         if left > 0:
-            self._held_up = False
             self._look_in(left)
         elif not self._held_up:
             self._held_up = True
-            self._look_in(max(now - self._look_at, 0))
+            self._look_in(min(max(now - self._look_at, 0), self._within))
         else:
             text = f"it has given no sign of life for {self._within:g} s (`heartbeat`)"
             self._attempt.stop("timeout", text)

@@ -460,7 +460,7 @@ STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq}
 
 -- name: lease_lately -> seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
 -- Those that were submitted after another, by the rows themselves, where the index is full of what has gone from it.
--- What is read beside it is not locked; with so much in it, all are looked at.
+-- What is read beside it is not locked.
 SELECT {row: c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence + 1, c.lane,
         JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
         JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
@@ -468,7 +468,7 @@ FROM (SELECT c.* FROM (
           SELECT seq FROM ever_calls FORCE INDEX (PRIMARY)
           WHERE seq > :since AND line IN ({for :lane in :lanes, joined by ,: :lane}) AND level <= -:depth
             AND (expires IS NULL OR expires > :now)
-          ORDER BY seq LIMIT 5000) AS b
+          ORDER BY seq LIMIT :most) AS b
       STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
       WHERE c.line IN ({for :lane in :lanes, joined by ,: :lane}) LIMIT :room FOR UPDATE SKIP LOCKED) AS c
 STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq

@@ -20,8 +20,8 @@ from everloop.store.sql.verbs.ending import CALLBACKS, WAITS, Row, cancel_rows
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Statement, Step, Verb, text
 
-#: Microseconds within which workers look by themselves: so often they poll.
-UNASKED = 1_000_000
+#: Microseconds within which workers look by themselves: they poll once a second, or a little later.
+UNASKED = 1_200_000
 #: No lanes.
 NO_LANES: frozenset[int] = frozenset()
 

@@ -70,6 +70,10 @@ class Alone:
         self._idle = self._rung and only and whole
         return self._idle
 
+    def goes_on(self) -> None:
+        """Note that the turn under way goes the ordinary way."""
+        self._idle = False
+
     def after(self, session: int | None, now: int, request: Turn, answer: TurnAnswer) -> TurnAnswer:
         """Return the answer to a turn, with the time at which it must be looked again."""
         most = 0 if session is None else self._room.get(session, 0)
@@ -113,7 +117,10 @@ def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | N
     idle, lease = alone.comes_idle(session, request), alone.ends(request)
     if lease is not None:
         return (yield from _settle(scope, request, request.outcomes[0], lease))
-    return (yield from _lease(scope, request, alone)) if idle and scope.since is None else None
+    taken = (yield from _lease(scope, request, alone)) if idle and scope.since is None else None
+    if taken is None:
+        alone.goes_on()
+    return taken
 
 
 def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
@@ -125,7 +132,7 @@ def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]
         scope.unchanged = True
         return None
     ((waiter, watched, seq, id_, fence, lane, args, policy, *rest),) = rows
-    scope.lease([seq])
+    scope.leased([seq])
     if fence == 1 and not watched:
         alone.remember(id_, seq, waiter)
     leased = Leased(id_, fence, scope.names[lane], blob(args) or b"", blob(policy) or b"", *rest)

@@ -5,8 +5,8 @@ still see it: an entry at least for each call that was leased since. A look at a
 them. Where that takes long, most looks go by the order of submission instead, and begin behind a call that
 was leased a moment ago: what they pass over does not grow.
 
-What they do not see is what came back, as calls do that are tried again. The turn that brings one back looks
-at all; and so does every session, before long. See docs/decisions/0020.
+What they do not see is what came back, as calls do that are tried again. Behind a turn that brings one back
+there is soon a look at all; and so there is before long in any case. See docs/decisions/0020.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ SLOW = 2_000
 TIMES, MOST = 9, 1_000_000
 #: Microseconds between the moment at which a transaction takes its numbers and its commit, as a rule.
 COMMIT = 500_000
+#: Microseconds without a turn after which no look begins behind what was leased before.
+OLD = 10_000_000
 
 
 class Lately:
@@ -31,20 +33,24 @@ class Lately:
     """
 
     def __init__(self, disorder: int = 0) -> None:
-        self._back = disorder + COMMIT  # a look goes back by so much, and by twice as much at most
+        self._back = disorder + COMMIT  # a look goes back by so much at least
         # The last look at all: what of (roots or not, and lanes), when, and how long it took.
         self._of: tuple[bool, tuple[Lane, ...]] = (False, ())
         self._began = self._cost = 0
         self._all_at = 0  # when it is looked at all again
         self._useless = 0  # until when: this way was not much quicker
-        # The largest numbers of calls that were leased: ever, before this period, and before the last one.
+        # The largest numbers of calls that were leased in this period, the last one, and that before; or 0.
         self._newest = self._newer = self._begin = 0
         self._period = 0  # when this one began
 
     def since(self, now: int, request: Turn) -> int | None:
         """Return the number behind which a turn looks; None where it looks at all."""
-        if not 0 <= now - self._period < self._back:
-            self._begin, self._newer, self._period = self._newer, self._newest, now
+        passed = now - self._period
+        if not 0 <= passed < self._back:
+            # What was leased longer ago is no place to begin: rows of strangers may lie behind it, and many.
+            fresh = 0 <= passed < OLD
+            self._begin, self._newer = (self._newer, self._newest) if fresh else (0, 0)
+            self._newest, self._period = 0, now
         if request.room <= 0 or self._of != (request.roots, request.lanes):
             return None
         return self._begin if self._begin and now < self._all_at <= now + MOST else None
@@ -54,13 +60,9 @@ class Lately:
         """From when calls that are due must be looked for: earlier ones were, and were made ready."""
         return self._began - self._back
 
-    def hurry(self, now: int) -> bool:
-        """Note that something came back; tell whether it is looked at all in this very turn.
-
-        Else that is soon: half of the time is left to other looks.
-        """
+    def hurry(self) -> None:
+        """Note that something came back: all are looked at soon; half of the time is left to other looks."""
         self._all_at = min(self._all_at, self._began + 2 * self._cost)
-        return now >= self._all_at
 
     def leased(self, numbers: list[int]) -> None:
         """Note the numbers of calls that were leased."""
@@ -80,7 +82,11 @@ class Lately:
         elif 4 * took > 3 * self._cost:
             self._all_at, self._useless = 0, ended + MOST
 
-    def after(self, answer: TurnAnswer) -> TurnAnswer:
-        """Return the answer to a turn that has not looked at all, with the time when that must be done."""
-        due = self._all_at if answer.next_due is None else min(self._all_at, answer.next_due)
-        return replace(answer, next_due=due)
+    def after(self, since: int | None, now: int, answer: TurnAnswer) -> TurnAnswer:
+        """Return the answer to a turn, with the time when it must be looked at all."""
+        if since is not None:
+            due = self._all_at if answer.next_due is None else min(self._all_at, answer.next_due)
+            return replace(answer, next_due=due)
+        if answer.next_due is not None and answer.next_due <= now:
+            self._all_at = 0  # not all that is due has been made ready
+        return answer

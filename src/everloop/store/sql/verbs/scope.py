@@ -31,6 +31,7 @@ class Scope:
         started: What this turn leases without looking for it, as the picking statements would give it.
         returned: Whether calls that may have expired came back to the queue.
         back: Whether calls came back to the queue that were submitted earlier: they stand anywhere in it.
+        crowded: Whether calls were held for a moment that are left to others.
         borrowed: Whether this is a transaction of the user's, which may stay open: it holds no parents.
         straight: Whether turns may go straight (see `straight`): set by a runner whose database can, until
             the transaction has met another one.
@@ -39,7 +40,7 @@ class Scope:
         alone: What is remembered of single calls, where turns of one go by themselves (see `alone`).
         lately: What is remembered of looks, where looks at all may take long (see `lately`).
         since: The number behind which this turn looks for calls; None where it looks at all.
-        due_from: Calls that are due later are seen by this turn, earlier ones have been.
+        due_from: Calls that are due earlier are not seen by this turn: a look at all has seen them.
         spare: Numbers that are left of earlier requests, where the database gives them in blocks.
         unchanged: Whether what has been committed so far has changed nothing.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
@@ -56,6 +57,7 @@ class Scope:
     scheduled: bool = False
     returned: bool = False
     back: bool = False
+    crowded: bool = False
     borrowed: bool = False
     straight: bool = False
     compound: bool = False
@@ -77,7 +79,7 @@ class Scope:
         if self.spare is not None:
             self.spare.pass_by(first)
 
-    def lease(self, numbers: list[int]) -> None:
+    def leased(self, numbers: list[int]) -> None:
         """Note the numbers of calls that were leased."""
         if self.lately is not None:
             self.lately.leased(numbers)

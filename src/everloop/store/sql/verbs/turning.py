@@ -36,6 +36,8 @@ from everloop.store.sql.verbs.straight import (
     settled_at_once,
 )
 
+#: Calls, beside those that are wanted, of which the first ones that nobody holds are picked.
+_ENOUGH = 5_000
 #: Ends and cancellations that one answer holds at most.
 INBOX = 2_000
 
@@ -72,13 +74,13 @@ class _Look(NamedTuple):
 
 def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     """Do one turn (see `Store.turn`)."""
-    lately = scope.lately
-    since = lately.since(scope.now, request) if lately is not None and request.lanes else None
-    if lately is not None and since is not None:
-        scope.since, scope.due_from = since, lately.due_from
+    lately = scope.lately if request.lanes else None
+    if lately is not None:
+        scope.since = lately.since(scope.now, request)
+        scope.due_from = 0 if scope.since is None else lately.due_from
     answer = yield from _turn(scope, request)
-    if lately is not None and since is not None:
-        answer = lately.after(answer)
+    if lately is not None:
+        answer = lately.after(scope.since, scope.now, answer)
     return answer if scope.alone is None else scope.alone.after(scope.session, scope.now, request, answer)
 
 
@@ -189,8 +191,8 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
     next_due: int | None = None
     if request.lanes:
         next_due = yield from _promote(scope, look)
-    if scope.back and scope.since is not None and scope.lately is not None:
-        scope.since = None if scope.lately.hurry(scope.clock.now()) else scope.since
+    if scope.back and scope.lately is not None:
+        scope.lately.hurry()
     picks, suspects = _picks(scope, request, look), _suspects(scope, request, look)
     late = look.expired or scope.ready or scope.returned
     if early is not None and picks and not (suspects or late):
@@ -202,10 +204,11 @@ def _look_first(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[TurnAns
     wanted = [*picks, *suspects, *asked]
     began = scope.clock.now()
     replies = (yield wanted) if wanted else []
-    if picks and _picked(scope, request, began, replies[0]) is None:
-        replies[0] = yield _pick(scope, request)
+    if picks:
+        replies[0] = _picked(scope, request, began, replies[0])
     found = [row for rows in replies[: len(picks) + len(suspects)] for row in rows]
     leased = yield from _lease(scope, request, [*early, *found])
+    scope.ready = scope.ready or scope.crowded  # whoever came meanwhile has passed over them
     if scope.scheduled and request.lanes:
         ((next_due,),) = replies[-1]
     cancels: list[Cancel] = []
@@ -235,7 +238,7 @@ def _look_and_write(
     adds, outcomes = request.adds, request.outcomes
     plain = all(map(is_plain, adds))  # such calls change nothing about the leases that are settled
     lanes, picks = scope.numbers(request.lanes), _picks_early(scope, request)
-    asked = [] if picks or scope.since is not None else list(lanes)
+    asked = [] if picks or scope.since is not None or request.room <= 0 else list(lanes)
     first = [first_look(scope, asked)]
     first += [match(outcomes)] if outcomes and plain else []
     first += plain_looks(adds) if adds and plain else []
@@ -314,17 +317,18 @@ def _pick(scope: Scope, request: Turn) -> Statement:
     lanes, room = list(scope.numbers(request.lanes)), request.room
     if scope.since is not None:
         asked = {"lanes": lanes, "depth": 0 if request.roots else 1, "since": scope.since}
-        return Statement("lease_lately", {**asked, "room": room + 1, "now": scope.now})
+        asked |= {"room": room + 1, "most": _ENOUGH + room, "now": scope.now}
+        return Statement("lease_lately", asked)
     return Statement("lease_pick" if request.roots else "lease_pick_children", {"lanes": lanes, "room": room})
 
 
-def _picked(scope: Scope, request: Turn, began: int, rows: list[list[Any]]) -> list[list[Any]] | None:
-    """Return what was picked; None where there is so much that it has to be picked out of all."""
+def _picked(scope: Scope, request: Turn, began: int, rows: list[list[Any]]) -> list[list[Any]]:
+    """Return what was picked; nothing where there is so much that the next turn has to pick it out of all."""
     _looked(scope, request, began, rows)
     if scope.since is None or len(rows) <= request.room:
         return rows
-    scope.since = None
-    return None
+    scope.crowded = True
+    return []
 
 
 def _looked(scope: Scope, request: Turn, began: int, rows: list[list[Any]]) -> None:
@@ -343,7 +347,7 @@ def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leas
 
 def _leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
     names = scope.names
-    scope.lease([row[0] for row in rows])
+    scope.leased([row[0] for row in rows])
     return [
         Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
         for _, _, _, id_, fence, lane, args, policy, *rest in rows

@@ -9,7 +9,8 @@ _said: set[str] = set()
 
 
 def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - its purpose
+    # In one piece, where nothing is buffered: beside other processes lines would be mixed up.
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)  # noqa: T201 - its purpose
 
 
 #: What shows a notice; a command that draws on the terminal puts its own here.

@@ -98,4 +98,4 @@ def cut(text: str, columns: int) -> str:
 
 def say(text: str) -> None:
     """Print a line for the human, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)  # in one piece, beside other processes

@@ -24,7 +24,7 @@ def test_a_line_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None
             pieces.append(bytes(piece))
             return len(piece)
 
-    for print_line in (say, _notices._print):
+    for print_line in (say, _notices.print_line):
         raw: Any = Unbuffered()
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, write_through=True))
         print_line("one line")

@@ -14,9 +14,9 @@ from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.alone import Alone
-from everloop.store.sql.verbs.lately import Lately
 from everloop.store.sql.verbs.numbers import BLOCK, FRESH
 from everloop.store.sql.verbs.straight import FEW
+from tests.helpers.lately import Always
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
 from tests.helpers.waiting import until
 from tests.stores.test_mysql_bells import Listening
@@ -24,13 +24,6 @@ from tests.stores.test_mysql_bells import Listening
 pytestmark = pytest.mark.server
 
 OTHER = Lane("a", "other", "work")
-
-
-class Always(Lately):
-    """As while looks at all are avoided."""
-
-    def since(self, now: int, request: Turn) -> int | None:
-        return 1
 
 
 class Scene:

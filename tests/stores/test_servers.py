@@ -31,8 +31,8 @@ from everloop.store.sql.mysql_address import address_of
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.runners.mysql_connection import connect
 from everloop.store.sql.server_store import ServerStore
-from everloop.store.sql.verbs.lately import Lately
 from everloop.store.url import store_from_url
+from tests.helpers.lately import Always
 from tests.helpers.mysql import users_connection
 
 pytestmark = pytest.mark.server
@@ -177,13 +177,6 @@ async def test_what_cannot_be_done_at_once_is_done_whole_all_the_same(postgresql
         assert (answer.settled, [a.status for a in answer.added]) == ([False, False], ["exists", "added"])
     finally:
         await store.close()
-
-
-class Always(Lately):
-    """As while looks at all are avoided."""
-
-    def since(self, now: int, request: Turn) -> int | None:
-        return 1
 
 
 def fill(url: str, finished: int) -> None:

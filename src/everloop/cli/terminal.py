@@ -9,6 +9,8 @@ import sys
 import unicodedata
 from typing import Literal, TextIO
 
+from everloop._notices import print_line
+
 Style = Literal["bold", "dim", "red", "green", "yellow", "cyan"]
 
 _CODES: dict[Style, int] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
@@ -98,4 +100,4 @@ def cut(text: str, columns: int) -> str:
 
 def say(text: str) -> None:
     """Print a line for the human, on standard error."""
-    print(f"{text}\n", end="", file=sys.stderr, flush=True)  # in one piece, beside other processes
+    print_line(text)

@@ -394,8 +394,9 @@ ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
 -- name: look -> alive, due, expired, suspects, told, ready
 -- what a turn has to do beside what it was asked: all of it cheap to see, and rarely there. The session is
--- held, so that nobody reaps it while it takes leases. A minimum alone is looked up at the end of its index;
--- beside anything else, MySQL might read all of it.
+-- held, so that nobody reaps it while it takes leases. A minimum alone, behind a bound at most, is looked up in
+-- its index; beside anything else, MySQL might read all of it. Suspects are not looked for by the smallest line:
+-- that would pass over all that has gone from the others, where their own ends at once.
 SELECT (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE) AS alive,
        (SELECT MIN(due_at) FROM ever_calls WHERE due_at > :due_from) AS due,
        (SELECT MIN(expires_at) FROM ever_calls WHERE expires_at > :expires_from) <= :now AS expired,

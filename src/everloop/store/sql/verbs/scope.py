@@ -40,7 +40,6 @@ class Scope:
         alone: What is remembered of single calls, where turns of one go by themselves (see `alone`).
         lately: What is remembered of looks, where looks at all may take long (see `lately`).
         since: The number behind which this turn looks for calls; None where it looks at all.
-        due_from: Calls that are due earlier are not seen by this turn: a look at all has seen them.
         spare: Numbers that are left of earlier requests, where the database gives them in blocks.
         unchanged: Whether what has been committed so far has changed nothing.
         told: Ends that the asking session is told of in the answer itself; None when the answer has no
@@ -64,7 +63,6 @@ class Scope:
     alone: Alone | None = None
     lately: Lately | None = None
     since: int | None = None
-    due_from: int = 0
     spare: Numbers | None = None
     unchanged: bool = False
     started: list[list[Any]] = field(default_factory=list[list[Any]])
@@ -92,6 +90,11 @@ class Scope:
         """Note that whoever was to be woken by a commit has been: what follows begins anew."""
         self.ready = False
         self.rung.clear()
+
+    @property
+    def due_from(self) -> int:
+        """From when this turn looks for calls that are due: a look at all has seen those before."""
+        return 0 if self.lately is None or self.since is None else self.lately.due_from
 
     @cached_property
     def now(self) -> int:

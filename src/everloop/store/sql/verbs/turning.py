@@ -77,7 +77,6 @@ def turn(scope: Scope, request: Turn) -> Verb[TurnAnswer]:
     lately = scope.lately if request.lanes else None
     if lately is not None:
         scope.since = lately.since(scope.now, request)
-        scope.due_from = 0 if scope.since is None else lately.due_from
     answer = yield from _turn(scope, request)
     if lately is not None:
         answer = lately.after(scope.since, scope.now, answer)

@@ -59,10 +59,11 @@ def within(plan: Plan) -> list[Figure]:
     ]
 
 
-def sample(asking: Running, rounds: Rounds, seed: int, count: int) -> None:
-    """Note the p50 and p95 of calls that are made one at a time."""
+def sample(asking: Running, rounds: Rounds, seed: int, count: int, prefix: str = "") -> None:
+    """Note the p50 and p95 of calls that are made one at a time; `prefix` begins their names."""
     samples = sorted(asking.ask("one_at_a_time", count=count, seed=seed)["ms"])
-    rounds.note(p50=statistics.median(samples), p95=samples[round(len(samples) * 0.95) - 1])
+    found = {"p50": statistics.median(samples), "p95": samples[round(len(samples) * 0.95) - 1]}
+    rounds.note(**{prefix + name: value for name, value in found.items()})
 
 
 def idle(plan: Plan, served: Running, prefix: str = "", where: str = "") -> list[Figure]:

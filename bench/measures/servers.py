@@ -46,6 +46,7 @@ class Kind:
         bare: Its bare driver.
         numbers: A table of the numbers n from {first} to {last}.
         settle: What the server does with a table by itself, some time after it was filled.
+        plain: Ends the URL of who speaks no TLS, where the server would; the bare driver speaks none either.
     """
 
     name: str
@@ -55,6 +56,11 @@ class Kind:
     bare: Callable[[str], Bare]
     numbers: str
     settle: str
+    plain: str = ""
+
+    def url(self, server: Server) -> str:
+        """Make a fresh database; return its URL, without TLS."""
+        return server.database() + self.plain
 
 
 POSTGRESQL = Kind(
@@ -74,6 +80,7 @@ MARIADB = Kind(
     BareMaria,
     "(SELECT seq AS n FROM seq_{first}_to_{last}) AS s",
     "ANALYZE TABLE {table}",
+    "?ssl=false",
 )
 KINDS = POSTGRESQL, MARIADB
 #: Finished calls of the only lane, older than all others, by table.
@@ -146,9 +153,9 @@ def _measure(plan: Plan, kind: Kind) -> list[Figure]:
 
 
 @contextmanager
-def _served(plan: Plan, server: Server, name: str) -> Generator[tuple[Running, Running]]:
-    """A worker process and a client process on a fresh database."""
-    url, place = server.database(), plan.folder / name
+def _served(plan: Plan, server: Server, url: str, name: str) -> Generator[tuple[Running, Running]]:
+    """A worker process and a client process on a fresh database, that is dropped behind them."""
+    place = plan.folder / name
     with ExitStack() as stack:
         stack.callback(server.drop, url)
         served = stack.enter_context(worker(place, concurrency=CONCURRENCY, url=url))
@@ -170,7 +177,7 @@ def _bare(kind: Kind, server: Server) -> Generator[Bare]:
 def _throughput(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
     count = plan.amount(20_000, 4_000)
     rounds = Rounds()
-    with _bare(kind, server) as bare, _served(plan, server, "calls") as (served, asking):
+    with _bare(kind, server) as bare, _served(plan, server, kind.url(server), "calls") as (served, asking):
         asking.ask("gather", count=2_000)
         for _ in range(plan.rounds):
             loop, rates = loop_rate(20_000), bare.rates()
@@ -214,25 +221,38 @@ def _latency(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
     rounds = Rounds()
     with (
         _bare(kind, server) as bare,
-        _served(plan, server, "latency") as (served, asking),
+        _served(plan, server, kind.url(server), "latency") as (served, asking),
         bare.relay() as relay,
     ):
         for n in range(plan.rounds):
             rounds.note(relay=relay.milliseconds(plan.amount(20, 8), 0.1))
             sample(asking, rounds, n, plan.amount(40, 12))
+            rounds.note(
+                few=statistics.median(asking.ask("batches", count=plan.amount(50, 12), size=10)["ms"])
+            )
         idling = idle(plan, served, f"{kind.prefix}.", f"{kind.name}: ")
+        if kind.plain:
+            with _served(plan, server, server.database(), "tls") as (_, asking_by_tls):
+                for n in range(plan.rounds):
+                    sample(asking_by_tls, rounds, n, plan.amount(40, 12), prefix="tls.")
     limit = f"two commits in bare {kind.name} that ring each other"
     what = f"{kind.name}: one call at a time, submit to result"
-    return [
+    figures = [
         Figure(f"{kind.prefix}.latency", f"{what}, p50", rounds["p50"], "ms", limit, rounds["relay"]),
         Figure(f"{kind.prefix}.latency.p95", f"{what}, p95", rounds["p95"], "ms", limit, rounds["relay"]),
-        *idling,
     ]
+    if kind.plain:
+        by_tls = f"{what}, p50, by TLS"
+        figures.append(
+            Figure(f"{kind.prefix}.latency.tls", by_tls, rounds["tls.p50"], "ms", limit, rounds["relay"])
+        )
+    few = f"{kind.name}: 10 calls at once, submit to results, p50"
+    return [*figures, Figure(f"{kind.prefix}.few", few, rounds["few"], "ms"), *idling]
 
 
 def _cancelling(plan: Plan, kind: Kind, server: Server) -> Figure:
     """A tree of calls over three workers."""
-    url, limit = server.database(), f"two commits in bare {kind.name} that ring each other"
+    url, limit = kind.url(server), f"two commits in bare {kind.name} that ring each other"
     try:
         with _bare(kind, server) as bare, bare.relay() as relay:
             place, prefix, where = plan.folder / "tree", f"{kind.prefix}.", f"{kind.name}: "
@@ -243,7 +263,7 @@ def _cancelling(plan: Plan, kind: Kind, server: Server) -> Figure:
 
 def _beside_open(plan: Plan, kind: Kind, server: Server) -> Figure:
     """Calls beside a transaction that stays open: many have run in its time."""
-    url, place, count = server.database(), plan.folder / "open", plan.amount(10_000, 2_000)
+    url, place, count = kind.url(server), plan.folder / "open", plan.amount(10_000, 2_000)
     rounds = Rounds()
     with ExitStack() as stack:
         stack.callback(server.drop, url)
@@ -266,7 +286,7 @@ def _beside_open(plan: Plan, kind: Kind, server: Server) -> Figure:
 def _full(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
     """Claims beside a million finished calls."""
     count = plan.amount(1_000_000, FILLED)
-    full, empty = server.database(), server.database()
+    full, empty = kind.url(server), kind.url(server)
     for url in (full, empty):
         asyncio.run(claim_rate(url))  # makes the schema and the lane
     for table, rows in _FINISHED.items():

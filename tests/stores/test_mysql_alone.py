@@ -452,5 +452,5 @@ def test_of_what_is_remembered_there_is_a_bound() -> None:
     alone.remember("x", 1, 2)
     assert len(alone._leases) == 1
     asked = Turn(outcomes=[Outcome("x", 1, Event.SUCCEED)])
-    assert alone.ends(asked) == (1, 2)
-    assert alone.ends(asked) is None
+    assert alone.ends(asked) == [(1, 2)]
+    assert alone.ends(asked) == []

@@ -1,12 +1,12 @@
-"""When a turn looks again that a bell has caused."""
+"""When a turn looks again that a bell has caused, and what goes by itself."""
 
 from __future__ import annotations
 
 import pytest
 
-from everloop._core.calls import State
-from everloop._core.records import Ended, Lane, Leased, Turn, TurnAnswer
-from everloop.store.sql.verbs.alone import AGAIN, SELDOM, SOON, Alone
+from everloop._core.calls import Event, State
+from everloop._core.records import Ended, Lane, Leased, NewCall, Outcome, Progress, Turn, TurnAnswer
+from everloop.store.sql.verbs.alone import AGAIN, SELDOM, SEVERAL, SOON, Alone
 
 NOW = 1_000_000_000
 SESSION = 7
@@ -88,3 +88,57 @@ def test_a_session_is_idle_that_has_all_its_room() -> None:
     assert not session.alone.idle
     session.turn(NOW, rung=False)
     assert session.alone.idle
+
+
+# -- several at once ----------------------------------------------------------------------------------------
+
+
+def ends(*numbers: int, **more: object) -> Turn:
+    outcomes = [Outcome(str(number), 1, Event.SUCCEED, b"j") for number in numbers]
+    return Turn(outcomes=outcomes, **more)  # type: ignore[arg-type]
+
+
+def remembering(*waiters: int | None) -> Alone:
+    alone = Alone()
+    for number, waiter in enumerate(waiters):
+        alone.remember(str(number), 100 + number, waiter)
+    return alone
+
+
+def test_ends_are_said_together_where_all_were_taken_so_and_one_session_hears_of_them() -> None:
+    assert remembering(7, 7, 8).ends(ends(1, 0)) == [(101, 7), (100, 7)]
+    assert remembering(None, None).ends(ends(0, 1)) == [(100, None), (101, None)]
+    assert remembering(7, 7, 8).ends(ends(1, 2)) == []
+    assert remembering(7, 7).ends(ends(0, 9)) == []
+    assert remembering(7, 7).ends(ends(0, 0)) == []
+    assert remembering(7, 7).ends(ends()) == []
+    assert remembering().ends(ends(0)) == []
+
+
+def test_a_turn_that_does_anything_else_says_them_the_ordinary_way() -> None:
+    call = NewCall(id="new", lane=LANES[0], args=b"j")
+    assert remembering(7).ends(ends(0, adds=[call])) == []
+    assert remembering(7).ends(ends(0, progress=[Progress("0", 1, 1, 2, "")])) == []
+    assert remembering(7).ends(ends(0, holding=())) == []
+    failed = Outcome("1", 1, Event.FAIL, error=b"j")
+    assert remembering(7, 7).ends(Turn(outcomes=[*ends(0).outcomes, failed])) == []
+
+
+def test_no_more_ends_are_said_together_than_are_taken_together() -> None:
+    numbers = range(SEVERAL + 1)
+    assert len(remembering(*(7 for _ in numbers)).ends(ends(*range(SEVERAL)))) == SEVERAL
+    assert remembering(*(7 for _ in numbers)).ends(ends(*numbers)) == []
+
+
+def test_a_lease_is_remembered_for_one_end() -> None:
+    alone = remembering(7)
+    assert alone.ends(ends(0)) == [(100, 7)]
+    assert alone.ends(ends(0)) == []
+
+
+def test_as_many_are_taken_as_came_the_last_time() -> None:
+    alone = Alone()
+    assert alone.most == 1
+    for count, most in ((2, SEVERAL), (1, 1), (5, SEVERAL), (0, 1)):
+        alone.took(count)
+        assert alone.most == most

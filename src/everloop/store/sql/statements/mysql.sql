@@ -273,6 +273,26 @@ SELECT s.session, @ever_ended, 'ended' FROM ever_sessions AS s FORCE INDEX (PRIM
 WHERE s.session = :waiter AND @ever_ended IS NOT NULL
 ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
 
+-- name: settle_few
+-- the same for several: the ends of all, or of none; seqs in their order, values: pairs of seq and value
+SET @ever_ended = (SELECT CASE WHEN COUNT(*) = :n THEN 1 END FROM (
+    SELECT 1 FROM ever_calls FORCE INDEX (PRIMARY)
+    WHERE {seq among :seqs} AND fence = 1 AND state = 'leased' AND session = :session AND watched = 0
+      AND waiter <=> :waiter FOR UPDATE SKIP LOCKED) AS c);
+UPDATE ever_calls FORCE INDEX (PRIMARY) SET state = 'succeeded', attempt = attempt + 1, session = 0
+WHERE {seq among :seqs} AND @ever_ended IS NOT NULL;
+INSERT INTO ever_outcomes (seq, ended, session, value)
+SELECT b.seq, :now, :session, b.value
+FROM JSON_TABLE(:values, '$[*]' COLUMNS (seq BIGINT PATH '$[0]', value LONGTEXT PATH '$[1]')) AS b
+WHERE @ever_ended IS NOT NULL
+
+-- name: tell_few
+INSERT INTO ever_inbox (session, seq, kind)
+SELECT s.session, c.seq, 'ended'
+FROM ever_sessions AS s FORCE INDEX (PRIMARY) STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY)
+WHERE s.session = :waiter AND {c.seq among :seqs} AND @ever_ended IS NOT NULL
+ON DUPLICATE KEY UPDATE seq = ever_inbox.seq
+
 -- name: settled_alone -> seq
 SELECT @ever_ended AS seq
 
@@ -489,7 +509,7 @@ UPDATE ever_calls FORCE INDEX (PRIMARY)
 SET state = 'leased', session = :session, fence = fence + 1, started = :now
 WHERE {seq among :seqs}
 
--- name: lease_alone -> waiter, watched, seq, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- name: lease_alone -> waiter, watched, seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
 -- picks and takes the first call of the only lane that has one, unless it has expired, which then ends it; where
 -- several lanes have one, they have to be compared. The session is held as by `look`. In a SET every read is one
 -- that locks: what others hold is passed over in each of them.
@@ -505,10 +525,36 @@ UPDATE ever_calls FORCE INDEX (PRIMARY)
 SET state = 'leased', session = :session, fence = fence + 1, started = :now
 WHERE seq = @ever_first AND state = 'ready' AND @ever_alive = 1 AND (expires IS NULL OR expires > :now)
 {several :lanes: AND line = @ever_last};
-SELECT c.waiter, c.watched, c.seq, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes, -c.level AS depth,
-       -c.priority AS priority, c.after, c.due, p.created
+SELECT c.waiter, c.watched, c.seq, c.place, c.root, c.id, c.fence, c.lane, p.args, p.policy, c.attempt, c.crashes,
+       -c.level AS depth, -c.priority AS priority, c.after, c.due, p.created
 FROM ever_calls AS c FORCE INDEX (PRIMARY) STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 WHERE c.seq = @ever_first AND c.session = :session
+
+-- name: lease_few -> waiter, watched, seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- the same for several, picked as by `lease_pick`, of whichever lanes
+SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE),
+    @ever_few = (SELECT CONCAT('[', GROUP_CONCAT(seq), ']') FROM (
+{one :lane in :lanes:
+        SELECT seq FROM ever_calls FORCE INDEX (ever_calls_ready) WHERE line = :lane
+        ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED}
+{several :lanes:
+        SELECT seq FROM (}{for several :lane in :lanes, joined by UNION ALL:
+            (SELECT seq, priority, place, root, level FROM ever_calls FORCE INDEX (ever_calls_ready)
+             WHERE line = :lane ORDER BY priority, place, root, level, seq LIMIT :room FOR UPDATE SKIP LOCKED)}
+{several :lanes:
+        ) AS heads
+        ORDER BY priority, place, root, level, seq LIMIT :room}
+    ) AS c);
+UPDATE JSON_TABLE(@ever_few, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
+SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now
+WHERE @ever_alive = 1 AND (c.expires IS NULL OR c.expires > :now);
+SELECT {row: c.waiter, c.watched, c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence, c.lane,
+        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
+        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
+FROM JSON_TABLE(@ever_few, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
+STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq AND c.session = :session
+STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 
 -- Inbox -------------------------------------------------------------------------------------------
 

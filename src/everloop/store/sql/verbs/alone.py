@@ -1,24 +1,29 @@
-"""One call at a time: turns of a single call, where one statement cannot do several things.
+"""One call at a time, or a few: turns that go by themselves, where one statement cannot do several things.
 
-An idle worker that a bell has woken takes one call, looking at nothing beside it, in one trip. The end of
-that call goes as straight, and only behind the commit and the bell it is looked for what else there is. Each
-statement passes over what it was not made for: then nothing at all is done, and the turn goes the ordinary
-way.
+An idle worker that a bell has woken takes one call, looking at nothing beside it, in one trip; or several,
+where several came the last time. Their end goes as straight, and only behind the commit and the bell it is
+looked for what else there is. Each statement passes over what it was not made for: then nothing at all is
+done, and the turn goes the ordinary way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from everloop._core.calls import State
-from everloop._core.records import Ended, Leased, Outcome, Turn, TurnAnswer
+from everloop._core.records import Ended, Outcome, Turn, TurnAnswer
+from everloop.store.sql.verbs.leased import in_order
+from everloop.store.sql.verbs.leased import leases as leased
 from everloop.store.sql.verbs.scope import Scope
-from everloop.store.sql.verbs.statement import Last, Statement, Verb, blob, text
+from everloop.store.sql.verbs.statement import Last, Statement, Verb, text
 from everloop.store.sql.verbs.straight import FEW, first_look, is_first_success
 
+#: Calls that are taken at once, at most, and ends that are said at once: all of them or none.
+SEVERAL = 64
 #: Leases that are remembered, at most.
 _MOST = 1_000
 #: A bell may ring just before the commit that it is about can be seen (docs/decisions/0018). Microseconds
@@ -28,7 +33,7 @@ AGAIN, SELDOM = 5_000, 100_000
 
 
 class _Lease(NamedTuple):
-    """A first run that was taken alone.
+    """A first run that was taken so.
 
     Attributes:
         waiter: Who is told of its end, as it was then; the statements see whether it still is so.
@@ -53,6 +58,7 @@ class Alone:
     turns: int = 0
     many: bool = False
     idle: bool = False
+    _several: bool = False  # the last time there was more than one to be taken
     _rung: bool = False  # a bell has rung before the turn under way, which may lease
     _idle: bool = False  # and its session runs nothing
     _again_at: int = 0  # when there is another look, or was the last
@@ -92,19 +98,30 @@ class Alone:
             again.append(answer.next_due)
         return replace(answer, next_due=min(again)) if again else answer
 
+    @property
+    def most(self) -> int:
+        """How many calls are taken at once."""
+        return SEVERAL if self._several else 1
+
+    def took(self, count: int) -> None:
+        """Note how many calls there were at once."""
+        self._several = count > 1
+
     def remember(self, id_: str, seq: int, waiter: int | None) -> None:
         if len(self._leases) >= _MOST:
             self._leases.clear()
         self._leases[id_] = _Lease(seq, waiter)
 
-    def ends(self, request: Turn) -> _Lease | None:
-        """Return the lease that a turn ends, where it does nothing else."""
-        if len(request.outcomes) != 1 or not self._leases:
-            return None
-        (outcome,) = request.outcomes
-        lease = self._leases.pop(outcome.id, None)
+    def ends(self, request: Turn) -> list[_Lease]:
+        """Return the leases that a turn ends, where it does nothing else, and tells one session of all."""
+        if not self._leases or not 0 < len(request.outcomes) <= SEVERAL:
+            return []
+        found = [self._leases.pop(outcome.id, None) for outcome in request.outcomes]
+        leases = [lease for lease in found if lease is not None]
         only = not (request.adds or request.progress) and request.holding is None
-        return lease if only and is_first_success(outcome) else None
+        first = all(map(is_first_success, request.outcomes))
+        together = len(leases) == len(found) and len({lease.waiter for lease in leases}) == 1
+        return leases if only and first and together else []
 
 
 def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
@@ -114,9 +131,9 @@ def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | N
         return None
     alone.turns += 1
     alone.many = len(request.adds) + len(request.outcomes) > FEW
-    idle, lease = alone.comes_idle(session, request), alone.ends(request)
-    if lease is not None:
-        return (yield from _settle(scope, request, request.outcomes[0], lease))
+    idle, leases = alone.comes_idle(session, request), alone.ends(request)
+    if leases:
+        return (yield from _settle(scope, request, leases, alone))
     taken = (yield from _lease(scope, request, alone)) if idle and scope.since is None else None
     if taken is None:
         alone.goes_on()
@@ -124,28 +141,28 @@ def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | N
 
 
 def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
-    lanes = list(scope.numbers(request.lanes))
-    (rows,) = yield Last(
-        [Statement("lease_alone", {"lanes": lanes, "session": scope.session, "now": scope.now})]
-    )
+    most = min(alone.most, request.room)
+    asked = {"lanes": list(scope.numbers(request.lanes)), "session": scope.session, "now": scope.now}
+    if most == 1:
+        (rows,) = yield Last([Statement("lease_alone", asked)])
+    else:
+        (rows,) = yield Last([Statement("lease_few", {**asked, "room": most})])
+        alone.took(len(rows))
     if not rows:
         scope.unchanged = True
         return None
-    ((waiter, watched, seq, id_, fence, lane, args, policy, *rest),) = rows
-    scope.leased([seq])
-    if fence == 1 and not watched:
-        alone.remember(id_, seq, waiter)
-    leased = Leased(id_, fence, scope.names[lane], blob(args) or b"", blob(policy) or b"", *rest)
-    # Nothing else was looked at: that is to be done as soon as the body had time to end.
-    return TurnAnswer(leased=[leased], next_due=scope.now)
+    for waiter, watched, seq, _, _, id_, fence, *_ in rows:
+        if fence == 1 and not watched:
+            alone.remember(id_, seq, waiter)
+    # Nothing else was looked at: that is to be done as soon as the bodies had time to end.
+    return TurnAnswer(leased=leased(scope, in_order([row[2:] for row in rows])), next_due=scope.now)
 
 
-def _settle(scope: Scope, request: Turn, outcome: Outcome, lease: _Lease) -> Verb[TurnAnswer | None]:
-    waiter = lease.waiter
-    asked = {"session": scope.session, "now": scope.now}
-    ends = [Statement("settle_alone", {**asked, **lease._asdict(), "value": text(outcome.value)})]
+def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> Verb[TurnAnswer | None]:
+    outcomes, waiter = request.outcomes, leases[0].waiter
+    ends = _ends(scope, outcomes, leases)
     if waiter is not None and waiter != scope.session:
-        ends.append(Statement("tell_alone", {"waiter": waiter}))
+        ends.append(_tells(waiter, leases))
         scope.rung.add(waiter)
     looks = [Statement("settled_alone", {})]
     if request.lanes:
@@ -160,7 +177,27 @@ def _settle(scope: Scope, request: Turn, outcome: Outcome, lease: _Lease) -> Ver
     more = False
     if request.lanes:
         ((_, next_due, expired, suspects, told, ready),) = replies[-1]
+        if ready:
+            alone.took(len(leases) + 1)
         ready = ready or scope.since is not None  # as far as is known
         more = bool(expired or told or ready or (suspects and request.suspects))
-    ended = [Ended(outcome.id, State.SUCCEEDED, outcome.value, None, 1)] if waiter == scope.session else []
-    return TurnAnswer(settled=[True], ended=ended, next_due=next_due, more=more)
+    heard = outcomes if waiter == scope.session else ()
+    ended = [Ended(each.id, State.SUCCEEDED, each.value, None, 1) for each in heard]
+    return TurnAnswer(settled=[True] * len(leases), ended=ended, next_due=next_due, more=more)
+
+
+def _ends(scope: Scope, outcomes: Sequence[Outcome], leases: list[_Lease]) -> list[Statement]:
+    """Return what ends all of these, or none."""
+    asked = {"session": scope.session, "now": scope.now, "waiter": leases[0].waiter}
+    values = {lease.seq: text(outcome.value) for lease, outcome in zip(leases, outcomes, strict=True)}
+    if len(leases) == 1:
+        ((seq, value),) = values.items()
+        return [Statement("settle_alone", {**asked, "seq": seq, "value": value})]
+    return [Statement("settle_few", {**asked, "seqs": sorted(values), "n": len(leases), "values": values})]
+
+
+def _tells(waiter: int, leases: list[_Lease]) -> Statement:
+    """Return what tells their waiter of what has ended."""
+    if len(leases) == 1:
+        return Statement("tell_alone", {"waiter": waiter})
+    return Statement("tell_few", {"waiter": waiter, "seqs": sorted(lease.seq for lease in leases)})

@@ -18,6 +18,7 @@ from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswe
 from everloop.store.sql.verbs.adding import NO_LANES, add, add_plain, is_plain, plain_looks
 from everloop.store.sql.verbs.alone import take_alone
 from everloop.store.sql.verbs.ending import expire_calls
+from everloop.store.sql.verbs.leased import in_order, leases
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
 from everloop.store.sql.verbs.settling import match, settle
@@ -137,7 +138,7 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         look = _Look.read([[*seen, True]])  # whether any call is ready, leasing finds by itself
         quiet = look.is_quiet(scope, request)
         next_due = replies[len(first)][0][0] if scope.scheduled else look.due
-        leased = _leases(scope, sorted(replies[-1], key=_place)) if request.room > 0 else []
+        leased = leases(scope, in_order(replies[-1])) if request.room > 0 else []
     elif scope.compound:
         _read_inbox(replies[-1], ended, cancels)
         more = len(replies[-1]) == INBOX
@@ -338,25 +339,10 @@ def _looked(scope: Scope, request: Turn, began: int, rows: list[list[Any]]) -> N
 def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leased]]:
     """Take what was picked, in order, as far as there is room."""
     if rows:
-        rows = sorted(rows, key=_place)[: request.room]
+        rows = in_order(rows)[: request.room]
         seqs = [row[0] for row in rows]
         yield Statement("lease_take", {"seqs": seqs, "session": scope.session, "now": scope.now})
-    return _leases(scope, rows or sorted(scope.started, key=_place))
-
-
-def _leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
-    names = scope.names
-    scope.leased([row[0] for row in rows])
-    return [
-        Leased(id_, fence, names[lane], blob(args) or b"", blob(policy) or b"", *rest)
-        for _, _, _, id_, fence, lane, args, policy, *rest in rows
-    ]
-
-
-def _place(row: list[Any]) -> tuple[int, int, int, int, int]:
-    """Return what the calls of a turn are ordered by, as the statements do."""
-    seq, place, root, *_, depth, priority, _after, _due, _created = row
-    return -priority, place, root, -depth, seq
+    return leases(scope, rows or in_order(scope.started))
 
 
 def _due(scope: Scope) -> Statement:

@@ -85,7 +85,7 @@ GATES: Mapping[str, Bound] = {
     "mariadb.many": least(0.15, _SERVED),
     "mariadb.latency": most(13, _ANSWERED),
     "mariadb.cancel": most(20, _UNWOUND),
-    "mariadb.open": most(3, _OPEN),
+    "mariadb.open": most(2.5, _OPEN),
     "mariadb.finished": least(1 / 1.5, _FINISHED),
     "import.app": most(4, "no web client, no SQLAlchemy, no driver: they come at first use"),
 }

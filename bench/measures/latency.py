@@ -59,11 +59,10 @@ def within(plan: Plan) -> list[Figure]:
     ]
 
 
-def sample(asking: Running, rounds: Rounds, seed: int, count: int, prefix: str = "") -> None:
-    """Note the p50 and p95 of calls that are made one at a time; `prefix` begins their names."""
+def sample(asking: Running, rounds: Rounds, seed: int, count: int) -> None:
+    """Note the p50 and p95 of calls that are made one at a time."""
     samples = sorted(asking.ask("one_at_a_time", count=count, seed=seed)["ms"])
-    found = {"p50": statistics.median(samples), "p95": samples[round(len(samples) * 0.95) - 1]}
-    rounds.note(**{prefix + name: value for name, value in found.items()})
+    rounds.note(p50=statistics.median(samples), p95=samples[round(len(samples) * 0.95) - 1])
 
 
 def idle(plan: Plan, served: Running, prefix: str = "", where: str = "") -> list[Figure]:

@@ -231,10 +231,6 @@ def _latency(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
                 few=statistics.median(asking.ask("batches", count=plan.amount(50, 12), size=10)["ms"])
             )
         idling = idle(plan, served, f"{kind.prefix}.", f"{kind.name}: ")
-        if kind.plain:
-            with _served(plan, server, server.database(), "tls") as (_, asking_by_tls):
-                for n in range(plan.rounds):
-                    sample(asking_by_tls, rounds, n, plan.amount(40, 12), prefix="tls.")
     limit = f"two commits in bare {kind.name} that ring each other"
     what = f"{kind.name}: one call at a time, submit to result"
     figures = [
@@ -242,10 +238,12 @@ def _latency(plan: Plan, kind: Kind, server: Server) -> list[Figure]:
         Figure(f"{kind.prefix}.latency.p95", f"{what}, p95", rounds["p95"], "ms", limit, rounds["relay"]),
     ]
     if kind.plain:
-        by_tls = f"{what}, p50, by TLS"
-        figures.append(
-            Figure(f"{kind.prefix}.latency.tls", by_tls, rounds["tls.p50"], "ms", limit, rounds["relay"])
-        )
+        by_tls = Rounds()
+        with _served(plan, server, server.database(), "tls") as (_, asking):
+            for n in range(plan.rounds):
+                sample(asking, by_tls, n, plan.amount(40, 12))
+        name = f"{kind.prefix}.latency.tls"
+        figures.append(Figure(name, f"{what}, p50, by TLS", by_tls["p50"], "ms", limit, rounds["relay"]))
     few = f"{kind.name}: 10 calls at once, submit to results, p50"
     return [*figures, Figure(f"{kind.prefix}.few", few, rounds["few"], "ms"), *idling]
 

@@ -60,14 +60,42 @@ class Scene:
         return found.state
 
 
-@pytest.fixture
-async def scene(mysql_store: MysqlStore) -> Scene:
+async def prepared(mysql_store: MysqlStore) -> Scene:
+    """Return a scene whose lanes have their numbers."""
     client = await mysql_store.open_session(CLIENT, MINUTE)
     worker = await mysql_store.open_session(WORKER, MINUTE)
     scene = Scene(mysql_store, client, worker)
     await scene.add(call(1_000, OTHER))  # numbers the lanes
     await scene.turn(lanes=(LANE, OTHER))
     return scene
+
+
+@pytest.fixture
+async def scene(mysql_store: MysqlStore) -> Scene:
+    return await prepared(mysql_store)
+
+
+def collides(scene: Scene, monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """Let each of these meet another transaction, once; return those that have."""
+    met: list[str] = []
+
+    def fault(name: str, _: int) -> None:
+        if name in names and name not in met:
+            met.append(name)
+            raise Collision("it was chosen")
+
+    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
+    return met
+
+
+def loses_answers(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody hear of what is committed."""
+
+    def fault(name: str, _: int) -> None:
+        if name == "COMMITTED":
+            raise StoreUnavailable("nobody knows")
+
+    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
 
 
 def success(lease: Leased, value: bytes = b"j1") -> Outcome:
@@ -330,21 +358,14 @@ async def test_what_met_another_transaction_goes_the_ordinary_way(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await scene.add(call(1), call(2))
-    failing = {"lease_alone", "settle_alone"}
-
-    def fault(name: str, _: int) -> None:
-        if name in failing:
-            failing.discard(name)
-            raise Collision("it was chosen")
-
-    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
+    met = collides(scene, monkeypatch, "lease_alone", "settle_alone")
     leased = (await scene.turn()).leased
     assert [lease.id for lease in leased] == [call(1).id, call(2).id]
-    assert failing == {"settle_alone"}
+    assert met == ["lease_alone"]
     await scene.add(call(3))
     lease = await scene.lease()
     assert (await scene.turn(success(lease))).settled == [True]
-    assert not failing
+    assert met == ["lease_alone", "settle_alone"]
     assert await scene.state(3) is State.SUCCEEDED
 
 
@@ -355,14 +376,7 @@ async def test_an_end_whose_transaction_met_another_one_is_said_the_ordinary_way
     await scene.add(call(1))
     lease = await scene.lease()
     await scene.add(call(2))
-    met: list[str] = []
-
-    def fault(name: str, _: int) -> None:
-        if name == at and not met:
-            met.append(name)
-            raise Collision("it was chosen")
-
-    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
+    met = collides(scene, monkeypatch, at)
     answer = await scene.turn(success(lease))
     assert (answer.settled, met) == ([True], [at])
     assert [each.id for each in answer.leased] == [call(2).id]
@@ -372,29 +386,17 @@ async def test_an_end_whose_transaction_met_another_one_is_said_the_ordinary_way
 async def test_a_collision_behind_a_turn_that_did_nothing_begins_it_anew(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = {"look"}
-
-    def fault(name: str, _: int) -> None:
-        if name in failing:
-            failing.discard(name)
-            raise Collision("it was chosen")
-
-    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
+    met = collides(scene, monkeypatch, "look")
     assert (await scene.turn()).leased == []
-    assert not failing
+    assert met == ["look"]
 
 
 async def test_an_answer_that_is_lost_leaves_the_call_to_whoever_asks_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await scene.add(call(1))
-
-    def fault(name: str, _: int) -> None:
-        if name == "COMMITTED":
-            raise StoreUnavailable("nobody knows")
-
     with monkeypatch.context() as patched:
-        patched.setattr(scene.store._runner(), "_fault", fault)
+        loses_answers(scene, patched)
         with pytest.raises(StoreUnavailable):
             await scene.turn()
     assert await scene.state(1) is State.LEASED

@@ -11,12 +11,11 @@ from everloop._core.clock import Clock
 from everloop._core.records import Leased, NewCall, Turn, TurnAnswer
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
-from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.alone import SEVERAL, Alone
 from everloop.testing.conformance import CASES, Case, walk
-from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
+from tests.helpers.mysql import CLIENT, LANE, MINUTE, call, transaction
 from tests.helpers.servers.emptying import emptied
-from tests.stores.test_mysql_alone import OTHER, Scene, success
+from tests.stores.test_mysql_alone import OTHER, Scene, collides, loses_answers, prepared, success
 
 pytestmark = pytest.mark.server
 
@@ -26,13 +25,11 @@ LANES = LANE, OTHER
 @pytest.fixture
 async def scene(mysql_store: MysqlStore) -> Scene:
     """A worker that a bell has always just woken, and that has met several calls at once before."""
-    client = await mysql_store.open_session(CLIENT, MINUTE)
-    worker = await mysql_store.open_session(WORKER, MINUTE)
-    scene = Scene(mysql_store, client, worker)
-    await scene.add(call(1_000, OTHER))  # numbers the lanes
-    await scene.turn(lanes=LANES)
+    scene = await prepared(mysql_store)
     scene.store._alone.took(2)
-    scene.store._runner()._bells._quiet.add(client)  # it does not listen: it is looked for, in the same trip
+    scene.store._runner()._bells._quiet.add(
+        scene.client
+    )  # it does not listen: it is looked for, in the same trip
     return scene
 
 
@@ -205,14 +202,7 @@ async def test_what_met_another_transaction_goes_the_ordinary_way(
     await scene.add(call(1), call(2))
     if at != "lease_few":
         leased = await lease(scene, 1, 2)
-    met: list[str] = []
-
-    def fault(name: str, _: int) -> None:
-        if name == at and not met:
-            met.append(name)
-            raise Collision("it was chosen")
-
-    monkeypatch.setattr(scene.store._runner(), "_fault", fault)
+    met = collides(scene, monkeypatch, at)
     if at == "lease_few":
         leased = (await scene.turn()).leased
     assert (await end(scene, leased)).settled == [True, True]
@@ -226,13 +216,8 @@ async def test_an_answer_that_is_lost_has_happened_all_the_same(
 ) -> None:
     await scene.add(call(1), call(2))
     leased = await lease(scene, 1, 2) if ends else []
-
-    def fault(name: str, _: int) -> None:
-        if name == "COMMITTED":
-            raise StoreUnavailable("nobody knows")
-
     with monkeypatch.context() as patched:
-        patched.setattr(scene.store._runner(), "_fault", fault)
+        loses_answers(scene, patched)
         with pytest.raises(StoreUnavailable):
             await (end(scene, leased) if ends else scene.turn())
     if ends:

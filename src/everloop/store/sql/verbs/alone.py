@@ -16,8 +16,7 @@ from msgspec.structs import replace
 
 from everloop._core.calls import State
 from everloop._core.records import Ended, Outcome, Turn, TurnAnswer
-from everloop.store.sql.verbs.leased import in_order
-from everloop.store.sql.verbs.leased import leases as leased
+from everloop.store.sql.verbs.leased import in_order, leases_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last, Statement, Verb, text
 from everloop.store.sql.verbs.straight import FEW, first_look, is_first_success
@@ -155,7 +154,7 @@ def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]
         if fence == 1 and not watched:
             alone.remember(id_, seq, waiter)
     # Nothing else was looked at: that is to be done as soon as the bodies had time to end.
-    return TurnAnswer(leased=leased(scope, in_order([row[2:] for row in rows])), next_due=scope.now)
+    return TurnAnswer(leased=leases_of(scope, in_order([row[2:] for row in rows])), next_due=scope.now)
 
 
 def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> Verb[TurnAnswer | None]:

@@ -14,7 +14,7 @@ def in_order(rows: list[list[Any]]) -> list[list[Any]]:
     return sorted(rows, key=_place)
 
 
-def leases(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
+def leases_of(scope: Scope, rows: list[list[Any]]) -> list[Leased]:
     """Read calls that have been taken."""
     names = scope.names
     scope.leased([row[0] for row in rows])

@@ -18,7 +18,7 @@ from everloop._core.records import Added, Cancel, Ended, Leased, Turn, TurnAnswe
 from everloop.store.sql.verbs.adding import NO_LANES, add, add_plain, is_plain, plain_looks
 from everloop.store.sql.verbs.alone import take_alone
 from everloop.store.sql.verbs.ending import expire_calls
-from everloop.store.sql.verbs.leased import in_order, leases
+from everloop.store.sql.verbs.leased import in_order, leases_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.sessions import release_others
 from everloop.store.sql.verbs.settling import match, settle
@@ -138,7 +138,7 @@ def _go_straight(scope: Scope, request: Turn, ended: list[Ended]) -> Verb[tuple[
         look = _Look.read([[*seen, True]])  # whether any call is ready, leasing finds by itself
         quiet = look.is_quiet(scope, request)
         next_due = replies[len(first)][0][0] if scope.scheduled else look.due
-        leased = leases(scope, in_order(replies[-1])) if request.room > 0 else []
+        leased = leases_of(scope, in_order(replies[-1])) if request.room > 0 else []
     elif scope.compound:
         _read_inbox(replies[-1], ended, cancels)
         more = len(replies[-1]) == INBOX
@@ -342,7 +342,7 @@ def _lease(scope: Scope, request: Turn, rows: list[list[Any]]) -> Verb[list[Leas
         rows = in_order(rows)[: request.room]
         seqs = [row[0] for row in rows]
         yield Statement("lease_take", {"seqs": seqs, "session": scope.session, "now": scope.now})
-    return leases(scope, rows or in_order(scope.started))
+    return leases_of(scope, rows or in_order(scope.started))
 
 
 def _due(scope: Scope) -> Statement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -541,6 +541,18 @@ class Sleeping(Fake):
         if not self.answers:
             raise Lost("the line broke")
         return super().run(sql, doing, results)
+
+    def sleep(self, query: bytes, hear: Callable[[Rows], None]) -> bool:
+        results: list[Rows] = []
+        ended = False
+        try:
+            self.run(query.decode(), "listening", results)
+        except Interrupted:
+            ended = True
+            if not results:
+                raise
+        hear(results[0])
+        return ended
 
 
 async def test_whoever_sleeps_again_rings_however_the_sleep_before_has_ended() -> None:

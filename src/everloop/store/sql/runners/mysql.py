@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from everloop._core.errors import StoreError, StoreUnavailable
@@ -115,19 +116,18 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         """Return what ends the transaction; as one block, where it is small and has not begun yet."""
         rings = self._bells.statements(connection, scope)
         sent, ends = self._sent(connection, kept)
-        if self._begun or not connection.is_mariadb or sum(len(sql) for _, sql in sent) > SMALL:
+        if self._begun or not connection.is_mariadb or sum([len(sql) for _, sql in sent]) > SMALL:
             sent.append(_COMMIT)
             return _Whole(sent, _names(sent), ends, rings)
         # Only queries answer, each when it is done, and then the block.
-        answers = [bool(template.columns) for _, template in kept]
-        ends = [sum(answers[: n + 1]) for n in range(len(kept))]
-        name = ", ".join(dict.fromkeys(statement.name for statement, _ in kept))
+        ends = [*accumulate([1 if template.columns else 0 for _, template in kept], initial=0)]
+        name = ", ".join(dict.fromkeys([statement.name for statement, _ in kept]))
         early = connection.shows_early and bool(rings.idle)
         if early:
             sent.append(_early(rings.idle))
             rings = rings._replace(idle=[])
         block = name, _block([*sent, _COMMIT])
-        return _Whole([block], [name] * (sum(answers) + 1), ends, rings, early)
+        return _Whole([block], [name] * (ends[-1] + 1), ends[1:], rings, early)
 
     def _go_on_waking(self, connection: MysqlConnection, scope: Scope, error: StoreError) -> None:
         """It is committed, but the waking has failed: mostly, because one of them listens no more."""
@@ -159,7 +159,7 @@ class MysqlRunner(ServerRunner[MysqlConnection]):
         names: list[str] | None = None,
     ) -> list[Any]:
         self.trips += 1
-        return connection.run(";\n".join(sql for _, sql in sent), names or _names(sent), results)
+        return connection.run(";\n".join([sql for _, sql in sent]), names or _names(sent), results)
 
 
 _BEGIN: Sent = ("BEGIN", "START TRANSACTION")
@@ -174,7 +174,7 @@ def _block(sent: list[Sent]) -> str:
     MariaDB answers it once. Each answer of its own costs both sides a wake-up: a tenth of what a transaction
     takes.
     """
-    body = ";\n".join(sql for _, sql in sent)
+    body = ";\n".join([sql for _, sql in sent])
     return f"BEGIN NOT ATOMIC {body}; END"
 
 
@@ -184,7 +184,7 @@ def _early(bells: list[Sent]) -> Sent:
     What they lease then cannot be on the disk before what they have seen: there is one log. A bell that fails
     must not keep the commit from being executed; it is seen behind it.
     """
-    kills = "; ".join(sql for _, sql in bells)
+    kills = "; ".join([sql for _, sql in bells])
     failed = "DECLARE CONTINUE HANDLER FOR SQLEXCEPTION SET @ever_heard = 0"
     return "bell", f"BEGIN {failed}; SET @ever_heard = 1; {kills}; END"
 

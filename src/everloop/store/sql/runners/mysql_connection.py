@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 
@@ -18,7 +18,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from everloop._core.errors import ConfigError, StoreError, StoreUnavailable
 from everloop.store.refusals import refusal
 from everloop.store.sql.mysql_address import Address, unverified
-from everloop.store.sql.runners.mysql_wire import Rows, Wire
+from everloop.store.sql.runners.mysql_wire import INTERRUPTED, Rows, Wire
 from everloop.store.sql.runners.server import FULL_DISK, PATIENCE, CannotOpen, Collision, Held, Lost
 
 #: What another transaction did to ours: begin anew. 1205 undoes the statement only; the rest is rolled back.
@@ -35,9 +35,9 @@ _LOST = {
     0,  # PyMySQL itself has given up
     1053,  # ER_SERVER_SHUTDOWN
     1158,  # ER_NET_READ_ERROR
-    1159,  # ER_NET_READ_INTERRUPTED
+    1159,  # ER_NET_READINTERRUPTED
     1160,  # ER_NET_ERROR_ON_WRITE
-    1161,  # ER_NET_WRITE_INTERRUPTED
+    1161,  # ER_NET_WRITEINTERRUPTED
     1927,  # ER_CONNECTION_KILLED (MariaDB)
     2002,  # CR_CONNECTION_ERROR
     2003,  # CR_CONN_HOST_ERROR
@@ -67,7 +67,6 @@ _PASSING = {
 }
 #: Of these: the server has no space left.
 _FULL = (1021, 1114)
-_INTERRUPTED = 1317  # ER_QUERY_INTERRUPTED
 _DENIED = 1142  # ER_TABLEACCESS_DENIED_ERROR
 _UNENCRYPTED = 2026  # CR_SSL_CONNECTION_ERROR
 #: Seconds for which a transaction may stand still before the server ends the connection. A process that
@@ -112,6 +111,8 @@ class MysqlConnection:
         self._socket: socket.socket = raw._sock  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
         _keep_alive(self._socket)
         self._socket.settimeout(patience)
+        self._unasked = select.poll()  # whether it says something
+        self._unasked.register(self._socket, select.POLLIN)
         self._wire = Wire(self._socket, getattr(raw, "server_status", 0))  # the attribute is not in the stubs
         self._largest = 0
         self._bells = ""
@@ -171,15 +172,31 @@ class MysqlConnection:
             raise explain(error, doing) from error
         return results
 
+    def sleep(self, query: bytes, hear: Callable[[Rows], None]) -> bool:
+        """Ask something, and sleep; tell whether somebody has ended the sleep, where the server says so.
+
+        Args:
+            query: Two statements, of which the second one is the sleep.
+            hear: Called with the rows of the first one as soon as they are there: the sleep has begun.
+
+        Raises:
+            Interrupted: Somebody has ended the first one.
+            StoreError: One of them failed.
+        """
+        try:
+            self._wire.ask(query)
+            hear(next(self._wire.results()))
+            return self._wire.is_interrupted()
+        except pymysql.MySQLError as error:
+            raise explain(error, "listening") from error
+
     def check_alive(self) -> None:
         """See that the server has not ended the connection while it was idle.
 
         Raises:
             Lost: It has. Once a commit is sent, nobody could tell whether it was received.
         """
-        look = select.poll()
-        look.register(self._socket, select.POLLIN)
-        if look.poll(0):  # it says something without being asked, or nothing ever again
+        if self._unasked.poll(0):  # it says something without being asked, or nothing ever again
             raise Lost("the connection to MySQL is lost: the server has ended it")
 
     def bell(self, session: int | str) -> str:
@@ -285,7 +302,7 @@ _KINDS: tuple[tuple[set[int], type[StoreError], str], ...] = (
     (_HELD, Held, "MySQL ended this transaction for another one"),
     (_COLLISIONS, Collision, "MySQL ended this transaction for another one"),
     (_LOST, Lost, "the connection to MySQL is lost"),
-    ({_INTERRUPTED}, Interrupted, "MySQL was told to stop this query"),
+    ({INTERRUPTED}, Interrupted, "MySQL was told to stop this query"),
     (_PASSING, StoreUnavailable, "MySQL cannot go on now"),
     ({1153}, StoreError, "the request is larger than the server's max_allowed_packet; set it higher"),
 )
@@ -301,7 +318,7 @@ _NO_RIGHT = (
 
 def passes(code: int) -> bool:
     """Whether an error of the server's is about others, or about now."""
-    return code in _COLLISIONS or code in _PASSING or code == _INTERRUPTED
+    return code in _COLLISIONS or code in _PASSING or code == INTERRUPTED
 
 
 def explain(error: pymysql.MySQLError, doing: str) -> StoreError:

@@ -98,33 +98,43 @@ class MysqlListener(Listener):
 
     def _listen(self) -> None:
         connection = self._connection
-        look, results = _NOTHING, list[Rows]()  # it has just been rung for the connection
-        while connection is not None and not self._stopped.is_set():
+        if connection is None:
+            return
+        sleep = sleep_of(self._session, connection)
+        nothing = f"{_NOTHING};{sleep}".encode()
+        looking = f"{self._look(connection)};{sleep}".encode()
+        query = nothing
+        hear: Callable[[Rows], None] = _ignore  # it has just been rung for the connection
+        while not self._stopped.is_set():
             try:
-                connection.run(f"{look};{sleep_of(self._session, connection)}", "listening", results)
-            except Interrupted:  # as MariaDB says that somebody has ended it; MySQL says so with a 1
-                if self._prompt is not None and self._prompt.may():
-                    self._ring()
-                    look, results = _NOTHING, _Heard(partial(self._follows, self._prompt))
-                    continue
+                ended = connection.sleep(query, hear)
+            except Interrupted:
+                ended = True
             except Lost:
                 raise
             except StoreError as error:
-                if look == _NOTHING:
+                if query == nothing:
                     raise
                 log.debug("everloop: what has ended is told by the next turn: %s", error)
-                look, results = _NOTHING, _Heard(self._rings)
+                query, hear = nothing, self._rings
                 continue
-            look, results = self._next_look(connection)
+            if ended and self._prompt is not None and self._prompt.may():
+                self._ring()
+                query, hear = nothing, partial(self._follows, self._prompt)
+            elif self._foretells():
+                query, hear = looking, self._foretell
+            else:
+                query, hear = nothing, self._rings
 
-    def _next_look(self, connection: MysqlConnection) -> tuple[str, list[Rows]]:
-        """Return what is asked before the next sleep, and who hears of the reply."""
-        rests = time.monotonic() < self._rests_until
-        if self._foretold is None or rests or not self._foretold.may():
-            return _NOTHING, _Heard(self._rings)
+    def _foretells(self) -> bool:
+        """Whether ends are looked for before the next sleep."""
+        return self._foretold is not None and time.monotonic() >= self._rests_until and self._foretold.may()
+
+    def _look(self, connection: MysqlConnection) -> str:
+        """Return what looks for ends."""
         looking = Statement("inbox_look", {"session": self._session, "most": FEW + 1})
         (look,) = render(connection, looking, statements("mysql")["inbox_look"])
-        return look, _Heard(self._foretell)
+        return look
 
     def _rings(self, _: Rows) -> None:
         self._ring()
@@ -152,17 +162,8 @@ class MysqlListener(Listener):
             connection.close()
 
 
-class _Heard(list[Rows]):
-    """Results that tell when the first of them is there: the server has begun with what stands behind it."""
-
-    def __init__(self, tell: Callable[[Rows], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def append(self, rows: Rows, /) -> None:
-        if not self:
-            self._tell(rows)
-        super().append(rows)
+def _ignore(_: Rows) -> None:
+    """Do nothing about what comes before a sleep."""
 
 
 def sleep_of(session: int, connection: MysqlConnection) -> str:

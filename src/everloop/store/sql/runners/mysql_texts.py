@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,9 +30,6 @@ _LIST = 900
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[list[Any]]).decode
 
-#: Writes what stands for a parameter, by name, and for a value out of a list.
-_Named = Callable[[str], str]
-_Value = Callable[[Any], str]
 #: Values by the names that a repeated text has for them.
 _Values = dict[str, Any]
 
@@ -40,21 +38,126 @@ class _Nothing(Exception):
     """A list that says which rows are meant is empty."""
 
 
-class _Writer:
-    """Writes one statement.
+class _Writer(ABC):
+    """Writes one statement out of the pieces of its template."""
 
-    Attributes:
-        alone: Whether what stands alone is written so, without a list.
-    """
+    parameters: Mapping[str, Any]
 
-    def __init__(self, statement: Statement, named: _Named, value: _Value, *, alone: bool) -> None:
-        self.parameters = statement.parameters
-        self.named = named
-        self.value = value
-        self.alone = alone
+    @abstractmethod
+    def named(self, name: str) -> str:
+        """Write a parameter."""
+
+    @abstractmethod
+    def value(self, value: Any) -> str:
+        """Write a value out of a list."""
 
     def is_one(self, items: str) -> bool:
-        return self.alone and len(self.parameters[items]) == 1
+        """Whether a list is written as its only item."""
+        return len(self.parameters[items]) == 1
+
+    def each(self, names: list[str], items: str) -> list[_Values]:
+        """Return the items of a list by name; those of a dict, and of a list of rows, have several."""
+        rows = _rows_of(self.parameters[items])
+        if len(names) == 1:
+            return [{names[0]: row} for row in rows]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def among(self, items: str, kind: str | None) -> list[int]:
+        """Return the numbers of a list, or of those of a kind in it."""
+        found = self.parameters[items]
+        return found if kind is None else [number for number, its in found if its == kind]
+
+
+class _Literals(_Writer):
+    """Writes it as it is sent, with all values in it."""
+
+    def __init__(self, connection: MysqlConnection, parameters: Mapping[str, Any]) -> None:
+        self.parameters = parameters
+        self._connection = connection
+
+    def named(self, name: str) -> str:
+        return literal(self._connection, self.parameters[name])
+
+    def value(self, value: Any) -> str:
+        return literal(self._connection, value)
+
+
+class _Open(_Writer):
+    """Writes it with its parameters left open, and no list as its only item: that is not known of a text."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self.parameters = parameters
+
+    def named(self, name: str) -> str:
+        return f":{name}"
+
+    def value(self, value: Any) -> str:
+        return int.__repr__(value)
+
+    def is_one(self, items: str) -> bool:  # noqa: ARG002 - whichever it is
+        return False
+
+
+class _Unfit(Exception):
+    """A template has no form."""
+
+
+class _Former(_Writer):
+    """Writes it with gaps, for lists of one item each.
+
+    Attributes:
+        whole: The parameters that are written as they are.
+        items: The gaps for the items of lists; those of a row have several.
+    """
+
+    def __init__(self) -> None:
+        self.whole: set[str] = set()
+        self.items: dict[str, set[tuple[str, ...]]] = {}
+
+    def named(self, name: str) -> str:
+        self.whole.add(name)
+        return f"%({name})s"
+
+    def value(self, value: Any) -> str:
+        return f"%({value})s"
+
+    def is_one(self, items: str) -> bool:
+        self.items.setdefault(items, set())
+        return True
+
+    def each(self, names: list[str], items: str) -> list[_Values]:
+        gaps = {name: f"{items}.{name}" for name in names}
+        self.items.setdefault(items, set()).add(tuple(gaps.values()))
+        return [gaps]
+
+    def among(self, items: str, kind: str | None) -> list[int]:  # noqa: ARG002 - whichever it is
+        raise _Unfit
+
+
+class _Form(NamedTuple):
+    """The statements of a template with gaps in them, where each of its lists has one item.
+
+    That is so of what goes on alone, where walking through the pieces would take longer than all the rest.
+    """
+
+    texts: list[str]
+    whole: list[str]
+    items: list[tuple[str, list[tuple[str, ...]]]]
+
+    def fits(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether each of the lists has one item."""
+        return all(len(parameters[name]) == 1 for name, _ in self.items)
+
+    def filled(self, connection: MysqlConnection, parameters: Mapping[str, Any]) -> list[str]:
+        """Return the statements with these parameters in them."""
+        values = {name: literal(connection, parameters[name]) for name in self.whole}
+        for name, groups in self.items:
+            (item,) = _rows_of(parameters[name])
+            for gaps in groups:
+                row = item if len(gaps) > 1 else (item,)
+                for gap, value in zip(gaps, row, strict=True):
+                    values[gap] = literal(connection, value)
+        return [text % values for text in self.texts]
 
 
 _Piece = Callable[[_Writer, _Values], str]
@@ -62,9 +165,11 @@ _Piece = Callable[[_Writer, _Values], str]
 
 def render(connection: MysqlConnection, statement: Statement, template: Template) -> list[str]:
     """Return the statements that a name stands for, with the parameters in them."""
-    value = partial(literal, connection)
-    writer = _Writer(statement, lambda name: value(statement.parameters[name]), value, alone=True)
-    return _write(template, writer)
+    parameters = statement.parameters
+    form = _form(template.sql)
+    if form is not None and form.fits(parameters):
+        return form.filled(connection, parameters)
+    return _write(template.sql, _Literals(connection, parameters))
 
 
 def texts_of(template: Template, statement: Statement) -> list[str]:
@@ -72,16 +177,16 @@ def texts_of(template: Template, statement: Statement) -> list[str]:
 
     Texts are left to parameters: how they are written depends on the connection.
     """
-    return _write(template, _Writer(statement, lambda name: f":{name}", int.__repr__, alone=False))
+    return _write(template.sql, _Open(statement.parameters))
 
 
 def literal(connection: MysqlConnection, value: Any) -> str:
     """Write a parameter as a literal of SQL; rows travel as one JSON text, a dict as its items."""
-    if value is None:
-        return "NULL"
     if isinstance(value, int):
         return f"{value:d}"
-    return connection.literal(in_json(value))
+    if value is None:
+        return "NULL"
+    return connection.literal(value if isinstance(value, str) else in_json(value))
 
 
 def in_json(value: Any) -> Any:
@@ -116,11 +221,22 @@ def _is_folded(sql: str) -> bool:
 # -- templates, read once -----------------------------------------------------------------------------------
 
 
-def _write(template: Template, writer: _Writer) -> list[str]:
+@cache
+def _form(sql: str) -> _Form | None:
+    """Return a template with gaps; None where rows are meant by a list of their numbers."""
+    former = _Former()
+    try:
+        texts = _write(sql.replace("%", "%%"), former)
+    except _Unfit:
+        return None
+    return _Form(texts, sorted(former.whole), [(name, sorted(gaps)) for name, gaps in former.items.items()])
+
+
+def _write(sql: str, writer: _Writer) -> list[str]:
     texts: list[str] = []
-    for pieces in _parts(template.sql):
+    for pieces in _parts(sql):
         try:
-            texts.append("".join([p if isinstance(p, str) else p(writer, {}) for p in pieces]))
+            texts.append(_joined(pieces, writer, {}))
         except _Nothing:
             continue
     return texts
@@ -167,37 +283,28 @@ def _joined(pieces: list[str | _Piece], writer: _Writer, values: _Values) -> str
 def _repeated(
     names: list[str], items: str, joint: str, body: list[str | _Piece], writer: _Writer, _: _Values
 ) -> str:
-    return joint.join([_joined(body, writer, each) for each in _each(names, writer.parameters[items])])
+    return joint.join([_joined(body, writer, each) for each in writer.each(names, items)])
 
 
 def _single(names: list[str], items: str, body: list[str | _Piece], writer: _Writer, _: _Values) -> str:
-    return _joined(body, writer, _each(names, writer.parameters[items])[0]) if writer.is_one(items) else ""
+    return _joined(body, writer, writer.each(names, items)[0]) if writer.is_one(items) else ""
 
 
 def _plural(items: str, body: list[str | _Piece], writer: _Writer, values: _Values) -> str:
     return "" if writer.is_one(items) else _joined(body, writer, values)
 
 
-def _each(names: list[str], items: Any) -> list[_Values]:
-    """Return the items of a list by name; those of a dict, and of a list of rows, have several."""
-    rows = items.items() if isinstance(items, dict) else items
-    if len(names) == 1:
-        return [{names[0]: row} for row in rows]
-    return [dict(zip(names, row, strict=True)) for row in rows]
+def _rows_of(items: Any) -> Any:
+    return items.items() if isinstance(items, dict) else items
 
 
 def _among(column: str, items: str, kind: str | None, writer: _Writer, _: _Values) -> str:
-    found = writer.parameters[items]
-    numbers = [*map(int.__repr__, found if kind is None else _of(kind, found))]
+    numbers = [*map(int.__repr__, writer.among(items, kind))]
     if not numbers:
         raise _Nothing
     starts = range(0, len(numbers), _LIST)
     lists = [f"{column} IN ({','.join(numbers[start : start + _LIST])})" for start in starts]
     return f"({' OR '.join(lists)})"
-
-
-def _of(kind: str, pairs: list[list[Any]]) -> list[int]:
-    return [number for number, its in pairs if its == kind]
 
 
 def _parameter(name: str, writer: _Writer, values: _Values) -> str:

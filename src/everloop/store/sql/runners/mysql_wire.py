@@ -18,11 +18,13 @@ Row = tuple[Any, ...]
 Rows = list[Row]
 _Reader = Callable[[bytearray], Any]
 
-_OK, _NULL, _LONG = 0x00, 0xFB, 0xFE
+_OK, _NULL, _LONG, _ERROR = 0x00, 0xFB, 0xFE, 0xFF
 #: A packet of this size goes on in the next one.
 LARGEST = 0xFFFFFF
 _CHUNK = 64 * 1024
 _MORE: Final[int] = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+#: Somebody has ended the query.
+INTERRUPTED = 1317  # ER_QUERY_INTERRUPTED
 _GONE = 2006  # CR_SERVER_GONE_ERROR
 _LOST = 2013  # CR_SERVER_LOST
 _MALFORMED = 2027  # CR_MALFORMED_PACKET
@@ -53,7 +55,7 @@ class Wire:
         self.status = status
         self._received = bytearray()
         self._at = 0  # what is before has been read
-        self._number = 0  # of the next packet
+        self._number = 0  # of the next packet, of 256
         self._usable = True
 
     def ask(self, query: bytes) -> None:
@@ -70,7 +72,7 @@ class Wire:
             size.to_bytes(3, "little") + bytes((number % 256,)) + said[number * LARGEST :][:size]
             for number, size in enumerate(sizes)
         ]
-        self._number = len(packets)
+        self._number = len(packets) & 0xFF
         self._usable = False  # until all of the answer has been read
         try:
             for packet in packets:
@@ -99,6 +101,26 @@ class Wire:
             self._usable = not status & _MORE
             yield rows
 
+    def is_interrupted(self) -> bool:
+        """Read the rows of the last statement, and drop them; tell whether somebody has ended it.
+
+        Raises:
+            OperationalError: It failed for another reason, or the connection is gone.
+        """
+        ends = 0  # one behind the columns, and one behind the rows
+        while ends < 2:
+            packet = self._any_packet()
+            if packet[0] == _ERROR:
+                # No exception for what a listener waits for: that would take longer than all else it does.
+                if int.from_bytes(packet[1:3], "little") != INTERRUPTED:
+                    raise _failure(packet)
+                return True
+            if packet[0] == _LONG and len(packet) < 9:
+                ends += 1
+                self.status = int.from_bytes(packet[3:5], "little")
+        self._usable = True
+        return False
+
     def _rows(self, columns: int) -> tuple[Rows, int]:
         # The type stands before two bytes of flags, one of decimals and two that mean nothing.
         readers = [_READERS.get(self._packet()[-6], _text) for _ in range(columns)]
@@ -116,17 +138,38 @@ class Wire:
         Raises:
             OperationalError: It tells of an error, or the connection is gone.
         """
+        received, at = self._received, self._at
+        begin = at + 4
+        # As almost all of them: here, small, in its turn, and none of an error.
+        if len(received) > begin and received[begin] != _ERROR and received[at + 3] == self._number:
+            size = received[at] | received[at + 1] << 8 | received[at + 2] << 16
+            end = begin + size
+            if 0 < size < LARGEST and end <= len(received):
+                self._at = end
+                self._number = self._number + 1 & 0xFF
+                return received[begin:end]
+        packet = self._any_packet()
+        if packet[0] == _ERROR:
+            raise _failure(packet)
+        return packet
+
+    def _any_packet(self) -> bytearray:
+        """Return the next packet, also one that tells of an error.
+
+        Raises:
+            OperationalError: The connection is gone.
+        """
         packet, number, size = self._part()
         if packet.startswith(b"\xff"):  # also unasked: that the server ends
-            self._usable = number == self._number % 256
-            raise _failure(packet)
-        if number != self._number % 256:
-            raise InternalError(0, f"the server's packet {number} came in place of {self._number % 256}")
-        self._number += 1
+            self._usable = number == self._number
+            return packet
+        if number != self._number:
+            raise InternalError(0, f"the server's packet {number} came in place of {self._number}")
+        self._number = self._number + 1 & 0xFF
         while size == LARGEST:
             part, _, size = self._part()
             packet += part
-            self._number += 1
+            self._number = self._number + 1 & 0xFF
         if not packet:
             raise InternalError(_MALFORMED, "the server sent an empty packet")
         return packet

@@ -207,10 +207,10 @@ class ServerRunner(ConnectionThread[C], Generic[C]):
             doing.committed = False
             scope.has_woken()
         step: list[Statement] = asked if isinstance(asked, list) else [asked]
+        kept, known = doing.kept, statements(self.dialect)
         for statement in step:
             self._meet_fault(statement.name, next(doing.number))
-            doing.kept.append((statement, statements(self.dialect)[statement.name]))
-        kept = doing.kept
+            kept.append((statement, known[statement.name]))
         if isinstance(asked, Last):
             rows = self._commit_all(connection, scope, doing, durable=durable, behind=asked.behind)
             return rows[-len(step) :]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from everloop import StoreError
-from everloop.store.sql.dialect import Template
+from everloop.store.sql.dialect import Template, statements
+from everloop.store.sql.runners import mysql_texts
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
 from everloop.store.sql.runners.mysql_texts import render, texts_of, unfolded
 from everloop.store.sql.verbs.statement import Statement
@@ -49,6 +50,32 @@ def test_one_is_written_otherwise_than_several() -> None:
     assert said(xs={7: "a", 8: "b"}, ns=[1, 2], z=0) == [' \'[[7,"a"],[8,"b"]]\'1,2']
     # On a connection of the user's it is a parameter, however many there are.
     assert written(sql, xs={7: "a"}, ns=[1], z=0) == [" :xs1"]
+
+
+@pytest.mark.parametrize("name", sorted(statements("mysql")))
+def test_gaps_are_filled_as_the_pieces_are_written(name: str) -> None:
+    template = statements("mysql")[name]
+    form = mysql_texts._form(template.sql)
+    if form is None:
+        assert " among :" in template.sql
+        return
+    parameters: dict[str, Any] = {key: f"%s {key}" for key in form.whole}
+    for key, groups in form.items:
+        width = max((len(gaps) for gaps in groups), default=1)
+        parameters[key] = [f"{key} 0" if width == 1 else [f"{key} {n}" for n in range(width)]]
+
+    filled = render(Quoting(), Statement(name, parameters), template)
+
+    assert filled == mysql_texts._write(template.sql, mysql_texts._Literals(Quoting(), parameters))
+    assert not any(":" + key in text for key in parameters for text in filled)
+
+
+def test_a_gap_is_nothing_but_a_gap() -> None:
+    template = Template("it", "SELECT 100 % :n, '%(n)s'", ())
+    assert render(Quoting(), Statement("it", {"n": 7}), template) == ["SELECT 100 % 7, '%(n)s'"]
+    pairs = Template("it", "{one :x, :y in :xs: (:x, :y)}", ())
+    with pytest.raises(ValueError, match="zip"):
+        render(Quoting(), Statement("it", {"xs": [[1, 2, 3]]}), pairs)
 
 
 def test_a_column_is_among_numbers_and_nobody_asks_for_none() -> None:

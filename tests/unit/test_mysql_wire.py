@@ -166,6 +166,26 @@ def test_a_failure_ends_the_answer_and_not_the_connection(scene: Scene) -> None:
     assert scene.answers() == [[]]
 
 
+def test_packets_are_counted_anew_after_256(scene: Scene) -> None:
+    scene.asks()
+    scene.says(*table([NUMBER], *(row(str(n)) for n in range(300)), status=MORE), ok())
+    assert scene.answers() == [[(n,) for n in range(300)], []]
+
+
+def test_a_sleep_that_was_ended_is_told_without_an_exception(scene: Scene) -> None:
+    for last, ended in ((failure(1317, "Query execution was interrupted"), True), (end(0x0200), False)):
+        scene.asks()
+        scene.says(*table([NUMBER], row("1"), status=MORE), *table([NUMBER], row("0"))[:-1], last)
+        assert next(scene.wire.results()) == [(1,)]
+        assert scene.wire.is_interrupted() is ended
+    assert scene.wire.status == 0x0200
+
+    scene.asks()
+    scene.says(bytes((1,)), column(NUMBER), end(), failure(1053, "Server shutdown in progress"))
+    with pytest.raises(pymysql.err.OperationalError, match="shutdown"):
+        scene.wire.is_interrupted()
+
+
 def test_what_is_larger_than_a_packet_is_sent_and_read_in_several(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

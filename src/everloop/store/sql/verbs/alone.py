@@ -15,7 +15,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from everloop._core.calls import State
+from everloop._core.clock import LAST
 from everloop._core.records import Ended, Outcome, Turn, TurnAnswer
+from everloop.store.sql.verbs.lately import MOST, SLOW
 from everloop.store.sql.verbs.leased import in_order, leases_of
 from everloop.store.sql.verbs.scope import Scope
 from everloop.store.sql.verbs.statement import Last, Statement, Verb, text
@@ -57,6 +59,8 @@ class Alone:
     turns: int = 0
     many: bool = False
     idle: bool = False
+    _slow: bool = False  # a look at all took long
+    _seen_at: int = 0  # when it was last looked at all the ordinary way because of that
     _several: bool = False  # the last time there was more than one to be taken
     _rung: bool = False  # a bell has rung before the turn under way, which may lease
     _idle: bool = False  # and its session runs nothing
@@ -75,9 +79,20 @@ class Alone:
         self._idle = self._rung and only and whole
         return self._idle
 
-    def goes_on(self) -> None:
+    @property
+    def is_slow(self) -> bool:
+        """Whether the next look at all goes the ordinary way, where it is seen why it takes long."""
+        return self._slow
+
+    def goes_on(self, now: int) -> None:
         """Note that the turn under way goes the ordinary way."""
         self._idle = False
+        if self._slow:
+            self._slow, self._seen_at = False, now
+
+    def looked(self, now: int, took: int) -> None:
+        """Note how long a look at all has taken, with the commit of what it has found."""
+        self._slow = took >= SLOW and not self._seen_at <= now < self._seen_at + MOST
 
     def after(self, session: int | None, now: int, request: Turn, answer: TurnAnswer) -> TurnAnswer:
         """Return the answer to a turn, with the time at which it must be looked again."""
@@ -133,20 +148,35 @@ def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | N
     idle, leases = alone.comes_idle(session, request), alone.ends(request)
     if leases:
         return (yield from _settle(scope, request, leases, alone))
-    taken = (yield from _lease(scope, request, alone)) if idle and scope.since is None else None
+    taken: TurnAnswer | None = None
+    if idle and (scope.since is not None or not (alone.is_slow or _avoids(scope))):
+        taken = yield from _lease(scope, request, alone)
     if taken is None:
-        alone.goes_on()
+        alone.goes_on(scope.now)
     return taken
 
 
+def _avoids(scope: Scope) -> bool:
+    return scope.lately is not None and scope.lately.avoids
+
+
 def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
-    most = min(alone.most, request.room)
     asked = {"lanes": list(scope.numbers(request.lanes)), "session": scope.session, "now": scope.now}
-    if most == 1:
+    began, most = scope.clock.now(), min(alone.most, request.room)
+    if scope.since is not None:
+        most = min(SEVERAL, request.room)
+        asked |= {"since": scope.since, "room": most, "most": most + 1}
+        (rows,) = yield Last([Statement("lease_few_lately", asked)])
+    elif most == 1:
         (rows,) = yield Last([Statement("lease_alone", asked)])
     else:
         (rows,) = yield Last([Statement("lease_few", {**asked, "room": most})])
         alone.took(len(rows))
+    now = scope.clock.now()
+    if scope.since is None:
+        alone.looked(now, now - began)
+    elif scope.lately is not None:
+        scope.lately.looked_along(now, now - began)
     if not rows:
         scope.unchanged = True
         return None
@@ -165,7 +195,7 @@ def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> 
         scope.rung.add(waiter)
     looks = [Statement("settled_alone", {})]
     if request.lanes:
-        lanes = list(scope.numbers(request.lanes)) if scope.since is None else []
+        lanes = [] if scope.since is not None or _avoids(scope) else list(scope.numbers(request.lanes))
         looks.append(first_look(scope, lanes))
     replies = yield Last(ends, looks)
     ((settled,),) = replies[len(ends)]
@@ -178,7 +208,10 @@ def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> 
         ((_, next_due, expired, suspects, told, ready),) = replies[-1]
         if ready:
             alone.took(len(leases) + 1)
-        ready = ready or scope.since is not None  # as far as is known
+        if scope.since is not None:  # it was not looked for calls that are ready
+            next_due = min(next_due or LAST, scope.now + AGAIN)
+        elif _avoids(scope):
+            ready = True  # as far as is known
         more = bool(expired or told or ready or (suspects and request.suspects))
     heard = outcomes if waiter == scope.session else ()
     ended = [Ended(each.id, State.SUCCEEDED, each.value, None, 1) for each in heard]

@@ -56,6 +56,11 @@ class Lately:
         return self._begin if self._begin and now < self._all_at <= now + MOST else None
 
     @property
+    def avoids(self) -> bool:
+        """Whether looks at all take long, and are left to turns that note what else they have seen."""
+        return bool(self._all_at and self._begin)
+
+    @property
     def due_from(self) -> int:
         """From when calls that are due must be looked for: earlier ones were, and were made ready."""
         return self._began - self._back
@@ -81,6 +86,11 @@ class Lately:
             self._all_at = 0
         elif 4 * took > 3 * self._cost:
             self._all_at, self._useless = 0, ended + MOST
+
+    def looked_along(self, now: int, took: int) -> None:
+        """Note a look for what was submitted lately, with the commit of what it has found."""
+        if took > self._cost:
+            self._all_at, self._useless = 0, now + MOST
 
     def after(self, since: int | None, now: int, answer: TurnAnswer) -> TurnAnswer:
         """Return the answer to a turn, with the time when it must be looked at all."""

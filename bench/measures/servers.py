@@ -261,7 +261,7 @@ def _cancelling(plan: Plan, kind: Kind, server: Server) -> Figure:
 
 def _beside_open(plan: Plan, kind: Kind, server: Server) -> Figure:
     """Calls beside a transaction that stays open: many have run in its time."""
-    url, place, count = kind.url(server), plan.folder / "open", plan.amount(10_000, 2_000)
+    url, place, count = kind.url(server), plan.folder / "open", plan.amount(20_000, 2_000)
     rounds = Rounds()
     with ExitStack() as stack:
         stack.callback(server.drop, url)

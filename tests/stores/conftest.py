@@ -14,6 +14,7 @@ from everloop.store.protocol import Store
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.postgresql import PostgresStore
 from everloop.store.sql.store import SqliteStore
+from everloop.store.sql.verbs import alone
 from everloop.testing.conformance import Factory, Fault, FaultyFactory
 from tests.helpers.mysql import mysql_store, side
 from tests.helpers.servers.emptying import emptied
@@ -50,6 +51,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/store.db"
     return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture(autouse=True)
+def no_look_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a moment sends no turn of a test another way."""
+    monkeypatch.setattr(alone, "LONG", 3_600_000_000)
 
 
 Maker = Callable[[Clock, Fault | None], Store]

@@ -16,7 +16,6 @@ from everloop.store.sql.runners.server import Collision
 from everloop.store.sql.verbs.alone import Alone
 from everloop.store.sql.verbs.numbers import BLOCK, FRESH
 from everloop.store.sql.verbs.straight import FEW
-from tests.helpers.lately import Always
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, WORKER, call, transaction
 from tests.helpers.waiting import until
 from tests.stores.test_mysql_bells import Listening
@@ -140,20 +139,6 @@ async def test_what_was_not_looked_at_is_seen_behind_the_end(scene: Scene) -> No
     assert answer.next_due is not None
     assert answer.next_due > scene.store.now()
     assert [each.id for each in (await scene.turn()).leased] == [call(2).id]
-
-
-async def test_where_looks_at_all_are_avoided_a_single_call_is_looked_for_with_the_others(
-    scene: Scene,
-) -> None:
-    await scene.add(call(1))
-    lease = await scene.lease()
-    scene.store._lately = Always()
-    answer = await scene.turn(success(lease))
-    assert (answer.settled, answer.leased, answer.more) == ([True], [], True)  # as far as is known
-    await scene.add(call(2))
-    answer = await scene.turn()
-    assert [each.id for each in answer.leased] == [call(2).id]
-    assert not scene.store._alone.ends(Turn(outcomes=[success(answer.leased[0])]))
 
 
 async def test_where_several_lanes_have_calls_the_first_of_all_go_first(scene: Scene) -> None:

@@ -11,8 +11,10 @@ from everloop._core.clock import Clock
 from everloop._core.records import Leased, NewCall, Turn, TurnAnswer
 from everloop.store.sql.mysql import MysqlStore
 from everloop.store.sql.runners.mysql_connection import MysqlConnection
-from everloop.store.sql.verbs.alone import SEVERAL, Alone
+from everloop.store.sql.verbs import alone
+from everloop.store.sql.verbs.alone import AGAIN, SEVERAL, Alone
 from everloop.testing.conformance import CASES, Case, walk
+from tests.helpers.lately import Always
 from tests.helpers.mysql import CLIENT, LANE, MINUTE, call, transaction
 from tests.helpers.servers.emptying import emptied
 from tests.stores.test_mysql_alone import OTHER, Scene, collides, loses_answers, prepared, success
@@ -226,6 +228,70 @@ async def test_an_answer_that_is_lost_has_happened_all_the_same(
         return
     again = await scene.store.turn(scene.worker, Turn(lanes=(LANE,), room=10, holding=()))
     assert [(each.id, each.fence) for each in again.leased] == [(call(number).id, 3) for number in (1, 2)]
+
+
+async def test_beside_an_open_transaction_a_few_take_one_trip_there_and_one_back(scene: Scene) -> None:
+    scene.store._lately = Always()
+    await scene.add(call(1), call(2, OTHER, priority=1), call(3))
+    leased = await lease(scene, 2, 1, 3)
+    before = scene.store.now()
+    answer = await end(scene, leased)
+    assert (answer.settled, answer.leased, answer.more, scene.trips) == ([True] * 3, [], False, 1)
+    assert answer.next_due is not None
+    assert before < answer.next_due <= scene.store.now() + AGAIN  # it was not looked for what is ready
+    assert await scene.told() == told(1, 2, 3)
+    await scene.add(call(4))
+    await end(scene, await lease(scene, 4))
+    assert await scene.told() == told(4)
+
+
+async def test_of_more_than_there_is_room_for_none_are_taken_lately(scene: Scene) -> None:
+    scene.store._alone._room.clear()
+    scene.store._lately = Always()
+    await scene.add(call(1), call(2), call(3, priority=1))
+    answer = await scene.turn(lanes=LANES, room=2)
+    assert (answer.leased, scene.trips > 1) == ([], True)  # all are looked at by the next
+    scene.store._alone._room.clear()
+    await lease(scene, 3, 1, 2, room=3)
+
+
+async def test_what_cannot_be_taken_is_not_taken_lately(scene: Scene, side: MysqlConnection) -> None:
+    scene.store._lately = Always()
+    await scene.store.add(None, [call(1), call(2, expires=0), call(3), call(4)])
+    with transaction(side, f"SELECT 1 FROM ever_calls WHERE id = '{call(1).id}' FOR UPDATE"):
+        await lease(scene, 3, 4)
+    await scene.store.renew(scene.worker, 0)
+    await scene.store.reap()
+    assert (await scene.turn(lanes=LANES)).leased == []
+    assert await scene.state(1) is State.READY
+
+
+async def test_where_looks_at_all_are_to_be_avoided_one_goes_the_ordinary_way_and_sees_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "LONG", 0)
+    for number, trips in ((1, 1), (2, 2), (3, 1)):  # not each of them, for a disk may be slow, too
+        await scene.add(call(number))
+        (leased,) = (await scene.turn()).leased
+        assert scene.trips == trips
+        assert (await scene.turn(success(leased))).settled == [True]
+
+    class Over(Always):
+        """As when the time has come for a look at all."""
+
+        def since(self, now: int, request: Turn) -> int | None:
+            return None
+
+    scene.store._lately = Over()
+    await scene.add(call(4))
+    assert ([each.id for each in (await scene.turn()).leased], scene.trips) == ([call(4).id], 2)
+
+    scene.store._lately = Always()
+    await scene.add(call(5), call(6))
+    leased = (await scene.turn()).leased
+    scene.store._lately = Over()
+    answer = await end(scene, leased)
+    assert (answer.settled, answer.more, scene.trips) == ([True, True], True, 1)  # a look at all follows
 
 
 async def test_a_callback_makes_the_end_of_all_ordinary(scene: Scene) -> None:

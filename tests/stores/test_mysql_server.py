@@ -62,6 +62,11 @@ READS: list[tuple[str, dict[str, Any], int]] = [
     ("lease_few", {"lanes": [1], "room": 10, "session": 9, "now": 5}, 80),
     ("lease_few", {"lanes": [1, 2], "room": 10, "session": 9, "now": 5}, 120),
     (
+        "lease_few_lately",
+        {"lanes": [1, 2], "room": 10, "most": 11, "since": FINISHED + 1_950, "session": 9, "now": 5},
+        150,
+    ),
+    (
         "settle_few",
         {"n": 2, "seqs": [7, 8], "waiter": 9, "session": 9, "now": 5, "values": {7: "j", 8: "j"}},
         30,

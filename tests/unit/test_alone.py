@@ -6,7 +6,8 @@ import pytest
 
 from everloop._core.calls import Event, State
 from everloop._core.records import Ended, Lane, Leased, NewCall, Outcome, Progress, Turn, TurnAnswer
-from everloop.store.sql.verbs.alone import AGAIN, SELDOM, SEVERAL, SOON, Alone
+from everloop.store.sql.verbs.alone import AGAIN, LONG, SELDOM, SEVERAL, SOON, Alone
+from everloop.store.sql.verbs.lately import MOST
 
 NOW = 1_000_000_000
 SESSION = 7
@@ -142,3 +143,17 @@ def test_as_many_are_taken_as_came_the_last_time() -> None:
     for count, most in ((2, SEVERAL), (1, 1), (5, SEVERAL), (0, 1)):
         alone.took(count)
         assert alone.most == most
+
+
+def test_after_a_look_that_took_long_one_turn_goes_the_ordinary_way_and_sees_why() -> None:
+    alone = Alone()
+    alone.looked(NOW, LONG - 1)
+    assert not alone.slow
+    alone.looked(NOW, LONG)
+    alone.goes_on(NOW, looks=False)  # a turn that looks for nothing
+    assert alone.slow
+    alone.goes_on(NOW, looks=True)
+    assert not alone.slow
+    for passed, slow in ((0, False), (MOST - 1, False), (MOST, True), (-1, True)):
+        alone.looked(NOW + passed, LONG)
+        assert alone.slow is slow

@@ -119,6 +119,19 @@ def test_a_way_that_is_not_quicker_is_not_tried_again_for_a_while() -> None:
     assert looks.look(0) is not None
 
 
+def test_a_way_that_takes_longer_than_a_look_at_all_is_left_though_it_has_committed_as_well() -> None:
+    looks = Looks()
+    assert not looks.lately.avoids
+    looks.look(4 * SLOW)
+    assert looks.lately.avoids
+    looks.lately.looked_and_took(looks.now, 4 * SLOW)
+    assert looks.lately.avoids
+    looks.lately.looked_and_took(looks.now, 4 * SLOW + 1)
+    assert not looks.lately.avoids
+    assert looks.look(4 * SLOW) is None
+    assert not looks.lately.avoids
+
+
 def test_a_clock_that_was_set_back_makes_it_look_at_all() -> None:
     looks = Looks()
     looks.look(SLOW)

@@ -31,6 +31,8 @@ _MOST = 1_000
 #: after which there is another look: when the first has found nothing, and in any case, once in so many.
 SOON = 1_000
 AGAIN, SELDOM = 5_000, 100_000
+#: Microseconds which a look may take together with a commit before it is seen why.
+LONG = 2 * SLOW
 
 
 class _Lease(NamedTuple):
@@ -53,14 +55,16 @@ class Alone:
         turns: How many turns there were.
         many: Whether the last one was about many calls: then nothing is told before the next one.
         idle: Whether its session ran nothing after it, and serves.
+        slow: Whether a look at all calls has taken long. The next one goes the ordinary way, where it is seen
+            whether looks at all are to be avoided (see `Lately`).
     """
 
     rung: set[int] = field(default_factory=set[int])
     turns: int = 0
     many: bool = False
     idle: bool = False
-    _slow: bool = False  # a look at all took long
-    _seen_at: int = 0  # when it was last looked at all the ordinary way because of that
+    slow: bool = False
+    _seen_at: int = 0  # when a turn last went the ordinary way because of that
     _several: bool = False  # the last time there was more than one to be taken
     _rung: bool = False  # a bell has rung before the turn under way, which may lease
     _idle: bool = False  # and its session runs nothing
@@ -79,20 +83,15 @@ class Alone:
         self._idle = self._rung and only and whole
         return self._idle
 
-    @property
-    def is_slow(self) -> bool:
-        """Whether the next look at all goes the ordinary way, where it is seen why it takes long."""
-        return self._slow
-
-    def goes_on(self, now: int) -> None:
-        """Note that the turn under way goes the ordinary way."""
+    def goes_on(self, now: int, *, looks: bool) -> None:
+        """Note that the turn under way goes the ordinary way, and whether it looks at all calls."""
         self._idle = False
-        if self._slow:
-            self._slow, self._seen_at = False, now
+        if looks and self.slow:
+            self.slow, self._seen_at = False, now
 
     def looked(self, now: int, took: int) -> None:
         """Note how long a look at all has taken, with the commit of what it has found."""
-        self._slow = took >= SLOW and not self._seen_at <= now < self._seen_at + MOST
+        self.slow = took >= LONG and not self._seen_at <= now < self._seen_at + MOST
 
     def after(self, session: int | None, now: int, request: Turn, answer: TurnAnswer) -> TurnAnswer:
         """Return the answer to a turn, with the time at which it must be looked again."""
@@ -149,10 +148,11 @@ def take_alone(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | N
     if leases:
         return (yield from _settle(scope, request, leases, alone))
     taken: TurnAnswer | None = None
-    if idle and (scope.since is not None or not (alone.is_slow or _avoids(scope))):
+    if idle and (scope.since is not None or not (alone.slow or _avoids(scope))):
         taken = yield from _lease(scope, request, alone)
     if taken is None:
-        alone.goes_on(scope.now)
+        looks = bool(request.lanes) and request.room > 0 and scope.since is None
+        alone.goes_on(scope.now, looks=looks)
     return taken
 
 
@@ -161,22 +161,16 @@ def _avoids(scope: Scope) -> bool:
 
 
 def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
-    asked = {"lanes": list(scope.numbers(request.lanes)), "session": scope.session, "now": scope.now}
-    began, most = scope.clock.now(), min(alone.most, request.room)
-    if scope.since is not None:
-        most = min(SEVERAL, request.room)
-        asked |= {"since": scope.since, "room": most, "most": most + 1}
-        (rows,) = yield Last([Statement("lease_few_lately", asked)])
-    elif most == 1:
-        (rows,) = yield Last([Statement("lease_alone", asked)])
-    else:
-        (rows,) = yield Last([Statement("lease_few", {**asked, "room": most})])
-        alone.took(len(rows))
+    began = scope.clock.now()
+    taking = _taking(scope, request, alone)
+    (rows,) = yield Last([taking])
     now = scope.clock.now()
     if scope.since is None:
         alone.looked(now, now - began)
     elif scope.lately is not None:
-        scope.lately.looked_along(now, now - began)
+        scope.lately.looked_and_took(now, now - began)
+    if taking.name != "lease_alone":  # else it is seen as the call ends
+        alone.took(len(rows))
     if not rows:
         scope.unchanged = True
         return None
@@ -185,6 +179,16 @@ def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]
             alone.remember(id_, seq, waiter)
     # Nothing else was looked at: that is to be done as soon as the bodies had time to end.
     return TurnAnswer(leased=leases_of(scope, in_order([row[2:] for row in rows])), next_due=scope.now)
+
+
+def _taking(scope: Scope, request: Turn, alone: Alone) -> Statement:
+    """Return what takes a call, or several."""
+    asked = {"lanes": list(scope.numbers(request.lanes)), "session": scope.session, "now": scope.now}
+    if scope.since is not None:
+        most = min(SEVERAL, request.room)
+        return Statement("lease_few_lately", {**asked, "since": scope.since, "room": most, "most": most + 1})
+    most = min(alone.most, request.room)
+    return Statement("lease_few", {**asked, "room": most}) if most > 1 else Statement("lease_alone", asked)
 
 
 def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> Verb[TurnAnswer | None]:

@@ -57,7 +57,7 @@ class Lately:
 
     @property
     def avoids(self) -> bool:
-        """Whether looks at all take long, and are left to turns that note what else they have seen."""
+        """Whether looks at all are avoided, but for those of turns that look at everything."""
         return bool(self._all_at and self._begin)
 
     @property
@@ -87,8 +87,8 @@ class Lately:
         elif 4 * took > 3 * self._cost:
             self._all_at, self._useless = 0, ended + MOST
 
-    def looked_along(self, now: int, took: int) -> None:
-        """Note a look for what was submitted lately, with the commit of what it has found."""
+    def looked_and_took(self, now: int, took: int) -> None:
+        """Note how long a look for what was submitted lately has taken, with the commit of what it found."""
         if took > self._cost:
             self._all_at, self._useless = 0, now + MOST
 

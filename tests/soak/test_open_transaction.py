@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(SECONDS + 120)]
 
 #: Calls at a time, and seconds from one time to the next: of what ends while a transaction is open, servers
 #: remove nothing, so the sum of both counts (docs/databases.md).
-BATCH, PACE = 20, 0.2
+BATCH, PACE = 20, 0.05
 MINE = new_id()
 #: One batch may take so long at most, and at the end they may take so many times as long as at the beginning.
 LONGEST_S, GROWTH = 5.0, 3.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -636,6 +637,23 @@ async def test_who_waits_for_nothing_but_its_bell_is_rung_before_it_sleeps_again
     # For the connection; at once, and when it sleeps again; and as everybody is, once it sleeps again.
     assert [each for each in events if each != "woken"] == ["rung", "rung", "a look follows", "rung"]
     assert events.index("woken") < events.index("a look follows")
+
+
+async def test_who_was_stopped_sleeps_no_more() -> None:
+    one = [(1,)]
+    line = Sleeping([one], [one, Interrupted("it was ended")], [one, one])
+    stopped: list[threading.Event] = []
+
+    def may() -> bool:
+        stopped[0].set()
+        return True
+
+    ears = MysqlListener(lambda: line, 7, lambda: None, prompt=Prompt(may, lambda: None))
+    stopped.append(ears._stopped)
+    await until(lambda: line.closed)
+    ears.stop()
+
+    assert len(line.asked) == 2 and line.answers
 
 
 async def test_a_sleep_that_fails_ends_the_connection() -> None:

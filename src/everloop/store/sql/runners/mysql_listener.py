@@ -86,6 +86,7 @@ class MysqlListener(Listener):
         self._rests_until = 0.0
         self._session = session
         self._connection: MysqlConnection | None = None
+        self._nothing = self._looking = b""  # what is asked before a sleep, with the sleep
         super().__init__(wake)
 
     def _interrupt(self) -> None:
@@ -93,19 +94,17 @@ class MysqlListener(Listener):
             connection.interrupt()
 
     def _connect(self) -> None:
-        self._connection = self._make()
-        hang_up_bell(self._connection, self._session)
+        self._connection = connection = self._make()
+        hang_up_bell(connection, self._session)
+        sleep = sleep_of(self._session, connection)
+        self._nothing = f"{_NOTHING};{sleep}".encode()
+        self._looking = f"{self._look(connection)};{sleep}".encode()
 
     def _listen(self) -> None:
         connection = self._connection
-        if connection is None:
-            return
-        sleep = sleep_of(self._session, connection)
-        nothing = f"{_NOTHING};{sleep}".encode()
-        looking = f"{self._look(connection)};{sleep}".encode()
-        query = nothing
+        query = self._nothing
         hear: Callable[[Rows], None] = _ignore  # it has just been rung for the connection
-        while not self._stopped.is_set():
+        while connection is not None and not self._stopped.is_set():
             try:
                 ended = connection.sleep(query, hear)
             except Interrupted:
@@ -113,18 +112,18 @@ class MysqlListener(Listener):
             except Lost:
                 raise
             except StoreError as error:
-                if query == nothing:
+                if query == self._nothing:
                     raise
                 log.debug("everloop: what has ended is told by the next turn: %s", error)
-                query, hear = nothing, self._rings
+                query, hear = self._nothing, self._rings
                 continue
             if ended and self._prompt is not None and self._prompt.may():
                 self._ring()
-                query, hear = nothing, partial(self._follows, self._prompt)
+                query, hear = self._nothing, partial(self._follows, self._prompt)
             elif self._foretells():
-                query, hear = looking, self._foretell
+                query, hear = self._looking, self._foretell
             else:
-                query, hear = nothing, self._rings
+                query, hear = self._nothing, self._rings
 
     def _foretells(self) -> bool:
         """Whether ends are looked for before the next sleep."""

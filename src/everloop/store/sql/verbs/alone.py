@@ -165,9 +165,9 @@ def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]
     taking = _taking(scope, request, alone)
     (rows,) = yield Last([taking])
     now = scope.clock.now()
-    if scope.since is None:
+    if scope.since is None or scope.lately is None:
         alone.looked(now, now - began)
-    elif scope.lately is not None:
+    else:
         scope.lately.looked_and_took(now, now - began)
     if taking.name != "lease_alone":  # else it is seen as the call ends
         alone.took(len(rows))

@@ -642,14 +642,19 @@ async def test_who_waits_for_nothing_but_its_bell_is_rung_before_it_sleeps_again
 async def test_who_was_stopped_sleeps_no_more() -> None:
     one = [(1,)]
     line = Sleeping([one], [one, Interrupted("it was ended")], [one, one])
-    stopped: list[threading.Event] = []
+    made, listeners = threading.Event(), list[MysqlListener]()
 
     def may() -> bool:
-        stopped[0].set()
+        listeners[0]._stopped.set()
         return True
 
-    ears = MysqlListener(lambda: line, 7, lambda: None, prompt=Prompt(may, lambda: None))
-    stopped.append(ears._stopped)
+    def make() -> Sleeping:
+        assert made.wait(20)
+        return line
+
+    ears = MysqlListener(make, 7, lambda: None, prompt=Prompt(may, lambda: None))
+    listeners.append(ears)
+    made.set()
     await until(lambda: line.closed)
     ears.stop()
 

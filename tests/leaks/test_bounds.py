@@ -203,7 +203,8 @@ def test_each_cache_has_a_bound_or_knows_all_it_will_be_asked() -> None:
     assert unbounded == {
         "store.sql.dialect.statements",  # asked for each dialect
         "store.sql.dialect.migrations",
-        "store.sql.runners.mysql_texts._is_folded",  # for each statement of a dialect
+        "store.sql.runners.mysql_texts._form",  # for each statement of a dialect
+        "store.sql.runners.mysql_texts._is_folded",
         "store.sql.runners.mysql_texts._parts",
         "store.sql.runners.postgresql_pipe._numbered",
     }

@@ -197,9 +197,9 @@ def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> 
     if waiter is not None and waiter != scope.session:
         ends.append(_tells(waiter, leases))
         scope.rung.add(waiter)
-    looks = [Statement("settled_alone", {})]
+    looks, avoids = [Statement("settled_alone", {})], _avoids(scope)
     if request.lanes:
-        lanes = [] if scope.since is not None or _avoids(scope) else list(scope.numbers(request.lanes))
+        lanes = [] if avoids or scope.since is not None else list(scope.numbers(request.lanes))
         looks.append(first_look(scope, lanes))
     replies = yield Last(ends, looks)
     ((settled,),) = replies[len(ends)]
@@ -212,10 +212,11 @@ def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> 
         ((_, next_due, expired, suspects, told, ready),) = replies[-1]
         if ready:
             alone.took(len(leases) + 1)
-        if scope.since is not None:  # it was not looked for calls that are ready
+        # Where it was not looked for calls that are ready: soon, or by a turn that looks at all.
+        if scope.since is not None:
             next_due = min(next_due or LAST, scope.now + AGAIN)
-        elif _avoids(scope):
-            ready = True  # as far as is known
+        elif avoids:
+            ready = True
         more = bool(expired or told or ready or (suspects and request.suspects))
     heard = outcomes if waiter == scope.session else ()
     ended = [Ended(each.id, State.SUCCEEDED, each.value, None, 1) for each in heard]

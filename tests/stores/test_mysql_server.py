@@ -60,6 +60,7 @@ READS: list[tuple[str, dict[str, Any], int]] = [
     ("lease_take", {"seqs": [FINISHED + 1, FINISHED + 2], "session": 1, "now": 5}, 30),
     ("lease_alone", {"lanes": [1, 2], "session": 9, "now": 5}, 30),
     ("lease_few", {"lanes": [1], "room": 10, "session": 9, "now": 5}, 80),
+    ("lease_few_take", {"session": 9, "now": 5}, 80),  # of what has just been picked
     ("lease_few", {"lanes": [1, 2], "room": 10, "session": 9, "now": 5}, 120),
     (
         "lease_few_lately",

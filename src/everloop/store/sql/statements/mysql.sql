@@ -530,8 +530,8 @@ SELECT c.waiter, c.watched, c.seq, c.place, c.root, c.id, c.fence, c.lane, p.arg
 FROM ever_calls AS c FORCE INDEX (PRIMARY) STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
 WHERE c.seq = @ever_first AND c.session = :session
 
--- name: lease_few -> waiter, watched, seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
--- the same for several, picked as by `lease_pick`, of whichever lanes
+-- name: lease_few
+-- the same for several, picked as by `lease_pick`, of whichever lanes; `lease_few_take` takes them
 SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE),
     @ever_few = (SELECT CONCAT('[', GROUP_CONCAT(seq), ']') FROM (
 {one :lane in :lanes:
@@ -544,19 +544,9 @@ SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN 
 {several :lanes:
         ) AS heads
         ORDER BY priority, place, root, level, seq LIMIT :room}
-    ) AS c);
-UPDATE JSON_TABLE(@ever_few, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now
-WHERE @ever_alive = 1 AND (c.expires IS NULL OR c.expires > :now);
-SELECT {row: c.waiter, c.watched, c.seq, c.place, c.root, JSON_QUOTE(CONVERT(c.id USING utf8mb4)), c.fence, c.lane,
-        JSON_QUOTE(p.args), JSON_QUOTE(p.policy), c.attempt, c.crashes, -c.level, -c.priority,
-        JSON_QUOTE(CONVERT(c.after USING utf8mb4)), c.due, p.created}
-FROM JSON_TABLE(@ever_few, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
-STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq AND c.session = :session
-STRAIGHT_JOIN ever_payloads AS p FORCE INDEX (PRIMARY) ON p.seq = c.seq
+    ) AS c)
 
--- name: lease_few_lately -> waiter, watched, seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- name: lease_few_lately
 -- the same for those that were submitted after another, as by `lease_lately`; none where there are more
 SET @ever_alive = (SELECT 1 FROM ever_sessions WHERE session = :session LOCK IN SHARE MODE);
 SELECT CASE WHEN COUNT(*) <= :room THEN CONCAT('[', GROUP_CONCAT(seq), ']') END INTO @ever_few FROM (
@@ -565,7 +555,10 @@ SELECT CASE WHEN COUNT(*) <= :room THEN CONCAT('[', GROUP_CONCAT(seq), ']') END 
         WHERE seq > :since AND line IN ({for :lane in :lanes, joined by ,: :lane}) AND (expires IS NULL OR expires > :now)
         ORDER BY seq LIMIT :most) AS b
     STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
-    WHERE c.line IN ({for :lane in :lanes, joined by ,: :lane}) LIMIT :most FOR UPDATE SKIP LOCKED) AS c;
+    WHERE c.line IN ({for :lane in :lanes, joined by ,: :lane}) LIMIT :most FOR UPDATE SKIP LOCKED) AS c
+
+-- name: lease_few_take -> waiter, watched, seq, place, root, id, fence, lane, args, policy, attempt, crashes, depth, priority, after, due, created
+-- what one of the two before it has picked, unless it has expired, or the session was reaped
 UPDATE JSON_TABLE(@ever_few, '$[*]' COLUMNS (seq BIGINT PATH '$')) AS b
 STRAIGHT_JOIN ever_calls AS c FORCE INDEX (PRIMARY) ON c.seq = b.seq
 SET c.state = 'leased', c.session = :session, c.fence = c.fence + 1, c.started = :now

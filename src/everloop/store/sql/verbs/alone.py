@@ -163,13 +163,13 @@ def _avoids(scope: Scope) -> bool:
 def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]:
     began = scope.clock.now()
     taking = _taking(scope, request, alone)
-    (rows,) = yield Last([taking])
+    *_, rows = yield Last(taking)
     now = scope.clock.now()
     if scope.since is None or scope.lately is None:
         alone.looked(now, now - began)
     else:
         scope.lately.looked_and_took(now, now - began)
-    if taking.name != "lease_alone":  # else it is seen as the call ends
+    if len(taking) > 1:  # else it is seen as the call ends
         alone.took(len(rows))
     if not rows:
         scope.unchanged = True
@@ -181,14 +181,17 @@ def _lease(scope: Scope, request: Turn, alone: Alone) -> Verb[TurnAnswer | None]
     return TurnAnswer(leased=leases_of(scope, in_order([row[2:] for row in rows])), next_due=scope.now)
 
 
-def _taking(scope: Scope, request: Turn, alone: Alone) -> Statement:
-    """Return what takes a call, or several."""
+def _taking(scope: Scope, request: Turn, alone: Alone) -> list[Statement]:
+    """Return what takes a call, or what picks several and takes them."""
     asked = {"lanes": list(scope.numbers(request.lanes)), "session": scope.session, "now": scope.now}
+    most = min(alone.most if scope.since is None else SEVERAL, request.room)
     if scope.since is not None:
-        most = min(SEVERAL, request.room)
-        return Statement("lease_few_lately", {**asked, "since": scope.since, "room": most, "most": most + 1})
-    most = min(alone.most, request.room)
-    return Statement("lease_few", {**asked, "room": most}) if most > 1 else Statement("lease_alone", asked)
+        pick = Statement("lease_few_lately", {**asked, "since": scope.since, "room": most, "most": most + 1})
+    elif most > 1:
+        pick = Statement("lease_few", {**asked, "room": most})
+    else:
+        return [Statement("lease_alone", asked)]
+    return [pick, Statement("lease_few_take", {"session": scope.session, "now": scope.now})]
 
 
 def _settle(scope: Scope, request: Turn, leases: list[_Lease], alone: Alone) -> Verb[TurnAnswer | None]:
